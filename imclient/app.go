@@ -1,0 +1,34 @@
+package imclient
+
+import "fmt"
+
+// Provider is an instant-messaging backend that syncer can ask.
+type Provider string
+
+// The providers.
+const (
+	ProviderTencent Provider = "tencent"
+	ProviderOpenIM  Provider = "openim"
+)
+
+// Kind is what a sweep asks about.
+type Kind string
+
+// The kinds.
+const (
+	KindPresence Kind = "presence"
+	KindAccounts Kind = "accounts"
+)
+
+// Kinds lists every kind in the order in which a backfill runs them.
+func Kinds() []Kind { return []Kind{KindPresence, KindAccounts} }
+
+// ParseKind reads a kind as it is written in configuration and in the database.
+func ParseKind(s string) (Kind, error) {
+	switch k := Kind(s); k {
+	case KindPresence, KindAccounts:
+		return k, nil
+	default:
+		return "", fmt.Errorf("unknown kind %q (allowed: presence, accounts)", s)
+	}
+}

@@ -1,0 +1,161 @@
+package imclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Class says what a failure means for the work; it is assigned once, where the
+// answer is parsed. The zero value is ClassTransient, so that a code that
+// nobody mapped is tried again.
+type Class uint8
+
+// The classes and what happens.
+const (
+	// ClassTransient: tried again with backoff, then the range is retried later.
+	ClassTransient Class = iota
+	// ClassThrottled: the rate halves for all instances, then tried again.
+	ClassThrottled
+	// ClassUnauthorised: the signature or token was refused. Clients renew it
+	// and try once more by themselves; what they return is then ClassFatal.
+	ClassUnauthorised
+	// ClassFatal: the run fails at once; somebody must fix a setting.
+	ClassFatal
+	// ClassBadBatch: the batch is halved until the offending ids stand alone.
+	ClassBadBatch
+	// ClassPerUser: every user of the batch failed, each for itself.
+	ClassPerUser
+)
+
+// String gives the class as logs and metrics show it.
+func (c Class) String() string {
+	switch c {
+	case ClassTransient:
+		return "transient"
+	case ClassThrottled:
+		return "throttled"
+	case ClassUnauthorised:
+		return "unauthorised"
+	case ClassFatal:
+		return "fatal"
+	case ClassBadBatch:
+		return "bad_batch"
+	case ClassPerUser:
+		return "per_user"
+	default:
+		return fmt.Sprintf("class(%d)", uint8(c))
+	}
+}
+
+// Error is a failed call. Its text never holds a signature, a token, a
+// connection id or a URL's query.
+type Error struct {
+	Provider   Provider
+	API        string // e.g. "query_online_status"
+	Class      Class
+	Code       string        // the provider's code; "" when it never answered
+	Text       string        // the provider's words or ours, made by CleanText
+	HTTPStatus int           // 0 when there was no answer
+	RetryAfter time.Duration // how long the provider wants us to wait; 0: not said
+	OpID       string        // OpenIM's operationID of the call, "" elsewhere
+	Err        error         // the cause, when there is one
+}
+
+// Error says provider, API, code and text in one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", e.Provider, e.API)
+	if e.Code != "" {
+		fmt.Fprintf(&b, ": code %s", e.Code)
+	} else if e.HTTPStatus != 0 && e.HTTPStatus != 200 {
+		fmt.Fprintf(&b, ": HTTP %d", e.HTTPStatus)
+	}
+	if e.Text != "" {
+		b.WriteString(": ")
+		b.WriteString(e.Text)
+	} else if e.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(e.Err.Error())
+	}
+	return b.String()
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ClassOf gives the class of err, looking through wrapping. An error that is no
+// *Error is transient; ask for context errors first.
+func ClassOf(err error) Class {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Class
+	}
+	return ClassTransient
+}
+
+// IsContext reports whether err is only the end of a context, which is no
+// failure of the provider.
+func IsContext(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// maxText bounds what is kept of a provider's words: enough for every message
+// seen, too little for a stack trace.
+const maxText = 300
+
+// CleanText makes a provider's text fit to be logged and stored: cut to 300
+// bytes on a character's border, one line, no control characters, and with
+// every word that looks like a token or signature replaced (OpenIM repeats the
+// refused token in errDlt; see the reference notes, section 0).
+func CleanText(s string, secrets ...string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "[redacted]")
+		}
+	}
+	fields := strings.Fields(strings.ToValidUTF8(s, "?"))
+	for i, f := range fields {
+		fields[i] = redactWord(f)
+	}
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.Join(fields, " "))
+	if len(s) > maxText {
+		cut := maxText
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut] + "…"
+	}
+	return s
+}
+
+// redactWord hides a word that is, or carries after a "=" or ":", something
+// that looks like a credential: a JWT (eyJ…), a usersig (eJ…: zlib in base64),
+// or any run of 32 and more characters of the base64 alphabets.
+func redactWord(w string) string {
+	const minOpaque = 32
+	start := 0
+	for i := 0; i <= len(w); i++ {
+		if i < len(w) && isOpaque(w[i]) {
+			continue
+		}
+		run := w[start:i]
+		if len(run) >= minOpaque || (len(run) >= 16 && (strings.HasPrefix(run, "eyJ") || strings.HasPrefix(run, "eJ"))) {
+			return w[:start] + "[redacted]" + redactWord(w[i:])
+		}
+		start = i + 1
+	}
+	return w
+}
+
+func isOpaque(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+		c == '-' || c == '_' || c == '*' || c == '+' || c == '/' || c == '.'
+}

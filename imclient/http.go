@@ -1,0 +1,223 @@
+package imclient
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxInFlight bounds the calls of one client that are on the wire at once, so
+// that a backend that hangs holds a bounded number of connections. At 200 calls
+// a second it allows answers that take a third of a second.
+const maxInFlight = 64
+
+// maxAnswer bounds what is read of one answer. 500 users with several devices
+// and OpenIM's tokens in it stay below 1 MiB.
+const maxAnswer = 16 << 20
+
+// HTTPConfig is what a client needs to make calls.
+type HTTPConfig struct {
+	Provider Provider
+	// Timeout bounds one call from sending to the last byte of the answer.
+	// The backends set no deadline of their own that can be relied on.
+	Timeout time.Duration
+	// Now is the clock by which answers are dated: the database's.
+	Now func() time.Time
+	// Transport replaces the transport; nil means a pooled one of our own.
+	Transport http.RoundTripper
+}
+
+// HTTP is the one way in which clients make calls: pooled connections that stay
+// open, no redirects, bounded answers, transport failures classified, and
+// nothing secret in an error. Safe for concurrent use.
+type HTTP struct {
+	provider Provider
+	client   *http.Client
+	timeout  time.Duration
+	now      func() time.Time
+	inFlight chan struct{}
+}
+
+// NewHTTP makes the plumbing of one client.
+func NewHTTP(c HTTPConfig) *HTTP {
+	transport := c.Transport
+	if transport == nil {
+		dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 30 * time.Second}
+		transport = &http.Transport{
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         dialer.DialContext,
+			TLSHandshakeTimeout: c.Timeout,
+			// The default of 2 would close and reopen connections all the time.
+			MaxIdleConns:        maxInFlight,
+			MaxIdleConnsPerHost: maxInFlight,
+			IdleConnTimeout:     90 * time.Second,
+			ForceAttemptHTTP2:   true,
+		}
+	}
+	return &HTTP{
+		provider: c.Provider,
+		client: &http.Client{
+			Transport: transport,
+			// A redirected POST would lose its body or carry the signature elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		timeout:  c.Timeout,
+		now:      c.Now,
+		inFlight: make(chan struct{}, maxInFlight),
+	}
+}
+
+// Close closes the idle connections.
+func (h *HTTP) Close() { h.client.CloseIdleConnections() }
+
+// Request is one call to make.
+type Request struct {
+	API    string // for errors, e.g. "account_check"
+	Gate   *Gate  // nil: the call does not count against a limit (logins)
+	URL    string // with its query, which never appears in an error
+	Header http.Header
+	Body   []byte
+	// Sent, when not nil, is counted up when the request is about to be sent.
+	Sent *int
+}
+
+// Reply is an answer that arrived whole with HTTP status 200 or, where the
+// provider puts its codes there too, another status with a body.
+type Reply struct {
+	Status     int
+	Body       []byte
+	RetryAfter time.Duration
+	// AskedAt and AnsweredAt enclose the instant that the answer describes.
+	AskedAt, AnsweredAt time.Time
+}
+
+// Post makes one call. It waits for the gate first. A context that ends is
+// returned as it is; all else that goes wrong is an *Error: no connection, a
+// timeout, an answer cut off or too large (transient), a redirect (fatal).
+// HTTP statuses are the caller's to judge, with StatusError, once it has looked
+// for the provider's own code in the body.
+func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
+	// The place in flight comes first: a call time must be used when it comes.
+	select {
+	case h.inFlight <- struct{}{}:
+		defer func() { <-h.inFlight }()
+	case <-ctx.Done():
+		return Reply{}, ctx.Err()
+	}
+	if r.Gate != nil {
+		if err := r.Gate.Wait(ctx); err != nil {
+			if e, ok := errors.AsType[*Error](err); ok {
+				e.Provider, e.API = h.provider, r.API
+			}
+			return Reply{}, err
+		}
+	}
+	callCtx, cancel := context.WithTimeout(ctx, h.timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(callCtx, http.MethodPost, r.URL, bytes.NewReader(r.Body))
+	if err != nil {
+		return Reply{}, h.error(ctx, r, "make the request", err)
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if r.Sent != nil {
+		*r.Sent++
+	}
+	reply := Reply{AskedAt: h.now()}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return Reply{}, h.error(ctx, r, "send the request", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	reply.AnsweredAt = h.now()
+	if err != nil {
+		return Reply{}, h.error(ctx, r, "read the answer", err)
+	}
+	if len(body) > maxAnswer {
+		return Reply{}, h.error(ctx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return Reply{}, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
+			Text: fmt.Sprintf("the server redirects (HTTP %d) to %s; set base_url (or region) to where the API really is",
+				resp.StatusCode, hostOf(resp.Header.Get("Location")))}
+	}
+	reply.Status = resp.StatusCode
+	reply.Body = body
+	reply.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.AnsweredAt)
+	return reply, nil
+}
+
+// error makes a transient *Error of a transport failure. Go's *url.Error prints
+// the whole URL, in which Tencent's signature stands, so only its cause is kept.
+func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	text := CleanText(err.Error())
+	if errors.Is(err, context.DeadlineExceeded) {
+		text = fmt.Sprintf("no answer within the timeout of %s", h.timeout)
+		err = nil // our own deadline for one call, not the end of the caller's context
+	}
+	return &Error{Provider: h.provider, API: r.API, Class: ClassTransient, Text: doing + ": " + text, Err: err}
+}
+
+// StatusError is the failure that an HTTP status stands for when the body holds
+// no code of the provider: 429 throttled; 5xx, 408 and 425 transient; 413 bad
+// batch; any other status that is not 200 means that something else than the
+// API answers at this address, or refuses us there: fatal. nil for 200.
+func (h *HTTP) StatusError(api string, r Reply) error {
+	e := &Error{Provider: h.provider, API: api, HTTPStatus: r.Status, RetryAfter: r.RetryAfter}
+	switch {
+	case r.Status == http.StatusOK:
+		return nil
+	case r.Status == http.StatusTooManyRequests:
+		e.Class = ClassThrottled
+	case r.Status >= 500, r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly:
+		e.Class = ClassTransient
+	case r.Status == http.StatusRequestEntityTooLarge:
+		e.Class = ClassBadBatch
+	default:
+		e.Class = ClassFatal
+		e.Text = fmt.Sprintf("HTTP %d %s: check base_url (or region) and what stands between", r.Status, http.StatusText(r.Status))
+		return e
+	}
+	e.Text = fmt.Sprintf("HTTP %d %s", r.Status, http.StatusText(r.Status))
+	return e
+}
+
+// hostOf gives the scheme and host of a URL; its path and query may hold secrets.
+func hostOf(location string) string {
+	u, err := url.Parse(location)
+	if err != nil || u.Host == "" {
+		return "another address"
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// maxRetryAfter bounds a Retry-After that a broken proxy could set to years.
+const maxRetryAfter = time.Hour
+
+func retryAfter(v string, now time.Time) time.Duration {
+	v = strings.TrimSpace(v)
+	var d time.Duration
+	if seconds, err := strconv.Atoi(v); err == nil {
+		d = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+	} else if t, err := http.ParseTime(v); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}
