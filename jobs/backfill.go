@@ -1,0 +1,134 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// BackfillJob is the name under which backfills are recorded.
+const BackfillJob = "backfill"
+
+// Backfill is one run by hand of one kind over one app.
+type Backfill struct {
+	AppID  int16
+	Kind   imclient.Kind
+	Resume bool     // go on with the last backfill instead of starting a new one
+	Listed []string // distinct ids to limit it to; nil: the whole users table
+	// Waiting is told of the run that is in the way, as long as it is.
+	Waiting func(repo.Run)
+}
+
+// pollEvery is how often a run is looked at while somebody waits for it.
+const pollEvery = 200 * time.Millisecond
+
+// StartBackfill starts a run, or opens the last backfill again, and returns it.
+// While another run of the app and kind is going it waits, and works on that
+// one like every engine. A backfill to be resumed that went through is returned
+// as it is; one that is going, perhaps for a process that was killed, is joined.
+func (e *Engine) StartBackfill(ctx context.Context, b Backfill) (repo.Run, error) {
+	for {
+		run, err := e.tryBackfill(ctx, b)
+		if !errors.Is(err, repo.ErrBusy) {
+			return run, err
+		}
+		running, ok, err := e.store.RunningRun(ctx, b.AppID, b.Kind)
+		if err != nil {
+			return repo.Run{}, err
+		}
+		if ok {
+			b.Waiting(running)
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return repo.Run{}, err
+		}
+	}
+}
+
+func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) {
+	if b.Resume {
+		last, ok, err := e.store.LastBackfill(ctx, b.AppID, b.Kind)
+		if err != nil {
+			return repo.Run{}, err
+		}
+		if ok {
+			return last, e.resume(ctx, last)
+		}
+	}
+	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed})
+	if err != nil {
+		return repo.Run{}, err
+	}
+	return e.store.FindRun(ctx, runID)
+}
+
+func (e *Engine) resume(ctx context.Context, last repo.Run) error {
+	if last.Status == repo.RunFailed || last.Status == repo.RunCancelled {
+		return e.store.ResumeRun(ctx, last, e.enqueue(ctx))
+	}
+	return nil
+}
+
+// WaitRun waits until a run is closed and returns it. progress sees it as it
+// goes. A context that ends leaves the run going.
+func (e *Engine) WaitRun(ctx context.Context, runID int64, progress func(repo.Run)) (repo.Run, error) {
+	for {
+		run, err := e.store.FindRun(ctx, runID)
+		if err != nil {
+			return repo.Run{}, err
+		}
+		progress(run)
+		if run.Status != repo.RunRunning {
+			return run, nil
+		}
+		if err := sleep(ctx, pollEvery); err != nil {
+			return run, err
+		}
+	}
+}
+
+// Cancel closes a run that is still going as cancelled. Stop the engine first,
+// so that its pages in flight are written.
+func (e *Engine) Cancel(ctx context.Context, runID int64, reason string) error {
+	return e.store.EndRun(ctx, runID, repo.RunCancelled, reason)
+}
+
+// MatchListed goes through an app's users table once and returns which of the
+// wanted ids are in it, and how many are not.
+func (e *Engine) MatchListed(ctx context.Context, appID int16, wanted map[string]bool) (found []string, missing int, err error) {
+	const limit = 50_000 // rows of two short columns
+	seen := make(map[string]bool, len(wanted))
+	var after *string
+	for {
+		rows, err := e.apps[appID].Users.Page(ctx, after, nil, limit)
+		if err != nil {
+			return nil, 0, fmt.Errorf("look up the listed users: %w", err)
+		}
+		for _, row := range rows {
+			if row.UserID != nil && wanted[*row.UserID] && !seen[*row.UserID] {
+				seen[*row.UserID] = true
+				found = append(found, *row.UserID)
+			}
+		}
+		if len(rows) < limit {
+			return found, len(wanted) - len(found), nil
+		}
+		after = &rows[len(rows)-1].Key
+	}
+}
+
+// sleep waits, or returns early with the context's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

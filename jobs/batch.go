@@ -1,0 +1,128 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sync/errgroup"
+
+	"syncer/imclient"
+)
+
+// batchResult is what the batches of a page came back with.
+type batchResult[V comparable] struct {
+	mu               sync.Mutex
+	answers          []imclient.Answer[V]
+	calls, retries   int64
+	unasked          int
+	unknownPlatforms int
+}
+
+// callsPerPage bounds the batches of one page that are under way at once; the
+// client bounds those of all pages together.
+const callsPerPage = 16
+
+// askAll asks about all ids in batches. Either every id is in one of the
+// answers, observed or rejected, or an error says why not; calls counts in both
+// cases.
+func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult[V]) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(callsPerPage)
+	for start := 0; start < len(ids); start += s.maxBatch {
+		batch := ids[start:min(start+s.maxBatch, len(ids))]
+		group.Go(guard(func() error {
+			calls, err := s.askBatch(ctx, batch, result)
+			result.mu.Lock()
+			defer result.mu.Unlock()
+			result.calls += calls
+			result.retries += max(0, calls-1)
+			return err
+		}))
+	}
+	return group.Wait()
+}
+
+// askBatch asks about one batch. A batch that is refused for what is in it is
+// halved until the offending ids stand alone; they become rejected users.
+func (s *sweep[V]) askBatch(ctx context.Context, ids []string, result *batchResult[V]) (calls int64, err error) {
+	answer, calls, err := s.askPatiently(ctx, ids)
+	if err == nil {
+		result.add(answer)
+		return calls, nil
+	}
+	apiErr, ok := errors.AsType[*imclient.Error](err)
+	if !ok || apiErr.Class != imclient.ClassBadBatch && apiErr.Class != imclient.ClassPerUser {
+		return calls, err
+	}
+	if len(ids) == 1 {
+		result.add(imclient.Answer[V]{Rejected: []imclient.UserError{{UserID: ids[0], Code: rejectionCode(apiErr), Text: apiErr.Text}}})
+		return calls, nil
+	}
+	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {
+		halfCalls, err := s.askBatch(ctx, half, result)
+		calls += halfCalls
+		if err != nil {
+			return calls, err
+		}
+	}
+	return calls, nil
+}
+
+// rejectionCode: an answer without a code of the provider is an HTTP status.
+func rejectionCode(e *imclient.Error) string {
+	if e.Code != "" {
+		return e.Code
+	}
+	return "http_error"
+}
+
+func (r *batchResult[V]) add(answer imclient.Answer[V]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answers = append(r.answers, answer)
+	r.unasked += answer.Unasked
+	r.unknownPlatforms += answer.UnknownPlatforms
+}
+
+// The budget of one batch: what takes longer is no hiccup, and the range is
+// better retried later than its worker kept.
+const (
+	batchTries   = 5
+	batchBudget  = 30 * time.Second
+	firstBackoff = 250 * time.Millisecond
+	maxBackoff   = 8 * time.Second
+)
+
+// askPatiently asks until there is an answer, the failure is none that waiting
+// mends, or the budget is spent. After a rate-limit answer it is the quota gate
+// that makes the next call wait; if that would take long, the error is given
+// back at once.
+func (s *sweep[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], calls int64, err error) {
+	waits := backoff.NewExponentialBackOff()
+	waits.InitialInterval, waits.MaxInterval, waits.RandomizationFactor = firstBackoff, maxBackoff, 0.5
+	answer, err = backoff.Retry(ctx, func() (imclient.Answer[V], error) {
+		answer, err := s.ask(ctx, ids)
+		calls += int64(answer.Calls)
+		if err == nil {
+			return answer, nil
+		}
+		apiErr, ok := errors.AsType[*imclient.Error](err)
+		switch {
+		case ctx.Err() != nil:
+			return answer, backoff.Permanent(err)
+		case ok && apiErr.Class == imclient.ClassThrottled && apiErr.RetryAfter > batchBudget:
+			return answer, backoff.Permanent(err)
+		case ok && apiErr.Class != imclient.ClassTransient && apiErr.Class != imclient.ClassThrottled:
+			return answer, backoff.Permanent(err)
+		default:
+			return answer, err
+		}
+	}, backoff.WithBackOff(waits), backoff.WithMaxTries(batchTries), backoff.WithMaxElapsedTime(batchBudget))
+	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
+		err = permanent.Unwrap()
+	}
+	return answer, calls, err
+}

@@ -1,0 +1,246 @@
+// Package jobs is what runs: the schedule that starts runs, the planning that
+// cuts a users table into ranges, the sweep that goes through a range page by
+// page, and the housekeeping around them. River spreads the work over any
+// number of processes; one process is the same path with one worker.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/rs/zerolog"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// presenceAPI is what a presence sweep needs from a provider's client.
+type presenceAPI interface {
+	// QueryPresence asks about at most MaxPresenceBatch distinct users. Every id
+	// comes back exactly once, observed or rejected; an error is about the whole
+	// batch and has a class.
+	QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error)
+	MaxPresenceBatch() int
+}
+
+// accountsAPI is the same for an accounts sweep.
+type accountsAPI interface {
+	CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error)
+	MaxAccountsBatch() int
+}
+
+// App is an app that is swept: its API and its users.
+type App struct {
+	repo.App
+	Presence presenceAPI
+	Accounts accountsAPI
+	Users    *repo.Users
+}
+
+// Config sizes the work. All fields are needed.
+type Config struct {
+	RangeUsers  int           // users of a range
+	PageUsers   int           // users of a page
+	Workers     int           // ranges of one app and kind that this process works on at once
+	RescueAfter time.Duration // a range without a sign of life for so long has been taken over
+	Partition   string        // day, week or month
+	Retention   time.Duration // of the histories; 0: for ever
+	Log         zerolog.Logger
+}
+
+// Engine works on the runs of its apps, together with all other engines on the
+// same database. Make it with New; Start it once; Stop it once.
+type Engine struct {
+	store  *repo.Store
+	apps   map[int16]*App
+	config Config
+	log    zerolog.Logger
+	queue  *river.Client[pgx.Tx]
+
+	stopping   chan struct{} // closed: no new pages
+	background sync.WaitGroup
+	cancel     context.CancelFunc // ends the background loops
+}
+
+// New makes an engine for the given apps.
+func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
+	e := &Engine{
+		store:    store,
+		apps:     make(map[int16]*App, len(apps)),
+		config:   c,
+		log:      c.Log,
+		stopping: make(chan struct{}),
+	}
+	queues := make(map[string]river.QueueConfig, 2*len(apps))
+	for _, app := range apps {
+		e.apps[app.ID] = app
+		for _, kind := range imclient.Kinds() {
+			// A queue of its own for each app and kind: none can starve another.
+			queues[queueName(app.ID, kind)] = river.QueueConfig{MaxWorkers: c.Workers}
+		}
+	}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &planWorker{engine: e})
+	river.AddWorker(workers, &rangeWorker{engine: e})
+	var err error
+	e.queue, err = river.NewClient(riverpgxv5.New(store.Pool()), &river.Config{
+		ID:      store.Process(),
+		Schema:  store.Schema(),
+		Queues:  queues,
+		Workers: workers,
+		// Ranges may take as long as the quota makes them; whether their worker
+		// lives is told by its signs of life, see housekeeping.
+		JobTimeout:           -1,
+		RescueStuckJobsAfter: 24 * time.Hour,
+		// What becomes of a job is logged by its worker, once.
+		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the queue's client: %w", err)
+	}
+	return e, nil
+}
+
+func queueName(appID int16, kind imclient.Kind) string {
+	return fmt.Sprintf("app%d_%s", appID, kind)
+}
+
+// Start makes missing history partitions and starts to work on the runs of the
+// engine's apps, whoever starts them. The context bounds only the start.
+func (e *Engine) Start(ctx context.Context) error {
+	if err := e.maintain(ctx); err != nil {
+		return err
+	}
+	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	e.cancel = cancel
+	if err := e.queue.Start(loops); err != nil {
+		cancel()
+		return fmt.Errorf("start the queue's client: %w", err)
+	}
+	e.background.Go(func() { e.housekeeping(loops) })
+	return nil
+}
+
+// Stop lets pages in flight finish, gives unfinished ranges back to the queue
+// and ends. When ctx ends first, calls in flight are cancelled and their pages
+// are left unwritten; the ranges go on after the last page that was written.
+func (e *Engine) Stop(ctx context.Context) error {
+	defer e.background.Wait()
+	defer e.cancel()
+	stopped := make(chan error, 1)
+	// The queue stops to hand out jobs before the workers hear of it: a range
+	// that is given back must not come to this process again.
+	go func() { stopped <- e.queue.Stop(ctx) }()
+	close(e.stopping)
+	err := <-stopped
+	if err == nil {
+		return nil
+	}
+	const hardStop = 5 * time.Second // for giving ranges back after the calls were cancelled
+	hardCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hardStop)
+	defer cancel()
+	if err := e.queue.StopAndCancel(hardCtx); err != nil {
+		return fmt.Errorf("stop the queue's client: %w", err)
+	}
+	return nil
+}
+
+// isStopping reports whether no new page may be begun.
+func (e *Engine) isStopping() bool {
+	select {
+	case <-e.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// enqueue puts the work on a range, or the planning of a run, into the queue.
+func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
+	return func(tx pgx.Tx, run repo.Run, rangeNo int) (int64, error) {
+		var args river.JobArgs = rangeArgs{RunID: run.ID, RangeNo: rangeNo}
+		if rangeNo == repo.PlanRange {
+			args = planArgs{RunID: run.ID}
+		}
+		inserted, err := e.queue.InsertTx(ctx, tx, args, &river.InsertOpts{Queue: queueName(run.AppID, run.Kind)})
+		if err != nil {
+			return 0, fmt.Errorf("insert a job into the queue: %w", err)
+		}
+		return inserted.Job.ID, nil
+	}
+}
+
+// housekeeping gives signs of life, takes over what others lost, keeps the
+// clock and, once an hour, maintains the tables.
+func (e *Engine) housekeeping(ctx context.Context) {
+	// Six beats within RescueAfter: work counts as lost after four, and is found
+	// with the next.
+	beat := time.NewTicker(e.config.RescueAfter / 6)
+	defer beat.Stop()
+	hourly := time.NewTicker(time.Hour)
+	defer hourly.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			err = errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+		case <-hourly.C:
+			err = e.maintain(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			e.log.Warn().Err(err).Msg("housekeeping failed; it will be tried again")
+		}
+	}
+}
+
+// staleBefore is the time before which a sign of life is too old.
+func (e *Engine) staleBefore() time.Time {
+	return e.store.Now().Add(-e.config.RescueAfter * 2 / 3)
+}
+
+func (e *Engine) rescue(ctx context.Context) error {
+	if e.isStopping() {
+		return nil
+	}
+	appIDs := make([]int16, 0, len(e.apps))
+	for id := range e.apps {
+		appIDs = append(appIDs, id)
+	}
+	rescued, err := e.store.Rescue(ctx, appIDs, e.staleBefore(), e.enqueue(ctx))
+	if err == nil && rescued > 0 {
+		e.log.Warn().Int("ranges", rescued).Msg("took over work whose worker gave no sign of life")
+	}
+	return err
+}
+
+// rangesKept is how long the ranges of a run that did not go through are kept,
+// to be resumed or asked about.
+const rangesKept = 7 * 24 * time.Hour
+
+func (e *Engine) maintain(ctx context.Context) error {
+	const ahead = 3 * 31 * 24 * time.Hour
+	now := e.store.Now()
+	if _, err := e.store.MakePartitions(ctx, e.config.Partition, now.Add(ahead)); err != nil {
+		return err
+	}
+	if e.config.Retention > 0 {
+		dropped, err := e.store.DropPartitions(ctx, now.Add(-e.config.Retention))
+		if err != nil {
+			return err
+		}
+		if dropped > 0 {
+			e.log.Info().Int("partitions", dropped).Msg("dropped history beyond the retention")
+		}
+	}
+	_, err := e.store.DropOldRanges(ctx, now.Add(-rangesKept))
+	return err
+}

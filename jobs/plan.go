@@ -1,0 +1,89 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"syncer/repo"
+)
+
+// planArgs and rangeArgs stand in the database: never change their kinds.
+type planArgs struct {
+	RunID int64 `json:"run_id"`
+}
+
+// Kind names the job in the queue.
+func (planArgs) Kind() string { return "syncer_plan" }
+
+// InsertOpts: planning goes before ranges, so that ranges never run out.
+func (planArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Priority: 1, MaxAttempts: maxAttempts}
+}
+
+// userSource is where the users of a run come from, read by keyset: the users
+// table, or the list of a run that is limited to one.
+type userSource interface {
+	Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error)
+	Page(ctx context.Context, after, upto *string, limit int) ([]repo.UserRow, error)
+}
+
+func (e *Engine) source(app *App, run repo.Run) userSource {
+	if run.Listed {
+		return e.store.Listed(run.ID)
+	}
+	return app.Users
+}
+
+// planWorker cuts the users of a run into ranges. Ranges are worked on as soon
+// as they are cut.
+type planWorker struct {
+	river.WorkerDefaults[planArgs]
+	engine *Engine
+}
+
+// NextRetry spaces the attempts.
+func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
+	return time.Now().Add(retryDelay(job.Attempt))
+}
+
+// Work plans a run to its end, going on where an earlier attempt came to.
+func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
+	e := w.engine
+	plan, err := e.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
+	if errors.Is(err, repo.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = e.plan(ctx, plan)
+	return e.settle(ctx, outcome{
+		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,
+		release: func(ctx context.Context, _ string) error { return e.store.ReleasePlan(ctx, plan) },
+		giveUp:  func(ctx context.Context, reason string) error { return e.endRun(ctx, plan.Run, reason) },
+	})
+}
+
+func (e *Engine) plan(ctx context.Context, plan *repo.Plan) error {
+	source := e.source(e.apps[plan.Run.AppID], plan.Run)
+	for !e.isStopping() {
+		key, more, err := source.Cut(ctx, plan.Cursor(), e.config.RangeUsers)
+		if err != nil {
+			return err
+		}
+		upper := &key
+		if !more {
+			upper = nil
+		}
+		if err := e.store.AddRange(ctx, plan, upper, e.enqueue(ctx)); err != nil {
+			return err
+		}
+		if !more {
+			return nil
+		}
+	}
+	return errStopped
+}

@@ -1,0 +1,216 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+type rangeArgs struct {
+	RunID   int64 `json:"run_id"`
+	RangeNo int   `json:"range_no"`
+}
+
+// Kind names the job in the queue.
+func (rangeArgs) Kind() string { return "syncer_range" }
+
+// InsertOpts: see planArgs.
+func (rangeArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{Priority: 2, MaxAttempts: maxAttempts}
+}
+
+// maxAttempts is how often a range, or the planning, is tried before it is
+// given up: with retryDelay about five minutes in all, besides the retries of
+// each batch.
+const maxAttempts = 6
+
+// retryDelay is how long a failed range waits: 5, 10, 20, … seconds.
+func retryDelay(attempt int) time.Duration {
+	return 5 * time.Second << min(max(attempt-1, 0), 5)
+}
+
+// errStopped says that the engine is stopping; what is left goes back to the queue.
+var errStopped = errors.New("the engine is stopping")
+
+// rangeWorker sweeps one range.
+type rangeWorker struct {
+	river.WorkerDefaults[rangeArgs]
+	engine *Engine
+}
+
+// NextRetry spaces the attempts.
+func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
+	return time.Now().Add(retryDelay(job.Attempt))
+}
+
+// Work sweeps the range to its end, going on after the last page written.
+func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error {
+	e := w.engine
+	claimed, err := e.store.ClaimRange(ctx, job.Args.RunID, job.Args.RangeNo, job.ID, e.staleBefore())
+	switch {
+	case errors.Is(err, repo.ErrGone):
+		return nil
+	case errors.Is(err, repo.ErrHeld):
+		return river.JobSnooze(e.config.RescueAfter / 2)
+	case err != nil:
+		return err
+	}
+	finish := func(ctx context.Context, reason string) error {
+		closed, err := e.store.FinishRange(ctx, claimed, reason, func(tx pgx.Tx) error {
+			_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
+			if errors.Is(err, rivertype.ErrNotFound) {
+				return nil // somebody removed the job from the queue; the range is ours all the same
+			}
+			return err
+		})
+		if closed {
+			e.logClosed(ctx, claimed.Run.ID)
+		}
+		return err
+	}
+	unsaved, err := e.sweepRange(ctx, claimed)
+	if err == nil {
+		err = finish(ctx, "")
+	}
+	return e.settle(ctx, outcome{
+		run: claimed.Run, rangeNo: claimed.No, err: err, last: job.Attempt >= job.MaxAttempts,
+		release: func(ctx context.Context, reason string) error {
+			return e.store.ReleaseRange(ctx, claimed, reason, unsaved)
+		},
+		giveUp: finish,
+	})
+}
+
+// sweepRange sweeps with the client and the tables of the run's kind.
+func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (unsaved repo.Counters, err error) {
+	app := e.apps[r.Run.AppID]
+	switch r.Run.Kind {
+	case imclient.KindPresence:
+		s := &sweep[imclient.Presence]{
+			engine: e, source: e.source(app, r.Run), values: e.store.Presence(),
+			ask: app.Presence.QueryPresence, maxBatch: app.Presence.MaxPresenceBatch(), count: countPresence,
+		}
+		return s.run(ctx, r)
+	case imclient.KindAccounts:
+		s := &sweep[imclient.AccountStatus]{
+			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(),
+			ask: app.Accounts.CheckAccounts, maxBatch: app.Accounts.MaxAccountsBatch(), count: countAccount,
+		}
+		return s.run(ctx, r)
+	default:
+		return repo.Counters{}, fmt.Errorf("unknown kind %q of run %d", r.Run.Kind, r.Run.ID)
+	}
+}
+
+// guard makes an error of a panic: the range is retried, and the process and
+// its other work go on.
+func guard(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
+		return f()
+	}
+}
+
+// outcome is how the work on a range, or the planning of a run, ended.
+type outcome struct {
+	run     repo.Run
+	rangeNo int
+	err     error
+	last    bool                                           // the queue grants no further attempt
+	release func(ctx context.Context, reason string) error // give it back
+	giveUp  func(ctx context.Context, reason string) error // record that it failed for good
+}
+
+// settle turns the outcome into what the queue is told. Here the error's class
+// decides, and here it is logged.
+func (e *Engine) settle(ctx context.Context, o outcome) error {
+	if o.err == nil || errors.Is(o.err, repo.ErrGone) {
+		return nil
+	}
+	// What is left to write must be written although the work was cancelled.
+	const settleTimeout = 4 * time.Second
+	settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	log := e.log.With().Str("app", e.apps[o.run.AppID].Name).Str("job", o.run.Job).Int64("run_id", o.run.ID).Int("range", o.rangeNo).Logger()
+	release := func(reason string) {
+		if err := o.release(settleCtx, reason); err != nil {
+			// It will be found without a sign of life.
+			log.Warn().Err(err).Msg("could not give the range back")
+		}
+	}
+	if errors.Is(o.err, errStopped) || ctx.Err() != nil {
+		release("")
+		return river.JobSnooze(0)
+	}
+	reason := o.err.Error()
+	_, usersMistake := errors.AsType[*repo.UsersError](o.err)
+	class := imclient.ClassOf(o.err)
+	event := log.Warn().Str("class", class.String())
+	if apiErr, ok := errors.AsType[*imclient.Error](o.err); ok {
+		event = event.Str("code", apiErr.Code).Str("operation_id", apiErr.OpID)
+		if apiErr.Class == imclient.ClassThrottled {
+			wait := max(apiErr.RetryAfter, retryDelay(1))
+			release(reason)
+			event.Dur("wait_ms", wait).Str("error", reason).Msg("throttled; the range waits")
+			return river.JobSnooze(wait)
+		}
+	}
+	switch {
+	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
+		if err := e.endRun(settleCtx, o.run, reason); err != nil {
+			return err
+		}
+		return river.JobCancel(o.err)
+	case o.last:
+		event.Str("error", reason).Msg("given up")
+		if err := o.giveUp(settleCtx, reason); err != nil && !errors.Is(err, repo.ErrGone) {
+			return err
+		}
+		return river.JobCancel(o.err)
+	default:
+		event.Str("error", reason).Msg("failed; it will be retried")
+		release(reason)
+		return o.err
+	}
+}
+
+// endRun closes a run as failed, and says so.
+func (e *Engine) endRun(ctx context.Context, run repo.Run, reason string) error {
+	if err := e.store.EndRun(ctx, run.ID, repo.RunFailed, reason); err != nil {
+		return err
+	}
+	e.logClosed(ctx, run.ID)
+	return nil
+}
+
+// logClosed logs a run once, when it is closed.
+func (e *Engine) logClosed(ctx context.Context, runID int64) {
+	run, err := e.store.FindRun(ctx, runID)
+	if err != nil {
+		e.log.Warn().Err(err).Int64("run_id", runID).Msg("run closed")
+		return
+	}
+	event := e.log.Info()
+	if run.Status == repo.RunFailed {
+		event = e.log.Error().Str("error", run.Error)
+	}
+	event.Str("app", e.apps[run.AppID].Name).Str("job", run.Job).Str("kind", string(run.Kind)).
+		Str("trigger", string(run.Trigger)).Int64("run_id", run.ID).Str("status", string(run.Status)).
+		Int64("users", run.Users).Int64("changed", run.Changed).Int64("failed", run.Failed).
+		Int64("calls", run.Calls).Int64("retries", run.Retries).
+		Dur("dur_ms", run.Duration(e.store.Now())).Msg("run closed")
+}

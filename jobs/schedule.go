@@ -1,0 +1,177 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/robfig/cron/v3"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// Job is a scheduled sweep of one kind over some apps.
+type Job struct {
+	Name     string
+	Kind     imclient.Kind
+	AppIDs   []int16
+	Schedule cron.Schedule
+	CatchUp  bool // at start, run a tick that fell while nothing was up: once
+}
+
+// ParseSchedule reads a schedule: five cron fields, a descriptor like @daily,
+// or "@every 1m"; in the given location unless it begins with CRON_TZ=.
+// Instances must agree on the ticks, so those of @every are the multiples of
+// the interval since 1970, not counted from the start of a process.
+func ParseSchedule(expression string, location *time.Location) (cron.Schedule, error) {
+	if interval, ok := strings.CutPrefix(expression, "@every "); ok {
+		d, err := time.ParseDuration(strings.TrimSpace(interval))
+		if err != nil {
+			return nil, fmt.Errorf("read schedule %q: %w", expression, err)
+		}
+		if d < time.Second {
+			return nil, fmt.Errorf("read schedule %q: the shortest interval is 1s", expression)
+		}
+		return every(d), nil
+	}
+	if !strings.HasPrefix(expression, "CRON_TZ=") && !strings.HasPrefix(expression, "TZ=") {
+		expression = "CRON_TZ=" + location.String() + " " + expression
+	}
+	schedule, err := cron.ParseStandard(expression)
+	if err != nil {
+		return nil, fmt.Errorf("read schedule %q: %w", expression, err)
+	}
+	return schedule, nil
+}
+
+// every ticks at the multiples of an interval since 1970.
+type every time.Duration
+
+// Next gives the first tick after t.
+func (d every) Next(t time.Time) time.Time {
+	interval := time.Duration(d)
+	return time.Unix(0, t.UnixNano()-t.UnixNano()%int64(interval)).Add(interval).UTC()
+}
+
+// lastTick gives the newest tick of a schedule in (after, until], zero when
+// there is none. Schedules can only be walked forwards, so it looks back over
+// longer and longer stretches.
+func lastTick(schedule cron.Schedule, after, until time.Time) time.Time {
+	const day = 24 * time.Hour
+	for _, back := range []time.Duration{time.Minute, time.Hour, day, 31 * day, 366 * day, 5 * 366 * day} {
+		from := until.Add(-back)
+		if from.Before(after) {
+			from = after
+		}
+		var last time.Time
+		for tick := schedule.Next(from); !tick.IsZero() && !tick.After(until); tick = schedule.Next(tick) {
+			last = tick
+		}
+		if !last.IsZero() || !from.After(after) {
+			return last.UTC()
+		}
+	}
+	return time.Time{}
+}
+
+// Schedule starts a run at every tick of the jobs until the engine stops. Any
+// number of instances may do so: a tick is one run.
+func (e *Engine) Schedule(scheduled []Job) {
+	for _, job := range scheduled {
+		for _, appID := range job.AppIDs {
+			e.background.Go(func() { e.follow(job, appID) })
+		}
+	}
+}
+
+// tickRetry is how long a tick waits that could not be recorded.
+const tickRetry = 5 * time.Second
+
+// follow starts the runs of one job for one app.
+func (e *Engine) follow(job Job, appID int16) {
+	ctx, cancel := e.untilStopped()
+	defer cancel()
+	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Logger()
+	var last time.Time // the newest tick that is dealt with
+	trigger := repo.TriggerCatchUp
+	started := e.store.Now()
+	for known := false; ; {
+		var err error
+		if !known {
+			last, err = e.store.LastTick(ctx, appID, job.Kind, job.Name)
+			if !job.CatchUp && last.Before(started) {
+				last = started
+			}
+			known = err == nil
+		}
+		if err == nil {
+			if due := lastTick(job.Schedule, last, e.store.Now()); !due.IsZero() {
+				if err = e.tick(ctx, job, appID, due, trigger); err == nil {
+					last = due
+				}
+			}
+		}
+		wait := tickRetry
+		if err == nil {
+			trigger = repo.TriggerCron
+			next := job.Schedule.Next(e.store.Now())
+			if next.IsZero() {
+				log.Warn().Msg("the schedule has no further tick")
+				return
+			}
+			wait = next.Sub(e.store.Now())
+		} else if ctx.Err() == nil {
+			log.Warn().Err(err).Msg("could not start the run of a tick; it will be tried again")
+		}
+		timer := time.NewTimer(max(wait, 0))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// untilStopped gives a context that ends when the engine begins to stop.
+func (e *Engine) untilStopped() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-e.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// tick starts the run of a tick, unless that was done before, here or elsewhere.
+func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
+	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at})
+	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Time("tick", at).Int64("run_id", runID).Logger()
+	switch {
+	case errors.Is(err, repo.ErrTicked):
+		return nil
+	case errors.Is(err, repo.ErrBusy):
+		if runID != 0 { // it was we who recorded it
+			log.Info().Msg("tick skipped: the previous run is still going")
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	log.Debug().Str("trigger", string(trigger)).Msg("run started")
+	return nil
+}
+
+// start starts a run and enqueues its planning.
+func (e *Engine) start(ctx context.Context, n repo.NewRun) (int64, error) {
+	return e.store.StartRun(ctx, n, func(tx pgx.Tx, runID int64) (int64, error) {
+		return e.enqueue(ctx)(tx, repo.Run{ID: runID, AppID: n.AppID, Kind: n.Kind}, repo.PlanRange)
+	})
+}

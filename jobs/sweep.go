@@ -1,0 +1,245 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// sweep goes through a range of one kind.
+type sweep[V comparable] struct {
+	engine   *Engine
+	source   userSource
+	values   *repo.Values[V]
+	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
+	maxBatch int
+	count    func(repo.RangeCounts, V)
+}
+
+// page is a page on its way: read, then asked about, then written in the order
+// in which the pages were read.
+type page[V comparable] struct {
+	lastKey  string
+	ids      []string // distinct
+	badRows  []string // keys of rows whose id is NULL or empty
+	badCount int
+	known    repo.Known[V]
+	result   batchResult[V]
+	err      error
+	done     chan struct{} // closed when asked about
+}
+
+// pagesAhead is how many pages of one range are asked about while one is being
+// written, so that API latency and database time hide each other.
+const pagesAhead = 2
+
+// run sweeps what is left of the range. It returns the calls that it made for
+// pages that were not written, and errStopped when the engine stops first.
+func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counters, err error) {
+	counts := repo.RangeCounts{}
+	if err := json.Unmarshal(r.Counts, &counts); err != nil {
+		return unsaved, fmt.Errorf("read the counts of range %d of run %d: %w", r.No, r.Run.ID, err)
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	pages := make(chan *page[V], pagesAhead-1)
+	stopped := false
+	group.Go(guard(func() (err error) {
+		defer close(pages)
+		stopped, err = s.read(groupCtx, r, pages)
+		return err
+	}))
+	group.Go(guard(func() error {
+		for p := range pages {
+			<-p.done
+			unsaved.Calls += p.result.calls
+			unsaved.Retries += p.result.retries
+			if p.err != nil {
+				return p.err
+			}
+			if err := s.save(groupCtx, r, p, counts); err != nil {
+				return err
+			}
+			unsaved.Calls -= p.result.calls
+			unsaved.Retries -= p.result.retries
+		}
+		return nil
+	}))
+	err = group.Wait()
+	if err == nil && stopped {
+		err = errStopped
+	}
+	// Pages that were asked about but not taken: their calls count too.
+	for p := range pages {
+		<-p.done
+		unsaved.Calls += p.result.calls
+		unsaved.Retries += p.result.retries
+	}
+	return unsaved, err
+}
+
+// read reads the pages of the range and starts to ask about each. It reports
+// whether it left off because the engine stops; the pages until then are
+// written all the same.
+func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V]) (stopped bool, err error) {
+	after, limit := r.Lower, s.engine.config.PageUsers
+	for !s.engine.isStopping() {
+		rows, err := s.source.Page(ctx, after, r.Upper, limit)
+		if err != nil {
+			return false, err
+		}
+		if len(rows) == 0 {
+			return false, nil
+		}
+		p := newPage[V](rows)
+		go func() {
+			defer close(p.done)
+			p.err = guard(func() error { return s.query(ctx, r.Run.AppID, p) })()
+		}()
+		select {
+		case pages <- p:
+		case <-ctx.Done():
+			<-p.done
+			return false, ctx.Err()
+		}
+		if len(rows) < limit {
+			return false, nil
+		}
+		after = &p.lastKey
+	}
+	return true, nil
+}
+
+func newPage[V comparable](rows []repo.UserRow) *page[V] {
+	p := &page[V]{lastKey: rows[len(rows)-1].Key, ids: make([]string, 0, len(rows)), done: make(chan struct{})}
+	for _, row := range rows {
+		if row.UserID == nil || *row.UserID == "" {
+			p.badCount++
+			if len(p.badRows) < 5 {
+				p.badRows = append(p.badRows, row.Key)
+			}
+			continue
+		}
+		p.ids = append(p.ids, *row.UserID)
+	}
+	slices.Sort(p.ids)
+	p.ids = slices.Compact(p.ids)
+	return p
+}
+
+// query loads what is known about the page's users while the API is asked.
+func (s *sweep[V]) query(ctx context.Context, appID int16, p *page[V]) error {
+	if len(p.ids) == 0 {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(guard(func() (err error) {
+		p.known, err = s.values.Load(ctx, appID, p.ids)
+		return err
+	}))
+	group.Go(guard(func() error { return s.askAll(ctx, p.ids, &p.result) }))
+	return group.Wait()
+}
+
+// save writes the page. Once it is answered it is written even though the
+// engine is told to stop hard, if the database is quick.
+func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts repo.RangeCounts) error {
+	const saveTimeout = time.Minute
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	out := s.diff(r.Run, p, counts)
+	changed, err := s.values.SavePage(ctx, r, out)
+	if err != nil {
+		return err
+	}
+	s.engine.log.Debug().Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
+		Int64("changed", changed).Int64("failed", out.Failed).Int64("calls", out.Calls).
+		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
+		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")
+	return nil
+}
+
+// diff compares the answers with what is known; only what is new or different
+// is written.
+func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.Page[V] {
+	out := repo.Page[V]{LastKey: p.lastKey, Counts: counts}
+	for i := range p.result.answers {
+		answer := &p.result.answers[i]
+		for _, o := range answer.Observed {
+			s.count(counts, o.Value)
+			failing := p.known.Failing[o.UserID]
+			if failing {
+				out.Recovered = append(out.Recovered, o.UserID)
+			}
+			prev, seen := p.known.Snapshots[o.UserID]
+			if seen && prev.Value == o.Value {
+				continue
+			}
+			change := repo.Change[V]{UserID: o.UserID, Value: o.Value, AskedAt: answer.AskedAt, ObservedAt: answer.AnsweredAt}
+			if seen {
+				change.Prev = &prev
+				change.NotBefore = notBefore(prev.AskedAt, run.PrevCompleteAt, failing)
+			}
+			out.Changes = append(out.Changes, change)
+		}
+		out.Failures = append(out.Failures, answer.Rejected...)
+	}
+	slices.SortFunc(out.Changes, func(a, b repo.Change[V]) int { return strings.Compare(a.UserID, b.UserID) })
+	out.Users = int64(len(p.ids) + p.badCount)
+	out.Failed = int64(len(out.Failures) + p.badCount)
+	out.Calls, out.Retries = p.result.calls, p.result.retries
+	if p.badCount > 0 {
+		out.Failures = append(out.Failures, badRows(p))
+	}
+	return out
+}
+
+// notBefore is when a user was last known to have the previous value: when the
+// question was sent that brought it, or when the previous complete run began,
+// in which it was seen again; not so if the user has failed since.
+func notBefore(askedAt time.Time, prevComplete *time.Time, failing bool) time.Time {
+	if prevComplete != nil && !failing && prevComplete.After(askedAt) {
+		return *prevComplete
+	}
+	return askedAt
+}
+
+// badRows is the failure of the rows of a page that have no id to ask about.
+func badRows[V comparable](p *page[V]) imclient.UserError {
+	text := fmt.Sprintf("%d rows of the users table have a NULL or empty user_id, with key %s", p.badCount, strings.Join(p.badRows, ", "))
+	if p.badCount > len(p.badRows) {
+		text += ", …"
+	}
+	return imclient.UserError{UserID: "", Code: "null_id", Text: text + "; leave them out with [users] where"}
+}
+
+// all is the platform under which every user counts once.
+const allPlatforms = "all"
+
+func countPresence(counts repo.RangeCounts, v imclient.Presence) {
+	state := v.State.String()
+	if counts[state] == nil {
+		counts[state] = map[string]int64{}
+	}
+	counts[state][allPlatforms]++
+	for platform, mode := range v.Platforms {
+		if mode != imclient.ModeNone {
+			counts[state][imclient.Platform(platform).String()]++
+		}
+	}
+}
+
+func countAccount(counts repo.RangeCounts, v imclient.AccountStatus) {
+	status := v.String()
+	if counts[status] == nil {
+		counts[status] = map[string]int64{}
+	}
+	counts[status][allPlatforms]++
+}

@@ -1,0 +1,206 @@
+// Package migrations holds the schema: goose migrations in SQL, embedded, and
+// one in Go that brings River's tables. Everything lives in one schema, which
+// the configuration names.
+package migrations
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivermigrate"
+)
+
+//go:embed *.sql
+var files embed.FS
+
+// Config says where to migrate.
+type Config struct {
+	// URL of the database. It must reach Postgres itself, not a pooler in
+	// transaction mode: migrations hold a session lock.
+	URL string
+	// Schema is created when missing. A simple lower-case identifier.
+	Schema string
+	Log    *slog.Logger // nil: silent
+}
+
+// versionTable is goose's own, in our schema.
+const versionTable = "goose_db_version"
+
+// riverVersion is the newest version of River's migrations that our migration
+// 2 brings. A newer River means a new migration here, not a new number.
+const riverVersion = 8
+
+// Migrator changes the schema. Close it after use.
+type Migrator struct {
+	provider *goose.Provider
+	db       *sql.DB
+	pool     *pgxpool.Pool
+}
+
+// Status is one migration and when it was applied.
+type Status struct {
+	Version   int64
+	Name      string
+	AppliedAt time.Time // zero: pending
+}
+
+// Open connects and creates the schema when it is missing. Several processes
+// may migrate at once: a session lock lets one at a time do it.
+func Open(ctx context.Context, c Config) (*Migrator, error) {
+	poolConfig, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	poolConfig.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
+	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer migrate"
+	poolConfig.MaxConns = 2
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	if err := createSchema(ctx, pool, c.Schema); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	log := c.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // tries every second, 5 minutes long
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("prepare the session lock: %w", err)
+	}
+	db := stdlib.OpenDB(*poolConfig.ConnConfig)
+	m := &Migrator{db: db, pool: pool}
+	river := goose.NewGoMigration(2,
+		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionUp, riverVersion)},
+		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionDown, -1)})
+	river.Source = "00002_river.go"
+	m.provider, err = goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithTableName(versionTable),
+		goose.WithSessionLocker(locker),
+		goose.WithGoMigrations(river),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithSlog(log))
+	if err != nil {
+		m.Close()
+		return nil, fmt.Errorf("read the embedded migrations: %w", err)
+	}
+	return m, nil
+}
+
+// createSchema is safe against another process that does the same: CREATE
+// SCHEMA IF NOT EXISTS alone is not.
+func createSchema(ctx context.Context, pool *pgxpool.Pool, schema string) error {
+	_, err := pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
+	const uniqueViolation, duplicateSchema = "23505", "42P06"
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == uniqueViolation || pgErr.Code == duplicateSchema) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create schema %s: %w", schema, err)
+	}
+	return nil
+}
+
+// migrateRiver runs River's own migrations. They keep a version table of their
+// own and do nothing when already there, so that it does no harm that they
+// commit apart from goose's bookkeeping.
+func (m *Migrator) migrateRiver(schema string, log *slog.Logger, direction rivermigrate.Direction, target int) func(context.Context, *sql.DB) error {
+	return func(ctx context.Context, _ *sql.DB) error {
+		migrator, err := rivermigrate.New(riverpgxv5.New(m.pool), &rivermigrate.Config{Schema: schema, Logger: log})
+		if err != nil {
+			return fmt.Errorf("prepare River's migrations: %w", err)
+		}
+		if _, err := migrator.Migrate(ctx, direction, &rivermigrate.MigrateOpts{TargetVersion: target}); err != nil {
+			return fmt.Errorf("run River's migrations: %w", err)
+		}
+		return nil
+	}
+}
+
+// Up applies all pending migrations and returns them.
+func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
+	results, err := m.provider.Up(ctx)
+	return applied(results), migrationError("up", err)
+}
+
+// Down takes back the newest migrations until version is the newest that is
+// left; 0 takes back all.
+func (m *Migrator) Down(ctx context.Context, version int64) ([]Status, error) {
+	results, err := m.provider.DownTo(ctx, version)
+	return applied(results), migrationError("down", err)
+}
+
+func applied(results []*goose.MigrationResult) []Status {
+	var done []Status
+	for _, r := range results {
+		if r.Error == nil {
+			done = append(done, Status{Version: r.Source.Version, Name: r.Source.Path, AppliedAt: time.Now()})
+		}
+	}
+	return done
+}
+
+func migrationError(direction string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("migrate %s: %w", direction, err)
+}
+
+// Status lists every migration, oldest first.
+func (m *Migrator) Status(ctx context.Context) ([]Status, error) {
+	all, err := m.provider.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations' status: %w", err)
+	}
+	statuses := make([]Status, len(all))
+	for i, s := range all {
+		statuses[i] = Status{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt}
+	}
+	return statuses, nil
+}
+
+// Version is the newest applied migration; 0 when there is none.
+func (m *Migrator) Version(ctx context.Context) (int64, error) {
+	v, err := m.provider.GetDBVersion(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read the schema's version: %w", err)
+	}
+	return v, nil
+}
+
+// Latest is the newest migration that this program brings.
+func Latest() int64 {
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		panic(err) // an embedded folder can be read
+	}
+	var latest int64
+	for _, e := range entries {
+		if version, err := goose.NumericComponent(e.Name()); err == nil {
+			latest = max(latest, version)
+		}
+	}
+	return latest
+}
+
+// Close ends the connections.
+func (m *Migrator) Close() {
+	m.db.Close()
+	m.pool.Close()
+}

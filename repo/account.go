@@ -1,0 +1,85 @@
+package repo
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncer/imclient"
+)
+
+const loadAccountsSQL = `
+SELECT user_id, status::text, changed_at, asked_at
+FROM syncer.account_snapshot
+WHERE app_id = $1 AND user_id = ANY ($2)`
+
+// See savePresenceSQL.
+const saveAccountsSQL = `
+WITH changed AS (
+    SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
+           c.status::syncer.account_status AS status, c.prev_status::syncer.account_status AS prev_status
+    FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
+                $8::text[], $9::text[])
+        AS c (user_id, prev_changed_at, not_before, asked_at, observed_at, status, prev_status)
+), updated AS (
+    UPDATE syncer.account_snapshot AS s
+    SET status = c.status, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2
+    FROM changed AS c
+    WHERE s.app_id = $1 AND s.user_id = c.user_id
+      AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
+    RETURNING s.user_id
+), inserted AS (
+    INSERT INTO syncer.account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id)
+    SELECT $1, user_id, status, observed_at, asked_at, $2
+    FROM changed
+    WHERE prev_changed_at IS NULL
+    ORDER BY user_id
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), recorded AS (
+    INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
+    SELECT $1, c.user_id, c.prev_status, c.status, c.not_before, c.observed_at, $2
+    FROM changed AS c
+    JOIN (SELECT user_id FROM updated UNION ALL SELECT user_id FROM inserted) AS written USING (user_id)
+    ORDER BY c.user_id
+    RETURNING 1
+)
+SELECT count(*) FROM recorded`
+
+// Accounts gives the account snapshots and their history.
+func (s *Store) Accounts() *Values[imclient.AccountStatus] {
+	return &Values[imclient.AccountStatus]{
+		store:   s,
+		kind:    imclient.KindAccounts,
+		loadSQL: loadAccountsSQL,
+		saveSQL: saveAccountsSQL,
+		scan:    scanAccount,
+		columns: accountColumns,
+	}
+}
+
+func scanAccount(row pgx.CollectableRow, userID *string, snapshot *Snapshot[imclient.AccountStatus]) error {
+	var status string
+	if err := row.Scan(userID, &status, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
+		return err
+	}
+	var err error
+	if snapshot.Value, err = imclient.ParseAccountStatus(status); err != nil {
+		return fmt.Errorf("account of user %s: %w", *userID, err)
+	}
+	return nil
+}
+
+// accountColumns are $8 status, $9 prev_status.
+func accountColumns(changes []Change[imclient.AccountStatus]) []any {
+	statuses, prevStatuses := make([]string, len(changes)), make([]*string, len(changes))
+	for i := range changes {
+		c := &changes[i]
+		statuses[i] = c.Value.String()
+		if c.Prev != nil {
+			prev := c.Prev.Value.String()
+			prevStatuses[i] = &prev
+		}
+	}
+	return []any{statuses, prevStatuses}
+}

@@ -1,0 +1,94 @@
+package repo
+
+import (
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncer/imclient"
+)
+
+const loadPresenceSQL = `
+SELECT user_id, state::text, platforms::text, changed_at, asked_at
+FROM syncer.presence_snapshot
+WHERE app_id = $1 AND user_id = ANY ($2)`
+
+// One statement writes snapshot and history of what changed. The snapshot is
+// touched only where it is still the one that the change was compared with, and
+// the history gets only rows whose snapshot was touched: replaying a page
+// writes nothing.
+const savePresenceSQL = `
+WITH changed AS (
+    SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
+           c.state::syncer.presence_state AS state, c.platforms::jsonb AS platforms,
+           c.prev_state::syncer.presence_state AS prev_state
+    FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
+                $8::text[], $9::text[], $10::text[])
+        AS c (user_id, prev_changed_at, not_before, asked_at, observed_at, state, platforms, prev_state)
+), updated AS (
+    UPDATE syncer.presence_snapshot AS s
+    SET state = c.state, platforms = c.platforms, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2
+    FROM changed AS c
+    WHERE s.app_id = $1 AND s.user_id = c.user_id
+      AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
+    RETURNING s.user_id
+), inserted AS (
+    INSERT INTO syncer.presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id)
+    SELECT $1, user_id, state, platforms, observed_at, asked_at, $2
+    FROM changed
+    WHERE prev_changed_at IS NULL
+    ORDER BY user_id
+    ON CONFLICT DO NOTHING
+    RETURNING user_id
+), recorded AS (
+    INSERT INTO syncer.presence_history (app_id, user_id, prev_state, state, platforms, not_before, observed_at, run_id)
+    SELECT $1, c.user_id, c.prev_state, c.state, c.platforms, c.not_before, c.observed_at, $2
+    FROM changed AS c
+    JOIN (SELECT user_id FROM updated UNION ALL SELECT user_id FROM inserted) AS written USING (user_id)
+    ORDER BY c.user_id
+    RETURNING 1
+)
+SELECT count(*) FROM recorded`
+
+// Presence gives the presence snapshots and their history.
+func (s *Store) Presence() *Values[imclient.Presence] {
+	return &Values[imclient.Presence]{
+		store:   s,
+		kind:    imclient.KindPresence,
+		loadSQL: loadPresenceSQL,
+		saveSQL: savePresenceSQL,
+		scan:    scanPresence,
+		columns: presenceColumns,
+	}
+}
+
+func scanPresence(row pgx.CollectableRow, userID *string, snapshot *Snapshot[imclient.Presence]) error {
+	var state string
+	var platforms []byte
+	if err := row.Scan(userID, &state, &platforms, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
+		return err
+	}
+	var err error
+	if snapshot.Value.State, err = imclient.ParseState(state); err != nil {
+		return fmt.Errorf("presence of user %s: %w", *userID, err)
+	}
+	if snapshot.Value.Platforms, err = imclient.ParsePlatforms(platforms); err != nil {
+		return fmt.Errorf("presence of user %s: %w", *userID, err)
+	}
+	return nil
+}
+
+// presenceColumns are $8 state, $9 platforms, $10 prev_state.
+func presenceColumns(changes []Change[imclient.Presence]) []any {
+	states, platforms := make([]string, len(changes)), make([]string, len(changes))
+	prevStates := make([]*string, len(changes))
+	for i := range changes {
+		c := &changes[i]
+		states[i], platforms[i] = c.Value.State.String(), c.Value.Platforms.String()
+		if c.Prev != nil {
+			prev := c.Prev.Value.State.String()
+			prevStates[i] = &prev
+		}
+	}
+	return []any{states, platforms, prevStates}
+}

@@ -1,0 +1,142 @@
+// Package repo holds every line of SQL that runs at run time: one file per
+// aggregate, the statement beside the method that runs it.
+//
+// Statements name tables as syncer.table; the configured schema takes the place
+// of syncer. Times are given by the caller, from Store.Now, never by now().
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Config says where syncer's own tables are.
+type Config struct {
+	URL      string
+	Schema   string // a simple lower-case identifier
+	MaxConns int    // connections of this process
+	// Process names this process to the database and in sync_range.owner.
+	Process string
+	// Now replaces the database's clock, for simulations. nil: the database's.
+	Now func() time.Time
+}
+
+// Store is syncer's own tables. Safe for concurrent use.
+type Store struct {
+	pool    *pgxpool.Pool
+	schema  string
+	process string
+	clock   *clock
+	now     func() time.Time
+}
+
+// Open connects, and reads the database's clock. Close the store after use.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	poolConfig, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read database.url: %w", err)
+	}
+	poolConfig.MaxConns = int32(c.MaxConns)
+	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	s := &Store{pool: pool, schema: c.Schema, process: c.Process, clock: &clock{}, now: c.Now}
+	if err := s.ReadClock(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends the connections.
+func (s *Store) Close() { s.pool.Close() }
+
+// Pool is the pool, for the queue's driver.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Schema is the schema of the tables.
+func (s *Store) Schema() string { return s.schema }
+
+// Process is the name under which this process holds ranges.
+func (s *Store) Process() string { return s.process }
+
+// sql puts the configured schema into a statement.
+func (s *Store) sql(statement string) string {
+	if s.schema == "syncer" {
+		return statement
+	}
+	return strings.ReplaceAll(statement, "syncer.", pgx.Identifier{s.schema}.Sanitize()+".")
+}
+
+const schemaVersionSQL = `
+SELECT coalesce(max(version_id), 0)
+FROM syncer.goose_db_version
+WHERE is_applied`
+
+// ErrNoSchema says that the tables are not there, or not all of them.
+var ErrNoSchema = errors.New("the database has no syncer schema, or an old one")
+
+// CheckSchema compares the schema's version with want, the newest migration of
+// this program. A missing or older schema is ErrNoSchema; a newer one is left to
+// be used, because migrations keep older programs working.
+func (s *Store) CheckSchema(ctx context.Context, want int64) error {
+	var version int64
+	err := s.pool.QueryRow(ctx, s.sql(schemaVersionSQL)).Scan(&version)
+	switch {
+	case sqlState(err) == undefinedTable || sqlState(err) == invalidSchemaName:
+		version = 0
+	case err != nil:
+		return fmt.Errorf("read the schema's version: %w", err)
+	}
+	if version < want {
+		return fmt.Errorf("%w: schema %s is at version %d, this program needs %d; run: syncer migrate up", ErrNoSchema, s.schema, version, want)
+	}
+	return nil
+}
+
+// Ping asks the database for a sign of life.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("ping the database: %w", err)
+	}
+	return nil
+}
+
+// SQLSTATEs that decide something. Source: PostgreSQL, Appendix A.
+const (
+	serializationFailure  = "40001"
+	deadlockDetected      = "40P01"
+	undefinedTable        = "42P01"
+	invalidSchemaName     = "3F000"
+	insufficientPrivilege = "42501"
+)
+
+// sqlState gives the SQLSTATE of a server's error, "" for any other.
+func sqlState(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// inTx runs f in a transaction and, when it lost against another one
+// (serialization failure, deadlock), again from the start, three times at most.
+func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	var err error
+	for range 3 {
+		err = pgx.BeginFunc(ctx, s.pool, f)
+		if code := sqlState(err); code != serializationFailure && code != deadlockDetected {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,259 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// UsersConfig describes the customer's users table. UserID and Where are SQL by
+// design; they run in read-only transactions.
+type UsersConfig struct {
+	URL       string   // of the database that holds the table
+	Table     []string // name, or schema and name
+	KeyColumn string   // unique, indexed, orderable: what pages are cut by
+	UserID    string   // SQL expression that yields the IM user id
+	Where     string   // SQL condition; "": all rows
+}
+
+// Users reads the customer's users table by keyset, in the order of its key
+// column, and never writes to it. Safe for concurrent use.
+type Users struct {
+	config UsersConfig
+	pool   *pgxpool.Pool
+
+	mu      sync.Mutex
+	keyType string // SQL type of the key column, once known
+}
+
+// UserRow is one row of the users table.
+type UserRow struct {
+	Key    string  // the key column as text
+	UserID *string // nil when the expression yields NULL
+}
+
+// UsersError is a mistake in the description of the users table: no retry will
+// mend it.
+type UsersError struct {
+	Table string
+	Text  string // what is wrong and which setting to change
+	Err   error
+}
+
+// Error says what is wrong with which table.
+func (e *UsersError) Error() string { return fmt.Sprintf("users table %s: %s", e.Table, e.Text) }
+
+// Unwrap gives the database's error, if there was one.
+func (e *UsersError) Unwrap() error { return e.Err }
+
+// usersTimeout bounds one statement on the users table. A page takes
+// milliseconds; cutting a range of 50,000 through a selective WHERE may read
+// the whole table.
+const usersTimeout = 5 * time.Minute
+
+// usersConns bounds the connections to the users table: one for each range that
+// is being read at the moment, and reading is quick.
+const usersConns = 4
+
+// OpenUsers prepares to read a users table; it connects when first used.
+func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
+	poolConfig, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("read users.url: %w", err)
+	}
+	poolConfig.MaxConns = usersConns
+	params := poolConfig.ConnConfig.RuntimeParams
+	params["application_name"] = "syncer users"
+	params["default_transaction_read_only"] = "on"
+	params["statement_timeout"] = strconv.FormatInt(usersTimeout.Milliseconds(), 10)
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the users database: %w", err)
+	}
+	return &Users{config: c, pool: pool}, nil
+}
+
+// Close ends the connections.
+func (u *Users) Close() { u.pool.Close() }
+
+// Name is the table as messages show it.
+func (u *Users) Name() string { return strings.Join(u.config.Table, ".") }
+
+func (u *Users) table() string { return pgx.Identifier(u.config.Table).Sanitize() }
+
+// column is the key column, qualified: a bare name in ORDER BY would mean the
+// column of the result, which is its text.
+func (u *Users) column() string {
+	return u.table() + "." + pgx.Identifier{u.config.KeyColumn}.Sanitize()
+}
+
+// slice gives FROM and WHERE of the keys after one and up to another, and their
+// arguments. Keys travel as text and are compared as what the column is, in
+// the column's own collation.
+func (u *Users) slice(keyType string, after, upto *string) (string, []any) {
+	var b strings.Builder
+	var args []any
+	fmt.Fprintf(&b, "FROM %s\nWHERE %s IS NOT NULL", u.table(), u.column())
+	for _, bound := range []struct {
+		operator string
+		key      *string
+	}{{">", after}, {"<=", upto}} {
+		if bound.key != nil {
+			args = append(args, *bound.key)
+			fmt.Fprintf(&b, "\n  AND %s %s CAST($%d::text AS %s)", u.column(), bound.operator, len(args), keyType)
+		}
+	}
+	if u.config.Where != "" {
+		// On lines of its own: it may end in a comment.
+		fmt.Fprintf(&b, "\n  AND (\n%s\n)", u.config.Where)
+	}
+	return b.String(), args
+}
+
+// Cut gives the key of the n-th row after one; ok is false when fewer are left.
+func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error) {
+	keyType, err := u.key(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	from, args := u.slice(keyType, after, nil)
+	statement := fmt.Sprintf("SELECT %s::text\n%s\nORDER BY %s\nOFFSET %d LIMIT 1", u.column(), from, u.column(), n-1)
+	err = u.pool.QueryRow(ctx, statement, args...).Scan(&key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, u.explain("cut a range", err)
+	}
+	return key, true, nil
+}
+
+// Page gives at most limit rows after one key and up to another, in the order
+// of the keys. Fewer than limit means that there are no more.
+func (u *Users) Page(ctx context.Context, after, upto *string, limit int) ([]UserRow, error) {
+	keyType, err := u.key(ctx)
+	if err != nil {
+		return nil, err
+	}
+	from, args := u.slice(keyType, after, upto)
+	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text\n%s\nORDER BY %s\nLIMIT %d", u.column(), u.config.UserID, from, u.column(), limit)
+	rows, err := u.pool.Query(ctx, statement, args...)
+	if err != nil {
+		return nil, u.explain("read a page", err)
+	}
+	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserRow, error) {
+		var r UserRow
+		err := row.Scan(&r.Key, &r.UserID)
+		return r, err
+	})
+	if err != nil {
+		return nil, u.explain("read a page", err)
+	}
+	return page, nil
+}
+
+// Count counts the rows that a whole sweep goes through.
+func (u *Users) Count(ctx context.Context) (int64, error) {
+	from, args := u.slice("", nil, nil)
+	var n int64
+	if err := u.pool.QueryRow(ctx, "SELECT count(*)\n"+from, args...).Scan(&n); err != nil {
+		return 0, u.explain("count the rows", err)
+	}
+	return n, nil
+}
+
+const keyColumnSQL = `
+SELECT format_type(a.atttypid, a.atttypmod),
+       c.relkind::text,
+       a.attnotnull,
+       EXISTS (
+           SELECT FROM pg_index AS i
+           WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+       )
+FROM pg_class AS c
+LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = $2 AND NOT a.attisdropped AND a.attnum > 0
+WHERE c.oid = to_regclass($1)`
+
+// key gives the SQL type of the key column. The first time it also checks that
+// paging by it loses no row: a table's key must be unique and indexed, and have
+// no NULL within the condition.
+func (u *Users) key(ctx context.Context) (string, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.keyType != "" {
+		return u.keyType, nil
+	}
+	var keyType *string
+	var relkind string
+	var notNull *bool
+	var unique bool
+	err := u.pool.QueryRow(ctx, keyColumnSQL, u.table(), u.config.KeyColumn).Scan(&keyType, &relkind, &notNull, &unique)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", u.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
+	case err != nil:
+		return "", u.explain("look at the table", err)
+	case keyType == nil:
+		return "", u.mistake(fmt.Sprintf("has no column %s: check [users] key_column", u.config.KeyColumn), nil)
+	}
+	isTable := relkind == "r" || relkind == "p" || relkind == "m"
+	if isTable && !unique {
+		return "", u.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index", u.config.KeyColumn), nil)
+	}
+	if !isTable || !*notNull {
+		if err := u.refuseNullKeys(ctx); err != nil {
+			return "", err
+		}
+	}
+	u.keyType = *keyType
+	return u.keyType, nil
+}
+
+func (u *Users) refuseNullKeys(ctx context.Context) error {
+	statement := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s IS NULL", u.table(), u.column())
+	if u.config.Where != "" {
+		statement += " AND (\n" + u.config.Where + "\n)"
+	}
+	var found bool
+	if err := u.pool.QueryRow(ctx, statement+")").Scan(&found); err != nil {
+		return u.explain("look for NULL keys", err)
+	}
+	if found {
+		return u.mistake(fmt.Sprintf("column %s is NULL in some rows, which paging by it would never reach: set [users] key_column to a column without NULL, or leave those rows out with [users] where", u.config.KeyColumn), nil)
+	}
+	return nil
+}
+
+// Check looks at the table as a sweep will use it, without changing anything:
+// that it and the key column are there and that a page can be read.
+func (u *Users) Check(ctx context.Context) error {
+	_, err := u.Page(ctx, nil, nil, 1)
+	return err
+}
+
+func (u *Users) mistake(text string, err error) error {
+	return &UsersError{Table: u.Name(), Text: text, Err: err}
+}
+
+// explain tells mistakes in the configuration (SQLSTATE classes 42: syntax and
+// names, 22: data that does not fit the expression, 25: it tries to write, and
+// 0A: not supported) from a database that cannot be reached now.
+func (u *Users) explain(doing string, err error) error {
+	code := sqlState(err)
+	switch {
+	case code == insufficientPrivilege:
+		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema)", err)
+	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
+		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
+	default:
+		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
+	}
+}
