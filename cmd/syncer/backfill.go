@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/urfave/cli/v3"
+
+	"syncer/imclient"
+	"syncer/internal/config"
+	"syncer/jobs"
+	"syncer/repo"
+)
+
+func (p *program) backfillCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "backfill",
+		Usage: "one-shot: sweep now, and exit when done",
+		Description: "Sweeps every app and both kinds unless told otherwise, shows progress on stderr and a summary\n" +
+			"on stdout. It waits for a run of the same app and kind that is going; scheduled ticks are skipped\n" +
+			"while it goes. Ctrl-C stops after the pages in flight; --resume goes on from there.\n" +
+			"Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage, 3 done, but some users failed.",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.StringSliceFlag{Name: "app", Usage: "only this `APP`; may be repeated"},
+			&cli.StringFlag{Name: "job", Usage: "only this `KIND`: presence or accounts", Validator: func(s string) error {
+				_, err := imclient.ParseKind(s)
+				return err
+			}},
+			&cli.BoolFlag{Name: "resume", Usage: "go on with the last backfill that was stopped, failed or killed; what went through is left alone"},
+			&cli.StringFlag{Name: "users-file", Usage: "limit it to the user ids in `FILE`, one a line (- for standard input)"},
+			&cli.BoolFlag{Name: "json", Usage: "print the summary as JSON"},
+		},
+		Action: p.runBackfill,
+	}
+}
+
+// sweep is one run that the backfill is responsible for.
+type sweep struct {
+	app    *jobs.App
+	config config.App
+	kind   imclient.Kind
+	listed []string
+	run    repo.Run
+	begun  bool // run is set
+	err    error
+	note   string
+}
+
+// name is how people are told of it.
+func (s *sweep) name() string { return s.app.Name + " " + string(s.kind) }
+
+func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	if c.Bool("resume") && c.IsSet("users-file") {
+		return usageError("--resume goes on with the users of the stopped backfill: leave --users-file out")
+	}
+	wanted, err := readUsersFile(c.String("users-file"))
+	if err != nil {
+		return err
+	}
+	loaded, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	if err := knownApps(loaded, c.StringSlice("app")); err != nil {
+		return err
+	}
+	display := newDisplay(p.stderr)
+	s, err := open(ctx, loaded, logger(loaded, display.logWriter(), isTerminal(p.stderr)))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	sweeps, apps := s.selected(c.StringSlice("app"), c.String("job"))
+	for _, app := range apps {
+		if err := app.Users.Check(ctx); err != nil {
+			return fmt.Errorf("app %s: %w", app.Name, err)
+		}
+	}
+	engine, err := s.engine(apps)
+	if err != nil {
+		return err
+	}
+	if wanted != nil {
+		if sweeps, err = matchListed(ctx, engine, sweeps, wanted); err != nil {
+			return err
+		}
+	}
+	if err := engine.Start(ctx); err != nil {
+		return err
+	}
+	display.start(ctx, sweeps)
+	backfillAll(ctx, engine, sweeps, c.Bool("resume"), display)
+	// A stop, or a failure, leaves pages in flight and runs open.
+	if err := stopEngine(engine, loaded.Sweep); err != nil {
+		s.log.Warn().Err(err).Msg("did not stop in good order; nothing that was written is lost")
+	}
+	closeOpen(ctx, s, engine, sweeps)
+	display.stop()
+	return p.report(s, sweeps, c.Bool("json"))
+}
+
+// knownApps refuses names that no app of the configuration has.
+func knownApps(c *config.Config, names []string) error {
+	var all []string
+	for _, app := range c.Apps {
+		all = append(all, app.Name)
+	}
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			return usageError("--app %s: no such app in the configuration (allowed: %s)", name, strings.Join(all, ", "))
+		}
+	}
+	return nil
+}
+
+// selected gives the runs that are asked for, and their apps.
+func (s *system) selected(names []string, kind string) (sweeps []*sweep, apps []*jobs.App) {
+	for i, app := range s.apps {
+		if len(names) > 0 && !slices.Contains(names, app.Name) {
+			continue
+		}
+		apps = append(apps, app)
+		for _, k := range imclient.Kinds() {
+			if kind == "" || kind == string(k) {
+				sweeps = append(sweeps, &sweep{app: app, config: s.config.Apps[i], kind: k})
+			}
+		}
+	}
+	return sweeps, apps
+}
+
+// backfillAll runs all sweeps at once: each has a quota of its own.
+func backfillAll(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, resume bool, display *display) {
+	var all sync.WaitGroup
+	for _, s := range sweeps {
+		all.Go(func() {
+			s.err = s.backfill(ctx, engine, resume, display)
+			display.done(s)
+		})
+	}
+	all.Wait()
+}
+
+func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, resume bool, display *display) error {
+	run, err := engine.StartBackfill(ctx, jobs.Backfill{
+		AppID: s.app.ID, Kind: s.kind, Resume: resume, Listed: s.listed,
+		Waiting: func(other repo.Run) { display.waiting(s, other) },
+	})
+	if err != nil {
+		return err
+	}
+	s.run, s.begun = run, true
+	if resume && run.Status != repo.RunRunning && run.FinishedAt != nil && (run.Status == repo.RunSucceeded || run.Status == repo.RunPartial) {
+		s.note = "had gone through already"
+		return nil
+	}
+	s.run, err = engine.WaitRun(ctx, run.ID, func(now repo.Run) { display.progress(s, now) })
+	return err
+}
+
+// closeOpen cancels the runs that are still open after the engine stopped, so
+// that --resume finds them, and reads how they ended.
+func closeOpen(ctx context.Context, s *system, engine *jobs.Engine, sweeps []*sweep) {
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
+	defer cancel()
+	reason := "stopped by the operator"
+	for _, sw := range sweeps {
+		if !sw.begun || sw.run.Status != repo.RunRunning {
+			continue
+		}
+		if !errors.Is(sw.err, context.Canceled) {
+			reason = sw.err.Error()
+		}
+		err := engine.Cancel(closeCtx, sw.run.ID, reason)
+		if err == nil {
+			sw.run, err = s.store.FindRun(closeCtx, sw.run.ID)
+		}
+		if err != nil {
+			s.log.Warn().Err(err).Msg("could not close the run; it stays open, and --resume joins it")
+		}
+	}
+}

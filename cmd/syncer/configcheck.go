@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+
+	"syncer/imclient"
+	"syncer/internal/config"
+	"syncer/jobs"
+	"syncer/migrations"
+	"syncer/repo"
+)
+
+func (p *program) configCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "config",
+		Usage: "look at the configuration",
+		Commands: []*cli.Command{{
+			Name:  "check",
+			Usage: "validate the configuration; with --connect also reach for databases and APIs",
+			Flags: []cli.Flag{
+				configFlag(),
+				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables, one harmless call to each API"},
+			},
+			Action: p.checkConfig,
+		}},
+	}
+}
+
+func (p *program) checkConfig(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	loaded, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	if err := p.describe(loaded); err != nil {
+		return err
+	}
+	if !c.Bool("connect") {
+		return nil
+	}
+	check := checker{p: p, config: loaded}
+	check.database(ctx)
+	for _, app := range loaded.Apps {
+		check.app(ctx, app)
+	}
+	if check.failed {
+		return &exitError{code: exitFailed, err: errors.New("not everything could be reached")}
+	}
+	return nil
+}
+
+// describe prints what the configuration amounts to.
+func (p *program) describe(c *config.Config) error {
+	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
+	for _, app := range c.Apps {
+		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, app.Users.Table)
+	}
+	for _, job := range c.Jobs {
+		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
+		if err != nil {
+			return err
+		}
+		apps := job.App
+		if apps == "" {
+			apps = "every app"
+		}
+		fmt.Fprintf(p.stdout, "job %s: %s of %s, %s, next at %s\n", job.Name, job.Kind, apps, job.Schedule,
+			schedule.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
+	}
+	for _, warning := range c.Warnings {
+		fmt.Fprintf(p.stdout, "warning: %s\n", warning)
+	}
+	return nil
+}
+
+// checker reaches for everything, one after the other, and says what came of it.
+type checker struct {
+	p      *program
+	config *config.Config
+	failed bool
+}
+
+// say prints the result of one look.
+func (ch *checker) say(what string, err error) {
+	if err == nil {
+		fmt.Fprintf(ch.p.stdout, "ok      %s\n", what)
+		return
+	}
+	ch.failed = true
+	fmt.Fprintf(ch.p.stdout, "FAILED  %s: %s\n", what, strings.ReplaceAll(err.Error(), "\n", "\n        "))
+}
+
+func (ch *checker) database(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	db := ch.config.Database
+	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, Process: processName()})
+	if err == nil {
+		defer store.Close()
+		err = store.CheckSchema(ctx, migrations.Latest())
+	}
+	ch.say(fmt.Sprintf("database %s, schema %s", db.URL, db.Schema), err)
+}
+
+func (ch *checker) app(ctx context.Context, app config.App) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	s := &system{config: ch.config}
+	users, err := s.openUsers(ctx, app.Users)
+	if err == nil {
+		defer users.Close()
+		err = users.Check(ctx)
+	}
+	ch.say(fmt.Sprintf("app %s: users table %s", app.Name, app.Users.Table), err)
+
+	// One call outside the shared quota.
+	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
+	client, err := newClient(app, zerolog.Nop(), time.Now, noGate)
+	if err == nil {
+		defer client.Close()
+		err = client.Ping(ctx)
+	}
+	ch.say(fmt.Sprintf("app %s: %s API", app.Name, app.Provider), err)
+}

@@ -1,0 +1,130 @@
+// Command syncer keeps in Postgres who is online in an instant-messaging
+// system, on which device, since when, and who has been imported into it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+)
+
+// Exit codes.
+const (
+	exitDone    = 0 // done and complete
+	exitFailed  = 1 // failed or stopped
+	exitUsage   = 2 // wrong usage or configuration
+	exitPartial = 3 // done, but some users failed
+)
+
+// exitError ends the program with a code; its text, if any, is for the user.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+func usageError(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// program is what the commands share: where they print and what surrounds them.
+type program struct {
+	stdout, stderr io.Writer
+	environ        []string
+}
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr, os.Environ()))
+}
+
+// run is the whole program; it returns the exit code.
+func run(args []string, stdout, stderr io.Writer, environ []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal stops in good order; a second one ends at once.
+	context.AfterFunc(ctx, stop)
+	p := &program{stdout: stdout, stderr: stderr, environ: environ}
+	err := p.command().Run(ctx, args)
+	if err == nil {
+		return exitDone
+	}
+	code := exitFailed
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		code = exit.code
+	}
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(stderr, "syncer: %s\n", text)
+	}
+	return code
+}
+
+func (p *program) command() *cli.Command {
+	root := &cli.Command{
+		Name:      "syncer",
+		Usage:     "keeps in Postgres who is online in an instant-messaging system, on which device, since when",
+		Writer:    p.stdout,
+		ErrWriter: p.stderr,
+		Suggest:   true,
+		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration,\n" +
+			"3 done, but some users failed.",
+		Commands: []*cli.Command{
+			p.runCommand(),
+			p.backfillCommand(),
+			p.migrateCommand(),
+			p.configCommand(),
+			p.simulateCommand(),
+			p.versionCommand(),
+		},
+	}
+	root.Action = unknownCommand
+	// Errors are printed once, by run, with their exit code.
+	var quiet func(*cli.Command)
+	quiet = func(c *cli.Command) {
+		c.ExitErrHandler = func(context.Context, *cli.Command, error) {}
+		c.OnUsageError = func(_ context.Context, c *cli.Command, err error, _ bool) error {
+			return usageError("%w\nsee: %s --help", err, c.FullName())
+		}
+		for _, sub := range c.Commands {
+			quiet(sub)
+		}
+		if c.Action == nil {
+			c.Action = unknownCommand
+		}
+	}
+	quiet(root)
+	return root
+}
+
+// unknownCommand is what a command does that only has subcommands.
+func unknownCommand(_ context.Context, c *cli.Command) error {
+	var names []string
+	for _, sub := range c.VisibleCommands() {
+		if sub.Name != "help" {
+			names = append(names, sub.Name)
+		}
+	}
+	if c.Args().Present() {
+		return usageError("%q is not a command of %s (allowed: %s)", c.Args().First(), c.FullName(), strings.Join(names, ", "))
+	}
+	if err := cli.ShowSubcommandHelp(c); err != nil {
+		return fmt.Errorf("show help: %w", err)
+	}
+	return &exitError{code: exitUsage, err: errors.New("give a command: " + strings.Join(names, ", "))}
+}
+
+// noArgs refuses arguments that a command does not take.
+func noArgs(c *cli.Command) error {
+	if c.Args().Present() {
+		return usageError("%s takes no argument %q\nsee: %s --help", c.FullName(), c.Args().First(), c.FullName())
+	}
+	return nil
+}

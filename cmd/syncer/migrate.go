@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+
+	"syncer/migrations"
+)
+
+func (p *program) migrateCommand() *cli.Command {
+	sub := func(name, usage string, f func(context.Context, *cli.Command, *migrations.Migrator) error, flags ...cli.Flag) *cli.Command {
+		return &cli.Command{
+			Name: name, Usage: usage, Flags: append([]cli.Flag{configFlag()}, flags...),
+			Action: func(ctx context.Context, c *cli.Command) error {
+				if err := noArgs(c); err != nil {
+					return err
+				}
+				return p.withMigrator(ctx, c, func(m *migrations.Migrator) error { return f(ctx, c, m) })
+			},
+		}
+	}
+	return &cli.Command{
+		Name:  "migrate",
+		Usage: "bring syncer's schema up to date, or take it back",
+		Commands: []*cli.Command{
+			sub("up", "apply all pending migrations; safe with several instances at once", p.migrateUp),
+			sub("down", "take back the newest migration, with the data in its tables", p.migrateDown,
+				&cli.Int64Flag{Name: "to", Value: -1, HideDefault: true, Usage: "take back until `VERSION` is the newest left; 0: all"}),
+			sub("status", "list the migrations", p.migrateStatus),
+			sub("version", "print the newest applied migration", func(ctx context.Context, _ *cli.Command, m *migrations.Migrator) error {
+				version, err := m.Version(ctx)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(p.stdout, version)
+				return nil
+			}),
+		},
+	}
+}
+
+func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migrations.Migrator) error) error {
+	loaded, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	log := logger(loaded, p.stderr, isTerminal(p.stderr))
+	openCtx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	m, err := migrations.Open(openCtx, migrations.Config{
+		URL: loaded.Database.URL.Reveal(), Schema: loaded.Database.Schema,
+		Log: slog.New(zerolog.NewSlogHandler(log.Level(max(log.GetLevel(), zerolog.WarnLevel)))),
+	})
+	if err != nil {
+		return fmt.Errorf("database %s cannot be used: %w\ncheck [database] url (or SYNCER_DATABASE_URL), and that the server runs", loaded.Database.URL, err)
+	}
+	defer m.Close()
+	return f(m)
+}
+
+func (p *program) migrateUp(ctx context.Context, _ *cli.Command, m *migrations.Migrator) error {
+	done, err := m.Up(ctx)
+	for _, s := range done {
+		fmt.Fprintf(p.stdout, "applied %s\n", s.Name)
+	}
+	if err == nil && len(done) == 0 {
+		fmt.Fprintln(p.stdout, "nothing to do: the schema is up to date")
+	}
+	return err
+}
+
+func (p *program) migrateDown(ctx context.Context, c *cli.Command, m *migrations.Migrator) error {
+	target := c.Int64("to")
+	if c.IsSet("to") && target < 0 {
+		return usageError("--to wants a version, 0 or higher")
+	}
+	if !c.IsSet("to") {
+		version, err := m.Version(ctx)
+		if err != nil {
+			return err
+		}
+		target = max(version-1, 0)
+	}
+	done, err := m.Down(ctx, target)
+	for _, s := range done {
+		fmt.Fprintf(p.stdout, "took back %s\n", s.Name)
+	}
+	if err == nil && len(done) == 0 {
+		fmt.Fprintln(p.stdout, "nothing to do: no migration is applied beyond that")
+	}
+	return err
+}
+
+func (p *program) migrateStatus(ctx context.Context, _ *cli.Command, m *migrations.Migrator) error {
+	statuses, err := m.Status(ctx)
+	if err != nil {
+		return err
+	}
+	t := newTable(p.stdout, "version", "migration", "applied")
+	for _, s := range statuses {
+		applied := "pending"
+		if !s.AppliedAt.IsZero() {
+			applied = s.AppliedAt.UTC().Format(time.DateTime) + " UTC"
+		}
+		t.AppendRow([]any{s.Version, s.Name, applied})
+	}
+	t.Render()
+	return nil
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/urfave/cli/v3"
+
+	"syncer/internal/admin"
+	"syncer/internal/config"
+	"syncer/jobs"
+	"syncer/migrations"
+)
+
+func (p *program) runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "daemon: start the scheduled jobs and work on them",
+		Description: "Any number of instances may run on one database: they share schedule, work and quota.\n" +
+			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0;\n" +
+			"what is left goes on with another instance, or with the next start.",
+		Flags:  []cli.Flag{configFlag()},
+		Action: p.runDaemon,
+	}
+}
+
+func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	loaded, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	scheduled, err := s.scheduled()
+	if err != nil {
+		return err
+	}
+	engine, err := s.engine(s.apps)
+	if err != nil {
+		return err
+	}
+	serving, err := s.serveAdmin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := engine.Start(ctx); err != nil {
+		return err
+	}
+	engine.Schedule(scheduled)
+	s.log.Info().Int("apps", len(s.apps)).Int("jobs", len(scheduled)).Str("process", s.store.Process()).Msg("running")
+	select {
+	case <-ctx.Done():
+	case err = <-serving:
+	}
+	s.log.Info().Msg("stopping: pages in flight are finished")
+	if stopErr := stopEngine(engine, loaded.Sweep); stopErr != nil {
+		s.log.Warn().Err(stopErr).Msg("did not stop in good order; nothing that was written is lost")
+	}
+	s.log.Info().Msg("stopped")
+	return err
+}
+
+// stopEngine grants the pages in flight the configured grace.
+func stopEngine(engine *jobs.Engine, c config.Sweep) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.StopGrace)
+	defer cancel()
+	return engine.Stop(ctx)
+}
+
+// scheduled turns the configured jobs into the engine's.
+func (s *system) scheduled() ([]jobs.Job, error) {
+	var scheduled []jobs.Job
+	for _, c := range s.config.Jobs {
+		schedule, err := jobs.ParseSchedule(c.Schedule, c.Timezone)
+		if err != nil {
+			return nil, err
+		}
+		job := jobs.Job{Name: c.Name, Kind: c.Kind, Schedule: schedule, CatchUp: c.CatchUp}
+		for _, app := range s.apps {
+			if c.App == "" || c.App == app.Name {
+				job.AppIDs = append(job.AppIDs, app.ID)
+			}
+		}
+		scheduled = append(scheduled, job)
+	}
+	return scheduled, nil
+}
+
+// serveAdmin answers health and readiness until ctx ends; the channel tells
+// when it no longer can.
+func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
+	failed := make(chan error, 1)
+	if s.config.HTTP.Listen == "" {
+		return failed, nil
+	}
+	listener, err := net.Listen("tcp", s.config.HTTP.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for health and readiness: %w\ncheck [http] listen (\"\" turns it off)", err)
+	}
+	server := &admin.Server{Ready: func(ctx context.Context) error {
+		return s.store.CheckSchema(ctx, migrations.Latest())
+	}}
+	go func() {
+		if err := server.Serve(ctx, listener); err != nil {
+			failed <- err
+		}
+	}()
+	s.log.Info().Stringer("address", listener.Addr()).Msg("health and readiness")
+	return failed, nil
+}

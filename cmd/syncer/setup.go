@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/urfave/cli/v3"
+	"golang.org/x/term"
+
+	"syncer/imclient"
+	"syncer/imclient/openim"
+	"syncer/imclient/tencent"
+	"syncer/internal/config"
+	"syncer/jobs"
+	"syncer/migrations"
+	"syncer/repo"
+)
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:    "config",
+		Aliases: []string{"c"},
+		Usage:   "configuration `FILE` (default: ./config.toml, then /etc/syncer/config.toml)",
+		Sources: cli.EnvVars("SYNCER_CONFIG"),
+	}
+}
+
+// load reads the configuration that --config names. What is wrong with it is
+// all said at once.
+func (p *program) load(c *cli.Command) (*config.Config, error) {
+	path, err := config.Find(c.String("config"))
+	if err != nil {
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	loaded, err := config.Load(path, p.environ)
+	if problems, ok := errors.AsType[config.Problems](err); ok {
+		return nil, usageError("the configuration has %d problems:\n%w", len(problems), err)
+	}
+	if err != nil {
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	return loaded, nil
+}
+
+// isTerminal reports whether somebody looks at w.
+func isTerminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// logger makes the log on w, and puts the configuration's warnings into it.
+func logger(c *config.Config, w io.Writer, console bool) zerolog.Logger {
+	level, err := zerolog.ParseLevel(c.Log.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	zerolog.TimeFieldFormat = time.RFC3339Nano
+	zerolog.DurationFieldUnit = time.Millisecond
+	if c.Log.Format == "console" || c.Log.Format == "auto" && console {
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05", NoColor: !console}
+	}
+	log := zerolog.New(w).Level(level).With().Timestamp().Logger()
+	for _, warning := range c.Warnings {
+		log.Warn().Msg(warning)
+	}
+	return log
+}
+
+// system is everything that is opened for a sweep.
+type system struct {
+	config  *config.Config
+	log     zerolog.Logger
+	store   *repo.Store
+	apps    []*jobs.App
+	clients []apiClient
+	closers []func()
+}
+
+// apiClient is what the commands need of a provider's client.
+type apiClient interface {
+	QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error)
+	MaxPresenceBatch() int
+	CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error)
+	MaxAccountsBatch() int
+	Ping(ctx context.Context) error
+	Close()
+}
+
+// connectTimeout bounds the first contact with the database.
+const connectTimeout = 15 * time.Second
+
+// open connects to the database, checks its schema and makes the apps' clients.
+func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
+	s := &system{config: c, log: log}
+	if err := s.openStore(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	for _, app := range c.Apps {
+		if err := s.openApp(ctx, app); err != nil {
+			s.close()
+			return nil, fmt.Errorf("app %s: %w", app.Name, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *system) openStore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	db := s.config.Database
+	var err error
+	s.store, err = repo.Open(ctx, repo.Config{
+		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: processName(),
+	})
+	if err != nil {
+		return fmt.Errorf("database %s cannot be used: %w\ncheck [database] url (or SYNCER_DATABASE_URL), and that the server runs", db.URL, err)
+	}
+	s.closers = append(s.closers, s.store.Close)
+	return s.store.CheckSchema(ctx, migrations.Latest())
+}
+
+// processName tells this process from all others, now and later.
+func processName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rand.Text()[:6])
+}
+
+func (s *system) openApp(ctx context.Context, c config.App) error {
+	app, err := s.store.EnsureApp(ctx, c.Name, c.Provider)
+	if err != nil {
+		return err
+	}
+	log := s.log.With().Str("app", c.Name).Logger()
+	client, err := newClient(c, log, s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
+		return imclient.NewGate(s.store.Quota(app.ID, kind, float64(rate)), s.store.Now)
+	})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, client.Close)
+	s.clients = append(s.clients, client)
+	users, err := s.openUsers(ctx, c.Users)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, users.Close)
+	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users})
+	return nil
+}
+
+func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, error) {
+	url := c.URL
+	if url == "" {
+		url = s.config.Database.URL
+	}
+	table := []string{c.Table.Name}
+	if c.Table.Schema != "" {
+		table = []string{c.Table.Schema, c.Table.Name}
+	}
+	return repo.OpenUsers(ctx, repo.UsersConfig{
+		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
+	})
+}
+
+// newClient makes the client of an app's provider; gate gives the quota gate of
+// one of its APIs.
+func newClient(c config.App, log zerolog.Logger, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
+	if c.Provider == imclient.ProviderTencent {
+		t := c.Tencent
+		baseURL := t.BaseURL
+		if baseURL == "" {
+			baseURL, _ = tencent.BaseURL(t.Region)
+		}
+		return tencent.New(tencent.Config{
+			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
+			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
+			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log,
+			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
+		})
+	}
+	o := c.OpenIM
+	return openim.New(openim.Config{
+		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
+		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log,
+		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
+	})
+}
+
+// rate is the configured calls a second of an app's API.
+func rate(c config.App, kind imclient.Kind) int {
+	switch {
+	case c.Provider == imclient.ProviderTencent && kind == imclient.KindPresence:
+		return c.Tencent.PresenceRate
+	case c.Provider == imclient.ProviderTencent:
+		return c.Tencent.AccountsRate
+	case kind == imclient.KindPresence:
+		return c.OpenIM.PresenceRate
+	default:
+		return c.OpenIM.AccountsRate
+	}
+}
+
+// engine makes the engine that works on the runs of the given apps.
+func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
+	return jobs.New(s.store, apps, jobs.Config{
+		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
+		RescueAfter: s.config.Sweep.RescueAfter,
+		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
+		Log: s.log,
+	})
+}
+
+func (s *system) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"syncer/imclient/imsim"
+)
+
+// What the simulator expects unless told otherwise. Made up: they open nothing.
+const (
+	simSDKAppID     = 1400000000
+	simTencentKey   = "simulated-tencent-key"
+	simOpenIMSecret = "simulated-openim-secret"
+)
+
+func (p *program) simulateCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "simulate",
+		Usage: "serve a simulator of both backends, to try syncer without one",
+		Description: "Answers as Tencent Chat and OpenIM do, for any user id: who is online is computed from the id,\n" +
+			"the seed and the time. It enforces call limits, signatures and tokens. Point [apps.tencent] base_url\n" +
+			"and [apps.openim] base_url at it. Faults are made and figures read by HTTP below /_sim/.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8088", Usage: "`HOST:PORT` to serve on; port 0 picks a free one"},
+			&cli.BoolFlag{Name: "allow-remote", Usage: "serve on an address that other machines reach"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another `SEED` is another population"},
+			&cli.FloatFlag{Name: "speed", Value: 1, Usage: "how many `TIMES` faster than the clock the population lives; at 1440 a day takes a minute"},
+			&cli.FloatFlag{Name: "change-share", Usage: "instead of a daily rhythm: a `SHARE` (0 to 1) of the users changes with every POST /_sim/round"},
+			&cli.BoolFlag{Name: "record", Usage: "remember all values served, for GET /_sim/served"},
+			&cli.Uint64Flag{Name: "tencent-sdk-app-id", Value: simSDKAppID, Usage: "`ID` of the Tencent app"},
+			&cli.StringFlag{Name: "tencent-identifier", Value: "administrator", Usage: "`NAME` of its administrator"},
+			&cli.StringFlag{Name: "tencent-secret-key", Value: simTencentKey, Usage: "`KEY` that signatures are checked with"},
+			&cli.IntFlag{Name: "tencent-presence-rate", Value: 200, Usage: "presence calls in any one second; below 0: no limit"},
+			&cli.IntFlag{Name: "tencent-accounts-rate", Value: 100, Usage: "account_check calls in any one second; below 0: no limit"},
+			&cli.StringFlag{Name: "openim-version", Value: string(imsim.OpenIM383), Usage: "answer as OpenIM `VERSION`: 3.8.0, 3.8.3 or main"},
+			&cli.StringFlag{Name: "openim-admin-user-id", Value: "imAdmin", Usage: "`ID` of OpenIM's administrator"},
+			&cli.StringFlag{Name: "openim-secret", Value: simOpenIMSecret, Usage: "`SECRET` for a login"},
+			&cli.DurationFlag{Name: "openim-token-ttl", Value: 90 * 24 * time.Hour, Usage: "how long a token is valid"},
+			&cli.IntFlag{Name: "openim-rate", Usage: "calls of each API in any one second; 0: no limit"},
+		},
+		Action: p.simulate,
+	}
+}
+
+func (p *program) simulate(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	simConfig := imsim.Config{
+		Tencent: &imsim.Tencent{
+			SDKAppID: c.Uint64("tencent-sdk-app-id"), Admins: []string{c.String("tencent-identifier")}, SecretKey: c.String("tencent-secret-key"),
+			PresenceRate: c.Int("tencent-presence-rate"), AccountsRate: c.Int("tencent-accounts-rate"),
+		},
+		OpenIM: &imsim.OpenIM{
+			AdminUserID: c.String("openim-admin-user-id"), Secret: c.String("openim-secret"), TokenTTL: c.Duration("openim-token-ttl"),
+			Version: imsim.OpenIMVersion(c.String("openim-version")), PresenceRate: c.Int("openim-rate"), AccountsRate: c.Int("openim-rate"),
+		},
+		Population: imsim.NewDaily(c.Uint64("seed"), time.Now()),
+		Speed:      c.Float("speed"),
+		Record:     c.Bool("record"),
+	}
+	if share := c.Float("change-share"); share < 0 || share > 1 {
+		return usageError("--change-share wants a share from 0 to 1")
+	} else if c.IsSet("change-share") {
+		simConfig.Population = imsim.NewRounds(c.Uint64("seed"), share)
+	}
+	if err := simConfig.Validate(); err != nil {
+		return &exitError{code: exitUsage, err: err}
+	}
+	if err := loopbackOnly(c.String("listen"), c.Bool("allow-remote")); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.String("listen"))
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; choose another --listen", c.String("listen"), err)
+	}
+	fmt.Fprintf(p.stdout, "simulating Tencent Chat (app %d) and OpenIM %s on http://%s\n",
+		c.Uint64("tencent-sdk-app-id"), c.String("openim-version"), listener.Addr())
+	if err := imsim.New(simConfig).Serve(ctx, listener); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("serve the simulator: %w", err)
+	}
+	return nil
+}
+
+// loopbackOnly: the simulator's control paths let anybody steer it.
+func loopbackOnly(address string, allowRemote bool) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return usageError("--listen %q: want HOST:PORT", address)
+	}
+	ip := net.ParseIP(host)
+	if allowRemote || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return usageError("--listen %s is reached from other machines; say --allow-remote if that is meant", address)
+}

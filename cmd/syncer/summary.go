@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"syncer/repo"
+)
+
+// runSummary is one run in the summary of a backfill, as --json prints it.
+type runSummary struct {
+	App         string  `json:"app"`
+	Kind        string  `json:"kind"`
+	RunID       int64   `json:"run_id,omitempty"`
+	Status      string  `json:"status"`
+	Users       int64   `json:"users"`
+	Changed     int64   `json:"changed"`
+	Failed      int64   `json:"failed"`
+	Calls       int64   `json:"calls"`
+	Retries     int64   `json:"retries"`
+	Seconds     float64 `json:"seconds"`
+	UsersPerSec float64 `json:"users_per_second"`
+	QuotaUsed   float64 `json:"quota_used"` // calls made / calls that the configured rate allows
+	Error       string  `json:"error,omitempty"`
+	Note        string  `json:"note,omitempty"`
+}
+
+func (s *sweep) summary(now time.Time) runSummary {
+	r := runSummary{App: s.app.Name, Kind: string(s.kind), Status: "not started", Note: s.note}
+	if s.err != nil && !errors.Is(s.err, context.Canceled) {
+		r.Error = s.err.Error()
+	}
+	if !s.begun {
+		return r
+	}
+	run := s.run
+	r.RunID, r.Status = run.ID, string(run.Status)
+	r.Users, r.Changed, r.Failed, r.Calls, r.Retries = run.Users, run.Changed, run.Failed, run.Calls, run.Retries
+	r.Seconds = run.Duration(now).Seconds()
+	if r.Seconds > 0 {
+		r.UsersPerSec = float64(run.Users) / r.Seconds
+		r.QuotaUsed = float64(run.Calls) / (r.Seconds * float64(rate(s.config, s.kind)))
+	}
+	if run.Error != "" {
+		r.Error = run.Error
+	}
+	return r
+}
+
+// report prints the summary and gives the exit code as an error.
+func (p *program) report(s *system, sweeps []*sweep, asJSON bool) error {
+	var summaries []runSummary
+	for _, sw := range sweeps {
+		summaries = append(summaries, sw.summary(s.store.Now()))
+	}
+	if asJSON {
+		encoder := json.NewEncoder(p.stdout)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(map[string]any{"runs": summaries}); err != nil {
+			return fmt.Errorf("print the summary: %w", err)
+		}
+	} else {
+		p.printSummary(summaries)
+		p.printRemarks(s, sweeps)
+	}
+	return verdict(sweeps)
+}
+
+func (p *program) printSummary(summaries []runSummary) {
+	t := newTable(p.stdout, "app", "kind", "run", "status", "users", "changed", "failed", "calls", "retries", "duration", "users/s", "quota used")
+	var right []table.ColumnConfig
+	for column := 5; column <= 12; column++ {
+		right = append(right, table.ColumnConfig{Number: column, Align: text.AlignRight, AlignHeader: text.AlignRight})
+	}
+	t.SetColumnConfigs(right)
+	for _, r := range summaries {
+		t.AppendRow(table.Row{r.App, r.Kind, r.RunID, r.Status, thousands(r.Users), thousands(r.Changed), thousands(r.Failed),
+			thousands(r.Calls), thousands(r.Retries), roughly(time.Duration(r.Seconds * float64(time.Second))),
+			thousands(int64(r.UsersPerSec)), fmt.Sprintf("%.0f %%", 100*r.QuotaUsed)})
+	}
+	t.Render()
+}
+
+// printRemarks says below the table what needs somebody's attention.
+func (p *program) printRemarks(s *system, sweeps []*sweep) {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	for _, sw := range sweeps {
+		summary := sw.summary(s.store.Now())
+		if summary.Note != "" {
+			fmt.Fprintf(p.stdout, "\n%s: %s\n", sw.name(), summary.Note)
+		}
+		if summary.Error != "" {
+			fmt.Fprintf(p.stdout, "\n%s: %s\n", sw.name(), summary.Error)
+		}
+		if sw.begun && summary.Users == 0 && (sw.run.Status == repo.RunSucceeded) {
+			fmt.Fprintf(p.stdout, "\n%s: users table %s has no rows within [users] where; nobody was asked about\n", sw.name(), sw.app.Users.Name())
+		}
+		if summary.Failed > 0 {
+			p.printFailures(ctx, s, sw)
+		}
+	}
+}
+
+func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
+	groups, err := s.store.FailureGroups(ctx, sw.app.ID, sw.kind)
+	if err != nil {
+		s.log.Warn().Err(err).Msg("could not read why users failed")
+		return
+	}
+	fmt.Fprintf(p.stdout, "\n%s: users that failed, all in %s.user_failure\n", sw.name(), s.store.Schema())
+	for _, g := range groups {
+		fmt.Fprintf(p.stdout, "  %s × %s: %s\n", thousands(g.Users), g.Code, g.Message)
+	}
+}
+
+// verdict is the exit code: the worst of all runs counts.
+func verdict(sweeps []*sweep) error {
+	var stopped, failed []string
+	partial := false
+	for _, s := range sweeps {
+		switch {
+		case errors.Is(s.err, context.Canceled):
+			stopped = append(stopped, s.name())
+		case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
+			failed = append(failed, s.name())
+		case s.run.Status == repo.RunPartial:
+			partial = true
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: syncer backfill --resume", strings.Join(failed, ", "))}
+	case len(stopped) > 0:
+		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: syncer backfill --resume", strings.Join(stopped, ", "))}
+	case partial:
+		return &exitError{code: exitPartial, err: errors.New("done, but some users failed")}
+	default:
+		return nil
+	}
+}
