@@ -1,0 +1,104 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+)
+
+// searched are the places of the file when none is named.
+var searched = []string{"./config.toml", "/etc/syncer/config.toml"}
+
+// Find gives the configuration file to load: path if it is not "", else the
+// first of ./config.toml and /etc/syncer/config.toml that is there.
+func Find(path string) (string, error) {
+	if path != "" {
+		return path, nil
+	}
+	for _, p := range searched {
+		// A file that is there but cannot be read is the one that is meant.
+		if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("no configuration file: neither %s is there; write one or name it with --config",
+		strings.Join(searched, " nor "))
+}
+
+// maxFile bounds the configuration file, in bytes; a larger one is another file.
+const maxFile = 1 << 20
+
+// Load reads the file at path and the SYNCER_ variables of environ, which has
+// the form of os.Environ. A configuration with anything wrong is not returned;
+// the error is then Problems, unless the file itself cannot be read.
+func Load(path string, environ []string) (*Config, error) {
+	data, err := readBounded(path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	c, exposed, err := decode(path, data, environ)
+	if err != nil {
+		return nil, err
+	}
+	if len(exposed) > 0 {
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o004 != 0 {
+			c.Warnings = append(c.Warnings, fmt.Sprintf(
+				"%s can be read by everybody and holds %s: chmod 600 it, or move secrets to files of their own (…_file)",
+				path, strings.Join(exposed, ", ")))
+		}
+	}
+	return c, nil
+}
+
+// decode is Load without the file: exposed are the keys of the secrets in data.
+func decode(path string, data []byte, environ []string) (c *Config, exposed []string, err error) {
+	doc := readDocument(path, data)
+	if doc.root == nil {
+		return nil, nil, doc.problems
+	}
+	addDefaultJobs(doc.root)
+	b := &binder{
+		file: path,
+		dir:  filepath.Dir(path),
+		env:  settings(environ),
+		at:   map[string]pos{},
+		bad:  map[string]bool{},
+
+		problems: doc.problems,
+	}
+	c = &Config{}
+	b.section(reflect.ValueOf(c).Elem(), doc.root, "", envPrefix)
+	b.unknownVars()
+	v := validator{binder: b, c: c}
+	v.completeUsers()
+	v.validate()
+	if len(b.problems) > 0 {
+		b.problems.sort()
+		return nil, nil, b.problems
+	}
+	return c, b.exposed, nil
+}
+
+// addDefaultJobs adds the jobs of a file that says nothing of jobs, by name, so
+// that the environment can change them. "jobs = []" says that there are none.
+func addDefaultJobs(root *node) {
+	if root.get("jobs") != nil {
+		return
+	}
+	jobs := &node{kind: kindList}
+	root.put("jobs", jobs)
+	for _, job := range []struct{ kind, schedule string }{
+		{"presence", "@every 1m"},
+		{"accounts", "@daily"},
+	} {
+		n := newSection(0, originHeader)
+		n.put("name", &node{kind: kindString, text: job.kind})
+		n.put("kind", &node{kind: kindString, text: job.kind})
+		n.put("schedule", &node{kind: kindString, text: job.schedule})
+		jobs.add(n)
+	}
+}

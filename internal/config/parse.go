@@ -1,0 +1,243 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	_ "time/tzdata" // time zones are configured by name, and a bare container knows none
+)
+
+// parse reads one value into dst and says what is wrong with it, "" if nothing.
+// It never repeats the value of a Secret or a DatabaseURL.
+func parse(dst reflect.Value, tag reflect.StructTag, n *node) string {
+	switch p := dst.Addr().Interface().(type) {
+	case *time.Duration:
+		return parseDuration(p, tag, n)
+	case **time.Location:
+		return parseLocation(p, n)
+	case *Secret, *DatabaseURL:
+		return parseSecret(dst, tag, n)
+	case encoding.TextUnmarshaler:
+		return parseText(p, tag, n)
+	}
+	switch dst.Kind() {
+	case reflect.String:
+		return parseString(dst, tag, n)
+	case reflect.Bool:
+		return parseBool(dst, n)
+	case reflect.Int, reflect.Int64:
+		return parseInt(dst, tag, n)
+	case reflect.Float64:
+		return parseFloat(dst, tag, n)
+	}
+	panic(fmt.Sprintf("config: no way to read a %s", dst.Type()))
+}
+
+// wrongKind says that a value is not of the kind wanted. Of the environment's
+// values, which are all text, it shows the text.
+func wrongKind(want string, n *node) string {
+	if n.kind == kindText {
+		return fmt.Sprintf("must be %s, is %s", want, quote(n.text))
+	}
+	return fmt.Sprintf("must be %s, is %s", want, n.kind)
+}
+
+// quote shows a value, but not all of one that went astray.
+func quote(s string) string {
+	const longest = 60
+	if r := []rune(s); len(r) > longest {
+		s = string(r[:longest]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// list shows the words of a tag.
+func list(words string) string { return strings.Join(strings.Fields(words), ", ") }
+
+func (n *node) isText() bool { return n.kind == kindString || n.kind == kindText }
+
+// mayBeEmpty reports whether "" is a value of a text.
+func mayBeEmpty(tag reflect.StructTag) bool {
+	fallback, ok := tag.Lookup("default")
+	_, tagged := tag.Lookup("empty")
+	return ok && fallback == "" || tagged
+}
+
+// badText says what is wrong with a text of any meaning, "" if nothing.
+func badText(tag reflect.StructTag, text string) string {
+	if text == "" && !mayBeEmpty(tag) {
+		return "must not be empty"
+	}
+	if strings.ContainsRune(text, 0) {
+		return "must not hold a NUL character" // Postgres takes none
+	}
+	return ""
+}
+
+func parseString(dst reflect.Value, tag reflect.StructTag, n *node) string {
+	if !n.isText() {
+		return wrongKind("a string in quotes", n)
+	}
+	allowed := strings.Fields(tag.Get("allowed"))
+	switch {
+	case len(allowed) > 0 && !slices.Contains(allowed, n.text) && (n.text != "" || !mayBeEmpty(tag)):
+		key, _, _ := strings.Cut(tag.Get("toml"), ",")
+		return fmt.Sprintf("unknown %s %s (allowed: %s)", key, quote(n.text), strings.Join(allowed, ", "))
+	case badText(tag, n.text) != "":
+		return badText(tag, n.text)
+	}
+	dst.SetString(n.text)
+	return ""
+}
+
+func parseSecret(dst reflect.Value, tag reflect.StructTag, n *node) string {
+	if !n.isText() {
+		return wrongKind("a string in quotes", n)
+	}
+	if text := badText(tag, n.text); text != "" {
+		return text
+	}
+	if _, ok := dst.Interface().(DatabaseURL); ok && n.text != "" {
+		if text := DatabaseURL(n.text).problem(); text != "" {
+			return text
+		}
+	}
+	dst.SetString(n.text)
+	return ""
+}
+
+func parseText(dst encoding.TextUnmarshaler, tag reflect.StructTag, n *node) string {
+	if !n.isText() {
+		return wrongKind("a string in quotes", n)
+	}
+	if text := badText(tag, n.text); text != "" || n.text == "" {
+		return text
+	}
+	if err := dst.UnmarshalText([]byte(n.text)); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func parseBool(dst reflect.Value, n *node) string {
+	if n.kind != kindBool && n.kind != kindText || n.text != "true" && n.text != "false" {
+		return wrongKind("true or false", n)
+	}
+	dst.SetBool(n.text == "true")
+	return ""
+}
+
+func parseInt(dst reflect.Value, tag reflect.StructTag, n *node) string {
+	if n.kind != kindInteger && n.kind != kindText {
+		return wrongKind("a whole number", n)
+	}
+	i, err := strconv.ParseInt(n.text, 0, 64) // TOML's 0x, 0o, 0b and _ are Go's too
+	if err != nil {
+		return wrongKind("a whole number", &node{kind: kindText, text: n.text})
+	}
+	dst.SetInt(i)
+	return outside(tag, n.text, i, func(s string) int64 { v, _ := strconv.ParseInt(s, 10, 64); return v })
+}
+
+func parseFloat(dst reflect.Value, tag reflect.StructTag, n *node) string {
+	if n.kind != kindFloat && n.kind != kindInteger && n.kind != kindText {
+		return wrongKind("a number", n)
+	}
+	f, err := strconv.ParseFloat(strings.ReplaceAll(n.text, "_", ""), 64)
+	if err != nil || math.IsNaN(f) {
+		return wrongKind("a number", &node{kind: kindText, text: n.text})
+	}
+	dst.SetFloat(f)
+	return outside(tag, n.text, f, func(s string) float64 { v, _ := strconv.ParseFloat(s, 64); return v })
+}
+
+func parseDuration(dst *time.Duration, tag reflect.StructTag, n *node) string {
+	const want = `a duration in quotes, such as "90s", "8h30m" or "400d"`
+	if !n.isText() {
+		return wrongKind(want, n)
+	}
+	if n.text == "" && mayBeEmpty(tag) {
+		*dst = 0
+		return ""
+	}
+	d, err := duration(n.text)
+	if err != nil {
+		return wrongKind(want, &node{kind: kindText, text: n.text})
+	}
+	*dst = d
+	return outside(tag, n.text, d, func(s string) time.Duration { v, _ := duration(s); return v })
+}
+
+// outside says that a value is beyond the bounds of its tag.
+func outside[T int64 | float64 | time.Duration](tag reflect.StructTag, text string, v T, read func(string) T) string {
+	lowest, highest := tag.Get("min"), tag.Get("max")
+	if v < read(lowest) || v > read(highest) {
+		return fmt.Sprintf("must be between %s and %s, is %s", lowest, highest, text)
+	}
+	return ""
+}
+
+var longUnit = regexp.MustCompile(`^(\d{1,6})([wd])`)
+
+// duration reads what time.ParseDuration reads, after whole weeks and days:
+// "400d", "1w12h". A day is 24 hours.
+func duration(s string) (time.Duration, error) {
+	var days int64
+	rest := s
+	for {
+		m := longUnit.FindStringSubmatch(rest)
+		if m == nil {
+			break
+		}
+		count, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		if m[2] == "w" {
+			count *= 7
+		}
+		days += count
+		rest = rest[len(m[0]):]
+	}
+	var d time.Duration
+	if rest != "" || s == "" {
+		var err error
+		if d, err = time.ParseDuration(rest); err != nil {
+			return 0, err
+		}
+	}
+	const day = 24 * time.Hour
+	if d < 0 && days > 0 || days > int64((math.MaxInt64-max(d, 0))/day) {
+		return 0, fmt.Errorf("duration %q is out of range", s)
+	}
+	return time.Duration(days)*day + d, nil
+}
+
+func parseLocation(dst **time.Location, n *node) string {
+	if !n.isText() {
+		return wrongKind(`a time zone in quotes, such as "UTC" or "Asia/Singapore"`, n)
+	}
+	zone, err := location(n.text)
+	if err != nil {
+		return err.Error()
+	}
+	*dst = zone
+	return ""
+}
+
+// location finds a time zone by name. The machine's own is none: instances on
+// other machines would tick at other times.
+func location(name string) (*time.Location, error) {
+	if name != "" && name != "Local" {
+		if zone, err := time.LoadLocation(name); err == nil {
+			return zone, nil
+		}
+	}
+	return nil, fmt.Errorf(`unknown time zone %s (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`, quote(name))
+}

@@ -1,0 +1,118 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// masked is what is seen of a secret.
+const masked = "[secret]"
+
+// Secret is a value that no print, log or encoding shows: every way of
+// formatting it gives "[secret]". Only Reveal and a conversion give the value.
+type Secret string
+
+// Reveal gives the value itself, to be handed to what needs it and kept nowhere.
+func (s Secret) Reveal() string { return string(s) }
+
+// String gives "[secret]".
+func (Secret) String() string { return masked }
+
+// GoString gives "[secret]".
+func (Secret) GoString() string { return masked }
+
+// Format writes "[secret]" for every verb: without it, a verb that does not fit
+// a string, such as %d, prints the value.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, masked) }
+
+// MarshalText gives "[secret]", to JSON and loggers too.
+func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
+
+// DatabaseURL is a Postgres connection URL, or keywords and values. It may hold
+// a password, so that every way of formatting it shows only user, host, port
+// and database.
+type DatabaseURL string
+
+// Reveal gives the whole URL, to be handed to the driver and kept nowhere.
+func (u DatabaseURL) Reveal() string { return string(u) }
+
+// String gives the URL without password and parameters: "" for none, "[secret]"
+// for one that cannot be read.
+func (u DatabaseURL) String() string {
+	if u == "" {
+		return ""
+	}
+	c, err := pgx.ParseConfig(string(u))
+	if err != nil {
+		return masked
+	}
+	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks {
+		host := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))
+		if !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return fmt.Sprintf("postgres://%s@%s/%s", c.User, strings.Join(hosts, ","), c.Database)
+}
+
+// GoString is String.
+func (u DatabaseURL) GoString() string { return u.String() }
+
+// Format writes String for every verb.
+func (u DatabaseURL) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, u.String()) }
+
+// MarshalText is String, to JSON and loggers too.
+func (u DatabaseURL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+var passwordInURL = regexp.MustCompile(`(?i)^\w+://[^/?]*:[^/?]*@|password\s*=`)
+
+// holdsPassword reports whether a password stands in the URL itself.
+func (u DatabaseURL) holdsPassword() bool { return passwordInURL.MatchString(string(u)) }
+
+// wrongInURL are the driver's own words for what is wrong, and ours. Only words
+// from this list are repeated, because the driver's may quote parts of the URL.
+var wrongInURL = []struct{ driver, ours string }{
+	{"could not match", "hosts and ports differ in number"},
+	{"invalid port", "the port is no number from 1 to 65535"},
+	{"sslmode is invalid", "unknown sslmode"},
+	{"failed to configure TLS", "the TLS settings are wrong (sslmode, sslrootcert, sslcert, sslkey)"},
+	{"target_session_attrs", "unknown target_session_attrs"},
+	{"connect_timeout", "connect_timeout is no number of seconds"},
+	{"failed to read service", "its service is not in the service file"},
+	{"pool_", "a pool_ parameter has a bad value"},
+}
+
+// problem says what is wrong with the URL, "" if nothing, and repeats nothing of
+// it: where a password ends is unclear in a text that cannot be read.
+func (u DatabaseURL) problem() string {
+	_, err := pgxpool.ParseConfig(string(u))
+	if err == nil {
+		return ""
+	}
+	why := "it cannot be read"
+	// The driver's text begins with the URL, its password replaced as well as it
+	// can; a host or database name may hold the words by chance.
+	_, text, _ := strings.Cut(err.Error(), "`: ")
+	for _, w := range wrongInURL {
+		if strings.Contains(text, w.driver) {
+			why = w.ours
+			break
+		}
+	}
+	if file, ok := errors.AsType[*fs.PathError](err); ok && !strings.ContainsAny(file.Path, "=@ ") {
+		why = "it names a file that cannot be read: " + file.Error()
+	}
+	return "is no Postgres connection string: " + why +
+		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+)
+
+func TestSecretIsNeverShown(t *testing.T) {
+	const value = "hunter2hunter2"
+	held := struct {
+		S   Secret
+		P   *Secret
+		URL DatabaseURL
+	}{S: value, URL: "postgres://syncer:" + value + "@db.example/app?sslpassword=" + value}
+	held.P = &held.S
+
+	var out strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T", "%08.3f"} {
+		fmt.Fprintf(&out, verb+"\n", held.S)
+		fmt.Fprintf(&out, verb+"\n", held.URL)
+		fmt.Fprintf(&out, verb+"\n", held)
+	}
+	log := zerolog.New(&out)
+	log.Info().Interface("all", held).Stringer("s", held.S).Stringer("url", held.URL).Any("any", held.S).Send()
+	text, err := json.Marshal(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Write(text)
+	if strings.Contains(out.String(), value) || strings.Contains(out.String(), fmt.Sprintf("%x", value)) {
+		t.Errorf("the secret shows:\n%s", out.String())
+	}
+	if got := held.S.Reveal(); got != value {
+		t.Errorf("Reveal gives %q", got)
+	}
+}
+
+func TestDatabaseURLString(t *testing.T) {
+	for url, want := range map[string]string{
+		"": "",
+		"postgres://syncer:pw@db.example:6432/app?sslmode=disable":       "postgres://syncer@db.example:6432/app",
+		"postgres://u:pw@a:5432,b:5433/app?target_session_attrs=primary": "postgres://u@a:5432,b:5433/app",
+		"host=db.example user=u password=pw dbname=app":                  "postgres://u@db.example:5432/app",
+		"postgres://u:p%w@db/app":                                        "[secret]",
+	} {
+		if got := DatabaseURL(url).String(); got != want {
+			t.Errorf("%s: got %s, want %s", url, got, want)
+		}
+	}
+}
+
+func TestSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "key"), "from-file\r\n", 0o600)
+	write(t, filepath.Join(dir, "url"), "postgres://u:pw@other/app\n", 0o600)
+	path := filepath.Join(dir, "config.toml")
+	write(t, path, edit(t,
+		`url = "postgres://syncer@localhost/app"`, `url_file = "url"`,
+		`secret_key = "tencent-key"`, `secret_key_file = "key"`,
+		`secret = "openim-secret"`, `secret_file = '`+dir+`/key'`), 0o644)
+	c, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{c.Database.URL.Reveal(), c.Apps[0].Tencent.SecretKey.Reveal(), c.Apps[1].OpenIM.Secret.Reveal()}
+	if diff := cmp.Diff([]string{"postgres://u:pw@other/app", "from-file", "from-file"}, got); diff != "" {
+		t.Errorf("secrets (-want +got):\n%s", diff)
+	}
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings %q, want none: no secret stands in the file itself", c.Warnings)
+	}
+}
+
+func TestBadSecretFiles(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "empty"), "\n", 0o600)
+	write(t, filepath.Join(dir, "lines"), "hunter2\nhunter2\n", 0o600)
+	write(t, filepath.Join(dir, "badurl"), "postgres://u:hunter2@db:port/app\n", 0o600)
+	write(t, filepath.Join(dir, "long"), strings.Repeat("hunter2", maxSecret), 0o600)
+	for name, c := range map[string]struct{ edit, want string }{
+		"missing":  {`secret_key_file = "none"`, `:12: apps[0].tencent.secret_key_file: cannot be read: open ` + dir + `/none: no such file or directory`},
+		"folder":   {`secret_key_file = "."`, `:12: apps[0].tencent.secret_key_file: cannot be read: read ` + dir + `: is a directory`},
+		"empty":    {`secret_key_file = "empty"`, `:12: apps[0].tencent.secret_key_file: the file ` + dir + `/empty is empty`},
+		"no name":  {`secret_key_file = ""`, `:12: apps[0].tencent.secret_key_file: names no file`},
+		"no text":  {`secret_key_file = 5`, `:12: apps[0].tencent.secret_key_file: must be a file's name in quotes, is a whole number`},
+		"lines":    {`secret_key_file = "lines"`, `:12: apps[0].tencent.secret_key_file: the file ` + dir + `/lines holds more than one line; it must hold the value alone`},
+		"too long": {`secret_key_file = "long"`, `:12: apps[0].tencent.secret_key_file: cannot be read: read ` + dir + `/long: more than 65536 bytes`},
+		"both":     {"secret_key = \"hunter2\"\nsecret_key_file = \"lines\"", `:12: apps[0].tencent.secret_key: both secret_key and secret_key_file are given; keep one`},
+		"value in place of a name": {`secret_key_file = "hunter2hunter2hunter2hunter2"`,
+			`:12: apps[0].tencent.secret_key_file: names no file that can be read; if this is the value itself, write it as secret_key`},
+		"none": {"", `:10: apps[0].tencent.secret_key: is missing: give secret_key, secret_key_file or the environment variable SYNCER_APPS_MAIN_TENCENT_SECRET_KEY`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, "config.toml")
+			write(t, path, edit(t, `secret_key = "tencent-key"`, c.edit), 0o600)
+			_, err := Load(path, nil)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if diff := cmp.Diff(path+c.want, err.Error()); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.toml")
+	withPassword := edit(t, "syncer@localhost", "syncer:hunter2@localhost")
+	shared := edit(t, "[[apps]]\nname = \"chat\"", "[[apps]]\nname = \"two\"\nprovider = \"tencent\"\n"+
+		"tencent = { sdk_app_id = 1400000000, secret_key = \"x\", region = \"tokyo\", timeout = \"25s\" }\n[[apps]]\nname = \"chat\"")
+	holds := path + " can be read by everybody and holds "
+	advice := ": chmod 600 it, or move secrets to files of their own (…_file)"
+	for name, c := range map[string]struct {
+		text string
+		mode os.FileMode
+		want []string
+	}{
+		"readable by all":        {withPassword, 0o644, []string{holds + "database.url, apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
+		"no password in the URL": {minimal, 0o604, []string{holds + "apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
+		"readable by the group":  {withPassword, 0o640, nil},
+		"one app of two names": {shared, 0o600, []string{
+			`apps "main" and "two" have the same sdk_app_id 1400000000 and share its limit: their rates together must stay below it`,
+			`sweep.stop_grace (20s) is shorter than apps[1].tencent.timeout (25s): a stop can cut off a call in flight, whose page is then done again`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(t, path, c.text, c.mode)
+			got, err := Load(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got.Warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

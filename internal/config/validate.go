@@ -1,0 +1,134 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// validator checks what one value alone does not show: relations, names that
+// refer to others, forms that have no type of their own.
+type validator struct {
+	*binder
+	c *Config
+}
+
+func (v validator) validate() {
+	v.schema()
+	v.listen()
+	v.apps()
+	v.jobs()
+	v.sweep()
+}
+
+// isGiven reports whether the file or the environment gives a setting.
+func (v validator) isGiven(path string) bool {
+	_, ok := v.at[path]
+	return ok
+}
+
+// well reports whether none of these settings has a problem yet; only then are
+// they compared with each other.
+func (v validator) well(paths ...string) bool {
+	for _, p := range paths {
+		if v.bad[p] {
+			return false
+		}
+	}
+	return true
+}
+
+var schemaPattern = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,30}$`)
+
+func (v validator) schema() {
+	const path = "database.schema"
+	s := v.c.Database.Schema
+	if !v.well(path) {
+		return
+	}
+	switch {
+	case !schemaPattern.MatchString(s):
+		v.problem(path, "%s is no simple name (allowed: at most 31 lower-case letters, digits and _, no digit first)", quote(s))
+	case strings.HasPrefix(s, "pg_"), s == "information_schema":
+		v.problem(path, "%s is a schema of Postgres itself; use another", quote(s))
+	}
+}
+
+func (v validator) listen() {
+	const path = "http.listen"
+	s := v.c.HTTP.Listen
+	if s == "" {
+		return
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.problem(path, `%s is no address (want "host:port", such as "127.0.0.1:9464", or "" for none)`, quote(s))
+	}
+}
+
+// namePattern is what apps and jobs are called: short enough for a label, and
+// simple enough for a variable's name.
+var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,40}$`)
+
+// names checks the names of the elements of a list.
+func (v validator) names(path string, names []string) {
+	first := map[string]int{} // by variable, in which "-" and "_" are the same
+	for i, name := range names {
+		at := fmt.Sprintf("%s[%d].name", path, i)
+		if !v.well(at) {
+			continue
+		}
+		if !namePattern.MatchString(name) {
+			v.problem(at, "%s is no name (allowed: at most 41 lower-case letters, digits, - and _, first a letter or digit)", quote(name))
+			continue
+		}
+		env := envName(envPrefix, name)
+		before, known := first[env]
+		switch {
+		case !known:
+			first[env] = i
+		case names[before] == name:
+			v.problem(at, "%s is taken by %s[%d]; names must differ", quote(name), path, before)
+		default:
+			v.problem(at, "%s and %s, of %s[%d], are the same in the names of environment variables; names must differ in more than - and _",
+				quote(name), quote(names[before]), path, before)
+		}
+	}
+}
+
+// sweep checks how the sizes and times of a sweep relate.
+func (v validator) sweep() {
+	s := v.c.Sweep
+	if v.well("sweep.page_users", "sweep.range_users") && s.PageUsers > s.RangeUsers {
+		at := "sweep.page_users"
+		if !v.isGiven(at) {
+			at = "sweep.range_users"
+		}
+		v.problem(at, "range_users (%d) must not be less than page_users (%d): a range is made of pages", s.RangeUsers, s.PageUsers)
+	}
+	for i, app := range v.c.Apps {
+		if path, timeout := app.timeout(); s.StopGrace < timeout {
+			v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+				"sweep.stop_grace (%s) is shorter than apps[%d].%s (%s): a stop can cut off a call in flight, whose page is then done again",
+				s.StopGrace, i, path, timeout))
+		}
+	}
+}
+
+// timeout gives the key and value of the timeout of an app's calls.
+func (a App) timeout() (key string, d time.Duration) {
+	switch {
+	case a.Tencent != nil:
+		return "tencent.timeout", a.Tencent.Timeout
+	case a.OpenIM != nil:
+		return "openim.timeout", a.OpenIM.Timeout
+	default:
+		return "", 0
+	}
+}

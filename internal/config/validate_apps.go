@@ -1,0 +1,156 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncer/imclient"
+)
+
+func (v validator) apps() {
+	if len(v.c.Apps) == 0 {
+		v.problem("apps", "is missing: at least one [[apps]] is needed")
+	}
+	names := make([]string, len(v.c.Apps))
+	sdkApps := map[int64]string{}
+	for i := range v.c.Apps {
+		app := &v.c.Apps[i]
+		path := fmt.Sprintf("apps[%d]", i)
+		names[i] = app.Name
+		v.provider(path, app)
+		v.usersTable(path, app)
+		if app.Tencent != nil {
+			v.tencent(path+".tencent", app.Tencent)
+			v.sharedQuota(sdkApps, app)
+		}
+		if app.OpenIM != nil {
+			v.baseURL(path+".openim.base_url", &app.OpenIM.BaseURL, false)
+		}
+	}
+	v.names("apps", names)
+}
+
+// provider checks that an app has its own provider's section and no other.
+func (v validator) provider(path string, app *App) {
+	if !v.well(path + ".provider") {
+		return
+	}
+	for _, section := range []struct {
+		provider imclient.Provider
+		there    bool
+	}{
+		{imclient.ProviderTencent, app.Tencent != nil},
+		{imclient.ProviderOpenIM, app.OpenIM != nil},
+	} {
+		at := path + "." + string(section.provider)
+		switch mine := app.Provider == section.provider; {
+		case mine && !section.there:
+			v.problem(at, "is missing: provider %q needs a section [apps.%s]", app.Provider, section.provider)
+		case !mine && section.there:
+			v.problem(at, "does not belong here: the provider of this app is %q; remove the section or change the provider", app.Provider)
+		}
+	}
+}
+
+// usersTable checks that an app has a users table, of its own or the default one.
+func (v validator) usersTable(path string, app *App) {
+	at := "users.table"
+	if v.isGiven(path + ".users") {
+		at = path + ".users.table"
+	}
+	if app.Users.Table.IsZero() && v.well("users.table", path+".users.table") {
+		v.problem(at, "is missing: name the table that lists the users, such as \"public.users\"")
+	}
+}
+
+func (v validator) tencent(path string, t *Tencent) {
+	region, baseURL := path+".region", path+".base_url"
+	if v.well(region, baseURL) && (t.Region == "") == (t.BaseURL == "") {
+		if t.Region == "" {
+			v.problem(region, "is missing: give region, or base_url for another address")
+		} else {
+			v.problem(baseURL, "both region and base_url are given; keep one")
+		}
+	}
+	if t.BaseURL != "" {
+		v.baseURL(baseURL, &t.BaseURL, true)
+	}
+	const maxIdentifier = 32 // bytes; document "Use limits"
+	if id := t.Identifier; len(id) > maxIdentifier || strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
+		v.problem(path+".identifier", "must be an account of the app: at most %d printable ASCII characters", maxIdentifier)
+	}
+}
+
+// baseURL checks an API's address and takes trailing slashes off. Its problems
+// do not repeat it, because it may hold a password that does not belong there.
+func (v validator) baseURL(path string, s *string, https bool) {
+	if !v.well(path) {
+		return
+	}
+	u, err := url.Parse(*s)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
+		v.problem(path, "is no web address (want https://host or https://host:port, with or without a path)")
+	case u.User != nil, u.RawQuery != "", u.Fragment != "", strings.HasSuffix(*s, "?"), strings.HasSuffix(*s, "#"):
+		v.problem(path, "must hold no user, password, query or fragment")
+	case u.Hostname() == "":
+		v.problem(path, "names no host")
+	case https && u.Scheme != "https" && !loopback(u.Hostname()):
+		v.problem(path, "must begin with https:// (http only for this machine: localhost, 127.0.0.1): requests carry a signature")
+	}
+	*s = strings.TrimRight(*s, "/")
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sharedQuota warns of two apps that are one to the provider: its limit counts
+// their calls together, but each keeps to its rate alone.
+func (v validator) sharedQuota(names map[int64]string, app *App) {
+	id := app.Tencent.SDKAppID
+	if first, known := names[id]; known && id != 0 {
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+			"apps %q and %q have the same sdk_app_id %d and share its limit: their rates together must stay below it", first, app.Name, id))
+	} else {
+		names[id] = app.Name
+	}
+}
+
+// completeUsers gives each app the users' settings that it does not give
+// itself. It comes before all checks, which are about what holds in the end.
+func (v validator) completeUsers() {
+	common := v.c.Users
+	for i := range v.c.Apps {
+		own := &v.c.Apps[i].Users
+		inherits := func(key string) bool { return !v.isGiven(fmt.Sprintf("apps[%d].users.%s", i, key)) }
+		if inherits("table") {
+			own.Table = common.Table
+		}
+		if inherits("key_column") {
+			own.KeyColumn = common.KeyColumn
+		}
+		if inherits("user_id") {
+			own.UserID = common.UserID
+		}
+		if inherits("where") {
+			own.Where = common.Where
+		}
+		if inherits("url") && inherits("url_file") {
+			own.URL = common.URL
+		}
+		own.defaultUserID()
+	}
+	v.c.Users.defaultUserID()
+}
+
+func (u *Users) defaultUserID() {
+	if strings.TrimSpace(u.UserID) == "" {
+		u.UserID = pgx.Identifier{string(u.KeyColumn)}.Sanitize()
+	}
+}
