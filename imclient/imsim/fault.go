@@ -1,0 +1,226 @@
+package imsim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// FaultKind says how a call goes wrong.
+type FaultKind string
+
+// The kinds. In brackets, the fields of Fault that they read.
+const (
+	// Faults of the network and of what stands between; the call is not looked at.
+	FaultStatus   FaultKind = "status"   // an HTTP status with a body [Status, Body, RetryAfter]
+	FaultHTML     FaultKind = "html"     // a page where JSON should be [Status, default 200]
+	FaultEmpty    FaultKind = "empty"    // HTTP 200 without a body
+	FaultHuge     FaultKind = "huge"     // a body without end [Size, default 64 MiB]
+	FaultRedirect FaultKind = "redirect" // HTTP 302 [Body: where to]
+	FaultHang     FaultKind = "hang"     // no answer until the client leaves or the fault is cleared
+	FaultReset    FaultKind = "reset"    // the connection is reset
+	FaultClose    FaultKind = "close"    // the connection is closed without an answer
+
+	// Faults of an answer that is otherwise the right one.
+	FaultDelay       FaultKind = "delay"        // [Delay]
+	FaultTruncate    FaultKind = "truncate"     // half of the body, then the connection is closed
+	FaultContentType FaultKind = "content_type" // text/html
+	FaultWrongTypes  FaultKind = "wrong_types"  // valid JSON with strings for numbers, objects for arrays
+	FaultDrop        FaultKind = "drop"         // ids are missing from the answer [IDs, default the first asked]
+	FaultRepeat      FaultKind = "repeat"       // ids are answered twice [IDs, default the first asked]
+	FaultUnasked     FaultKind = "unasked"      // ids are answered that were not asked for [IDs]
+	FaultOffline     FaultKind = "offline"      // users look offline, with success [IDs, default all]
+	FaultFlip        FaultKind = "flip"         // of several connected devices a random half is shown, as OpenIM does with two gateways
+
+	// Errors that the backend itself answers.
+	FaultCode     FaultKind = "code"      // a provider's code [Code, Text]
+	FaultNotAdmin FaultKind = "not_admin" // the caller is no admin any more
+	FaultPoison   FaultKind = "poison"    // a call with any of the ids fails as a whole [IDs, Code: default what the API documents for bad input]
+	FaultUserCode FaultKind = "user_code" // the ids fail, each for itself; Tencent only [IDs, Code, default 70107]
+)
+
+var faultKinds = []FaultKind{
+	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultRedirect, FaultHang, FaultReset, FaultClose,
+	FaultDelay, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
+	FaultCode, FaultNotAdmin, FaultPoison, FaultUserCode,
+}
+
+// Fault makes calls go wrong. Several can hit one call: a delay and a code, say.
+type Fault struct {
+	Kind FaultKind `json:"kind"`
+	// Path is the API path that is hit. One that ends in * hits all that begin
+	// so; "" hits every presence and account API, but not the logins.
+	Path string `json:"path,omitempty"`
+	// Times is how many calls are hit; 0 means all until the fault is cleared.
+	Times int `json:"times,omitempty"`
+	// After is how many calls that match are let through before.
+	After int `json:"after,omitempty"`
+	// Probability, 0 to 1, is how likely a call that matches is hit; 0 means 1.
+	Probability float64 `json:"probability,omitempty"`
+
+	Code       int           `json:"code,omitempty"`
+	Text       string        `json:"text,omitempty"`
+	Status     int           `json:"status,omitempty"`
+	Body       string        `json:"body,omitempty"`
+	RetryAfter int           `json:"retry_after,omitempty"` // seconds
+	Size       int           `json:"size,omitempty"`        // bytes
+	Delay      time.Duration `json:"-"`
+	// IDs, where given, also limit the fault to calls that ask for one of them;
+	// not so for FaultUnasked.
+	IDs []string `json:"ids,omitempty"`
+}
+
+func (f Fault) validate() error {
+	needs := func(ok bool, field string) error {
+		if ok {
+			return nil
+		}
+		return fmt.Errorf("a fault of kind %q needs %s", f.Kind, field)
+	}
+	if !slices.Contains(faultKinds, f.Kind) {
+		return fmt.Errorf("unknown kind of fault %q; allowed: %q", f.Kind, faultKinds)
+	}
+	if f.Times < 0 || f.After < 0 || f.Probability < 0 || f.Probability > 1 || f.Size < 0 || f.Delay < 0 || f.RetryAfter < 0 {
+		return fmt.Errorf("a fault of kind %q with a negative number or a probability above 1", f.Kind)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("a fault of kind %q with HTTP status %d; allowed: 200 to 599", f.Kind, f.Status)
+	}
+	switch f.Kind {
+	case FaultStatus:
+		return needs(f.Status != 0, "a status")
+	case FaultCode:
+		return needs(f.Code != 0, "a code")
+	case FaultDelay:
+		return needs(f.Delay > 0, "a delay")
+	case FaultPoison, FaultUserCode, FaultUnasked:
+		return needs(len(f.IDs) > 0, "ids")
+	default:
+		return nil
+	}
+}
+
+// faults are those set at present.
+type faults struct {
+	mu     sync.Mutex
+	random *rand.Rand
+	lastID int
+	active []*activeFault
+}
+
+type activeFault struct {
+	Fault
+	id      int
+	ids     map[string]struct{}
+	cleared chan struct{}
+
+	passed, hits int // calls that matched and were let through, or were hit
+}
+
+// hit is a fault that hits a call.
+type hit struct {
+	*activeFault
+	random uint64
+}
+
+func newFaults() *faults {
+	// A fixed seed: the same calls in the same order meet the same faults.
+	return &faults{random: rand.New(rand.NewPCG(1, 2))}
+}
+
+func (fs *faults) add(f Fault) (id int, err error) {
+	if err := f.validate(); err != nil {
+		return 0, err
+	}
+	a := &activeFault{Fault: f, ids: make(map[string]struct{}, len(f.IDs)), cleared: make(chan struct{})}
+	for _, id := range f.IDs {
+		a.ids[id] = struct{}{}
+	}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.lastID++
+	a.id = fs.lastID
+	fs.active = append(fs.active, a)
+	return a.id, nil
+}
+
+// clear ends one fault, or with id 0 all of them, and lets go of the calls that
+// hang in it. It reports how many there were.
+func (fs *faults) clear(id int) int {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	before := len(fs.active)
+	fs.active = slices.DeleteFunc(fs.active, func(a *activeFault) bool {
+		if id != 0 && a.id != id {
+			return false
+		}
+		close(a.cleared)
+		return true
+	})
+	return before - len(fs.active)
+}
+
+// take finds the faults that hit a call and uses them up.
+func (fs *faults) take(a *api, ids []string) []hit {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	var hits []hit
+	for _, f := range fs.active {
+		if f.Times > 0 && f.hits >= f.Times || !f.matches(a, ids) {
+			continue
+		}
+		if f.passed < f.After || f.Probability > 0 && fs.random.Float64() >= f.Probability {
+			f.passed++
+			continue
+		}
+		f.hits++
+		hits = append(hits, hit{f, fs.random.Uint64()})
+	}
+	return hits
+}
+
+func (f *activeFault) matches(a *api, ids []string) bool {
+	prefix, wild := strings.CutSuffix(f.Path, "*")
+	switch {
+	case f.Path == "":
+		if a.kind == 0 {
+			return false
+		}
+	case wild:
+		if !strings.HasPrefix(a.path, prefix) {
+			return false
+		}
+	case f.Path != a.path:
+		return false
+	}
+	if f.Kind == FaultUnasked || len(f.IDs) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(ids, f.about)
+}
+
+// about reports whether the fault names the id.
+func (f *activeFault) about(id string) bool {
+	_, ok := f.ids[id]
+	return ok
+}
+
+// FaultState is a fault and what became of it.
+type FaultState struct {
+	Fault
+	ID   int `json:"id"`
+	Hits int `json:"hits"` // calls hit so far
+}
+
+func (fs *faults) list() []FaultState {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	states := make([]FaultState, len(fs.active))
+	for i, a := range fs.active {
+		states[i] = FaultState{Fault: a.Fault, ID: a.id, Hits: a.hits}
+	}
+	return states
+}

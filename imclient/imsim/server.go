@@ -1,0 +1,230 @@
+package imsim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Server simulates the backends; it is an http.Handler, safe for concurrent
+// use.
+type Server struct {
+	now      func() time.Time
+	started  time.Time
+	speed    float64
+	users    *Fixed
+	rounds   *Rounds // the population that POST /_sim/round steers; may be nil
+	apis     map[string]*api
+	tencent  *tencent // may be nil
+	openIM   *openIM  // may be nil
+	faults   *faults
+	counters *counters
+	record   *record // may be nil
+	control  http.Handler
+}
+
+// New makes a server. The configuration must be valid.
+func New(c Config) *Server {
+	s := &Server{now: c.Now, speed: c.Speed, apis: make(map[string]*api), faults: newFaults()}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.speed == 0 {
+		s.speed = 1
+	}
+	s.started = s.now()
+	s.counters = newCounters(s.now)
+	s.rounds, _ = c.Population.(*Rounds)
+	s.users = NewFixed(c.Population)
+	if c.Record {
+		s.record = newRecord()
+	}
+	var apis []*api
+	if c.Tencent != nil {
+		s.tencent = newTencent(s, *c.Tencent)
+		apis = append(apis, s.tencent.apis()...)
+	}
+	if c.OpenIM != nil {
+		s.openIM = newOpenIM(s, *c.OpenIM)
+		apis = append(apis, s.openIM.apis()...)
+	}
+	for _, a := range apis {
+		s.apis[a.path] = a
+	}
+	s.control = s.controlHandler()
+	return s
+}
+
+// Users sets single users, above the configured population.
+func (s *Server) Users() *Fixed { return s.users }
+
+// AddFault makes calls go wrong from now on. It returns the fault's number.
+func (s *Server) AddFault(f Fault) (id int, err error) { return s.faults.add(f) }
+
+// Faults lists the faults in force and those used up, until they are cleared.
+func (s *Server) Faults() []FaultState { return s.faults.list() }
+
+// ClearFault ends one fault and reports whether there was one of that number.
+// ClearFaults ends all. Calls that hang in them are let go.
+func (s *Server) ClearFault(id int) bool { return id > 0 && s.faults.clear(id) > 0 }
+
+// ClearFaults ends all faults; see ClearFault.
+func (s *Server) ClearFaults() { s.faults.clear(0) }
+
+// RevokeSignatures makes every Tencent signature seen so far invalid (70052): a
+// client needs one with a later TLS.time, which has whole seconds.
+func (s *Server) RevokeSignatures() {
+	if s.tencent != nil {
+		s.tencent.revoke()
+	}
+}
+
+// KickTokens ends every OpenIM token there is (1506).
+func (s *Server) KickTokens() {
+	if s.openIM != nil {
+		s.openIM.tokens.kick()
+	}
+}
+
+// ForgetTokens loses the OpenIM server's knowledge of tokens (1507), as a flush
+// of its Redis does; OpenIM383 does not notice.
+func (s *Server) ForgetTokens() {
+	if s.openIM != nil {
+		s.openIM.tokens.forget()
+	}
+}
+
+// IssueToken makes an OpenIM token for any user, an admin or not, valid for a
+// time from now; a negative one makes it expired. OpenIM must be simulated.
+func (s *Server) IssueToken(userID string, ttl time.Duration) string {
+	return s.openIM.tokens.issue(userID, 1, ttl, s.now())
+}
+
+// Stats is what was seen so far.
+func (s *Server) Stats() Stats { return s.counters.snapshot() }
+
+// Served lists the distinct values served about a user, in order, if the
+// server was made to Record. A user answered by an error was served no value.
+func (s *Server) Served(kind Kind, userID string) []Value {
+	if s.record == nil {
+		return nil
+	}
+	return s.record.of(kind, userID)
+}
+
+// Reset clears the faults, the figures and what was recorded. Users, round,
+// signatures and tokens stay as they are.
+func (s *Server) Reset() {
+	s.ClearFaults()
+	s.counters.reset()
+	if s.record != nil {
+		s.record.reset()
+	}
+}
+
+// populationTime is the population's time at an instant of the clock.
+func (s *Server) populationTime(at time.Time) time.Time {
+	return s.started.Add(time.Duration(float64(at.Sub(s.started)) * s.speed))
+}
+
+// note keeps what an answer says about a user until it goes out.
+func (s *Server) note(c *call, userID string, v servedValue) {
+	if s.record != nil {
+		c.served = append(c.served, servedUser{userID, v})
+	}
+}
+
+// maxBody bounds what is read of a call.
+const maxBody = 32 << 20
+
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
+
+// ServeHTTP answers one call.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, controlPrefix) {
+		s.control.ServeHTTP(w, r)
+		return
+	}
+	a := s.apis[r.URL.Path]
+	if a == nil || a.backend == backend(s.openIM) && r.Method != http.MethodPost {
+		s.notFound(w, r)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client went away, or sends without end
+	}
+	c := &call{api: a, http: r, body: body}
+	c.request, c.bad = a.parse(body)
+	c.arrived = s.counters.arrive(a.path, a.backend.nonce(r), c.ids)
+	c.hits = s.faults.take(a, c.ids)
+	if interrupt(w, c) {
+		return
+	}
+	room := bodies.Get().(*[]byte)
+	defer bodies.Put(room)
+	answer, f := s.respond((*room)[:0], c)
+	if f != nil {
+		s.counters.refused(a.path, f.why)
+		answer = a.backend.failed((*room)[:0], f)
+		c.served = nil
+	}
+	*room = answer[:0]
+	s.send(w, c, answer, f)
+}
+
+// notFound answers for a path that is not served, as each provider does.
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
+	s.counters.notFound()
+	if s.tencent != nil && strings.HasPrefix(r.URL.Path, "/v4/") {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(s.tencent.failed(nil, s.tencent.coded(60009, "the requested resource does not exist")))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = io.WriteString(w, "404 page not found")
+}
+
+// ConnState counts connections; it is the hook of that name of an http.Server.
+func (s *Server) ConnState(_ net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		s.counters.connected()
+	}
+}
+
+// Serve answers on a listener until the context ends, which also ends calls
+// that are delayed or hang. It closes the listener.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           s,
+		ConnState:         s.ConnState,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       time.Minute,
+		IdleTimeout:       2 * time.Minute, // longer than clients keep theirs
+		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+	// No WriteTimeout: a fault may delay an answer for as long as it likes.
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			srv.Close()
+		}
+	})
+	err := srv.Serve(l)
+	if stop() {
+		return fmt.Errorf("serve the simulator: %w", err)
+	}
+	<-stopped
+	return nil
+}

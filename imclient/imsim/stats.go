@@ -1,0 +1,184 @@
+package imsim
+
+import (
+	"maps"
+	"sync"
+	"time"
+)
+
+// Stats is what the backend side saw since it started or was reset.
+type Stats struct {
+	// Connections counts the connections that were opened. It needs Serve, or
+	// ConnState as the hook of the http.Server in use.
+	Connections int `json:"connections"`
+	// NotFound counts calls to a path or by a method that no API has.
+	NotFound int `json:"not_found"`
+	// APIs has the figures of each API path that was called.
+	APIs map[string]APIStats `json:"apis"`
+}
+
+// APIStats are the figures of one API path. Calls that a fault or a limit cut
+// short count too.
+type APIStats struct {
+	Calls int `json:"calls"`
+	// IDs counts the user ids asked for, MaxIDs the most in one call.
+	IDs    int `json:"ids"`
+	MaxIDs int `json:"max_ids"`
+	// DuplicateCalls counts the calls that had some id twice.
+	DuplicateCalls int `json:"duplicate_calls"`
+	// RepeatedNonces counts the calls whose random or operationID one of the
+	// last few thousand calls had already. A missing one counts as repeated.
+	RepeatedNonces int `json:"repeated_nonces"`
+	// Unauthorised counts the calls refused for their signature or token,
+	// RateLimited those refused for their frequency.
+	Unauthorised int `json:"unauthorised"`
+	RateLimited  int `json:"rate_limited"`
+	// Failed counts all calls that were answered by an error, those two included.
+	// It does not count answers spoilt by a fault.
+	Failed int `json:"failed"`
+	// MaxPerSecond is the most calls that arrived within any one second.
+	MaxPerSecond int `json:"max_per_second"`
+}
+
+// maxNonces bounds each of the two generations of nonces that are remembered.
+// Tencent's have 32 bits: with many more, honest ones would collide by chance.
+const maxNonces = 4096
+
+// counters collects Stats.
+type counters struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	stats Stats
+	apis  map[string]*apiCounters
+}
+
+type apiCounters struct {
+	APIStats
+	arrived    window
+	nonces     map[string]struct{}
+	olderNonce map[string]struct{}
+}
+
+func newCounters(now func() time.Time) *counters {
+	return &counters{now: now, apis: make(map[string]*apiCounters)}
+}
+
+// arrive counts a call and returns the instant of its arrival.
+func (c *counters) arrive(path, nonce string, ids []string) time.Time {
+	duplicate := hasDuplicate(ids)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.apis[path]
+	if a == nil {
+		a = &apiCounters{nonces: make(map[string]struct{})}
+		c.apis[path] = a
+	}
+	at := c.now()
+	a.arrived.slide(at)
+	a.arrived.add(at)
+	a.MaxPerSecond = max(a.MaxPerSecond, a.arrived.slide(at))
+	a.Calls++
+	a.IDs += len(ids)
+	a.MaxIDs = max(a.MaxIDs, len(ids))
+	if duplicate {
+		a.DuplicateCalls++
+	}
+	if a.seen(nonce) {
+		a.RepeatedNonces++
+	}
+	return at
+}
+
+// seen notes a nonce and reports whether it was missing or noted before.
+func (a *apiCounters) seen(nonce string) bool {
+	_, now := a.nonces[nonce]
+	_, before := a.olderNonce[nonce]
+	if len(a.nonces) >= maxNonces {
+		a.nonces, a.olderNonce = make(map[string]struct{}), a.nonces
+	}
+	a.nonces[nonce] = struct{}{}
+	return now || before || nonce == ""
+}
+
+// refused counts a call that was answered by an error.
+func (c *counters) refused(path string, why refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := c.apis[path]
+	if a == nil { // a reset came between
+		return
+	}
+	a.Failed++
+	switch why {
+	case unauthorised:
+		a.Unauthorised++
+	case rateLimited:
+		a.RateLimited++
+	}
+}
+
+func (c *counters) notFound() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.NotFound++
+}
+
+func (c *counters) connected() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Connections++
+}
+
+func (c *counters) snapshot() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.APIs = make(map[string]APIStats, len(c.apis))
+	for path, a := range c.apis {
+		s.APIs[path] = a.APIStats
+	}
+	return s
+}
+
+func (c *counters) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats = Stats{}
+	clear(c.apis)
+}
+
+var idSets = sync.Pool{New: func() any { return make(map[string]struct{}, 512) }}
+
+func hasDuplicate(ids []string) bool {
+	if len(ids) < 2 {
+		return false
+	}
+	set := idSets.Get().(map[string]struct{})
+	for _, id := range ids {
+		set[id] = struct{}{}
+	}
+	duplicate := len(set) < len(ids)
+	clear(set)
+	if len(ids) <= 4096 { // a huge map would be slow to clear for ever after
+		idSets.Put(set)
+	}
+	return duplicate
+}
+
+// Total adds up the figures of all APIs; the maxima are the largest of any.
+func (s Stats) Total() APIStats {
+	var t APIStats
+	for a := range maps.Values(s.APIs) {
+		t.Calls += a.Calls
+		t.IDs += a.IDs
+		t.DuplicateCalls += a.DuplicateCalls
+		t.RepeatedNonces += a.RepeatedNonces
+		t.Unauthorised += a.Unauthorised
+		t.RateLimited += a.RateLimited
+		t.Failed += a.Failed
+		t.MaxIDs = max(t.MaxIDs, a.MaxIDs)
+		t.MaxPerSecond = max(t.MaxPerSecond, a.MaxPerSecond)
+	}
+	return t
+}

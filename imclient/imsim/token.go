@@ -1,0 +1,159 @@
+package imsim
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// adminPlatform is the platform number that admin tokens carry.
+const adminPlatform = 10
+
+// supersededFor is how long an admin token lives on after the next one was
+// made, in OpenIMMain.
+const supersededFor = 5 * time.Minute
+
+// tokenClaims is the payload of a token, a JWT signed with HS256.
+type tokenClaims struct {
+	UserID     string `json:"UserID"`
+	PlatformID int    `json:"PlatformID"`
+	Expires    int64  `json:"exp"`
+	NotBefore  int64  `json:"nbf"`
+	IssuedAt   int64  `json:"iat"`
+	ID         string `json:"jti"` // ours: what its state is found by
+}
+
+// tokenError says why a token is refused.
+type tokenError struct {
+	code    int
+	name    string
+	parsing bool // found in the token itself, not in what the server knows of it
+}
+
+var (
+	errTokenExpired   = &tokenError{1501, "TokenExpiredError", true}
+	errTokenMalformed = &tokenError{1503, "TokenMalformedError", true}
+	errTokenNotYet    = &tokenError{1504, "TokenNotValidYetError", true}
+	errTokenSignature = &tokenError{1505, "TokenUnknownError", true}
+	errTokenKicked    = &tokenError{1506, "TokenKickedError", false}
+	errTokenNotExist  = &tokenError{1507, "TokenNotExistError", false}
+)
+
+// tokens issues and checks tokens.
+type tokens struct {
+	config OpenIM
+
+	mu     sync.Mutex
+	issued int
+	known  map[string]*tokenState
+}
+
+type tokenState struct {
+	claims     tokenClaims
+	kicked     bool
+	superseded time.Time // when it ceases to exist; zero: not superseded
+}
+
+func newTokens(c OpenIM) *tokens { return &tokens{config: c, known: make(map[string]*tokenState)} }
+
+// issue makes a token that is valid for a time, which may be negative.
+func (t *tokens) issue(userID string, platform int, ttl time.Duration, now time.Time) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.issued++
+	claims := tokenClaims{
+		UserID: userID, PlatformID: platform, ID: strconv.Itoa(t.issued),
+		IssuedAt: now.Unix(), NotBefore: now.Add(-5 * time.Minute).Unix(), Expires: now.Add(ttl).Unix(),
+	}
+	for id, s := range t.known {
+		if s.claims.Expires < now.Unix() {
+			delete(t.known, id)
+		} else if t.config.Version == OpenIMMain && s.claims.UserID == userID && platform == adminPlatform && s.superseded.IsZero() {
+			s.superseded = now.Add(supersededFor)
+		}
+	}
+	t.known[claims.ID] = &tokenState{claims: claims}
+	payload, _ := json.Marshal(claims) // strings and integers only: cannot fail
+	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) +
+		"." + base64.RawURLEncoding.EncodeToString(payload)
+	return signed + "." + base64.RawURLEncoding.EncodeToString(t.sign(signed))
+}
+
+func (t *tokens) sign(signed string) []byte {
+	mac := hmac.New(sha256.New, []byte(t.config.Secret))
+	mac.Write([]byte(signed))
+	return mac.Sum(nil)
+}
+
+// read takes a token apart and verifies its signature and times.
+func (t *tokens) read(token string, now time.Time) (tokenClaims, *tokenError) {
+	var claims tokenClaims
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return claims, errTokenMalformed
+	}
+	var decoded [3][]byte
+	for i, part := range parts {
+		var err error
+		if decoded[i], err = base64.RawURLEncoding.DecodeString(part); err != nil {
+			return claims, errTokenMalformed
+		}
+	}
+	var header struct {
+		Algorithm string `json:"alg"`
+	}
+	if json.Unmarshal(decoded[0], &header) != nil || json.Unmarshal(decoded[1], &claims) != nil {
+		return claims, errTokenMalformed
+	}
+	switch {
+	case header.Algorithm != "HS256" || !hmac.Equal(decoded[2], t.sign(parts[0]+"."+parts[1])):
+		return claims, errTokenSignature
+	case claims.Expires < now.Unix():
+		return claims, errTokenExpired
+	case claims.NotBefore > now.Unix():
+		return claims, errTokenNotYet
+	}
+	return claims, nil
+}
+
+// check is read and what the server knows of the token. OpenIM383 does not ask
+// whether an admin token exists, only whether it was kicked.
+func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
+	claims, err := t.read(token, now)
+	if err != nil {
+		return claims, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.known[claims.ID]
+	switch {
+	case s != nil && s.kicked:
+		return claims, errTokenKicked
+	case t.config.Version == OpenIM383:
+		return claims, nil
+	case s == nil, !s.superseded.IsZero() && now.After(s.superseded):
+		return claims, errTokenNotExist
+	}
+	return claims, nil
+}
+
+// kick ends all tokens there are.
+func (t *tokens) kick() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.known {
+		s.kicked = true
+	}
+}
+
+// forget loses what is known about tokens, as a server does with its Redis.
+func (t *tokens) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.known)
+}
