@@ -213,7 +213,7 @@ func notBefore(askedAt time.Time, prevComplete *time.Time, failing bool) time.Ti
 
 // badRows is the failure of the rows of a page that have no id to ask about.
 func badRows[V comparable](p *page[V]) imclient.UserError {
-	text := fmt.Sprintf("%d rows of the users table have a NULL or empty user_id, with key %s", p.badCount, strings.Join(p.badRows, ", "))
+	text := fmt.Sprintf("rows of the users table with a NULL or empty user_id: %d, with key %s", p.badCount, strings.Join(p.badRows, ", "))
 	if p.badCount > len(p.badRows) {
 		text += ", …"
 	}

@@ -167,16 +167,17 @@ func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, resume bool, 
 }
 
 // closeOpen cancels the runs that are still open after the engine stopped, so
-// that --resume finds them, and reads how they ended.
+// that --resume finds them, and reads how all ended: some went through with the
+// last pages in flight.
 func closeOpen(ctx context.Context, s *system, engine *jobs.Engine, sweeps []*sweep) {
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
-	reason := "stopped by the operator"
 	for _, sw := range sweeps {
 		if !sw.begun || sw.run.Status != repo.RunRunning {
 			continue
 		}
-		if !errors.Is(sw.err, context.Canceled) {
+		reason := "stopped by the operator"
+		if sw.err != nil && !errors.Is(sw.err, context.Canceled) {
 			reason = sw.err.Error()
 		}
 		err := engine.Cancel(closeCtx, sw.run.ID, reason)

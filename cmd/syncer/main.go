@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v3"
 )
@@ -48,10 +49,8 @@ func main() {
 
 // run is the whole program; it returns the exit code.
 func run(args []string, stdout, stderr io.Writer, environ []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := stopSignal()
 	defer stop()
-	// The first signal stops in good order; a second one ends at once.
-	context.AfterFunc(ctx, stop)
 	p := &program{stdout: stdout, stderr: stderr, environ: environ}
 	err := p.command().Run(ctx, args)
 	if err == nil {
@@ -65,6 +64,27 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 		fmt.Fprintf(stderr, "syncer: %s\n", text)
 	}
 	return code
+}
+
+// stopSignal gives a context that ends with the first SIGINT or SIGTERM, to stop
+// in good order. A later one ends the process at once; not so within a second,
+// because a terminal and a parent process often send the same one twice.
+func stopSignal() (context.Context, context.CancelFunc) {
+	const sameSignal = time.Second
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+			time.Sleep(sameSignal)
+			signal.Stop(signals)
+		case <-ctx.Done():
+			signal.Stop(signals)
+		}
+	}()
+	return ctx, cancel
 }
 
 func (p *program) command() *cli.Command {

@@ -34,8 +34,10 @@ type runSummary struct {
 
 func (s *sweep) summary(now time.Time) runSummary {
 	r := runSummary{App: s.app.Name, Kind: string(s.kind), Status: "not started", Note: s.note}
-	if s.err != nil && !errors.Is(s.err, context.Canceled) {
-		r.Error = s.err.Error()
+	if !s.begun || s.run.Status == repo.RunRunning {
+		if s.err != nil && !errors.Is(s.err, context.Canceled) {
+			r.Error = s.err.Error()
+		}
 	}
 	if !s.begun {
 		return r
@@ -127,12 +129,13 @@ func verdict(sweeps []*sweep) error {
 	partial := false
 	for _, s := range sweeps {
 		switch {
+		case s.begun && s.run.Status == repo.RunSucceeded:
+		case s.begun && s.run.Status == repo.RunPartial:
+			partial = true
 		case errors.Is(s.err, context.Canceled):
 			stopped = append(stopped, s.name())
-		case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
+		default:
 			failed = append(failed, s.name())
-		case s.run.Status == repo.RunPartial:
-			partial = true
 		}
 	}
 	switch {
