@@ -73,15 +73,26 @@ func (e *Engine) resume(ctx context.Context, last repo.Run) error {
 	return nil
 }
 
+// waitPatience is how long a database out of reach is no reason to give up
+// waiting for a run.
+const waitPatience = time.Minute
+
 // WaitRun waits until a run is closed and returns it. progress sees it as it
-// goes. A context that ends leaves the run going.
-func (e *Engine) WaitRun(ctx context.Context, runID int64, progress func(repo.Run)) (repo.Run, error) {
+// goes. With an error it returns the run as last seen; a context that ends
+// leaves the run going.
+func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.Run)) (repo.Run, error) {
+	seenAt := time.Now()
 	for {
-		run, err := e.store.FindRun(ctx, runID)
-		if err != nil {
-			return repo.Run{}, err
+		now, err := e.store.FindRun(ctx, run.ID)
+		switch {
+		case err == nil:
+			run, seenAt = now, time.Now()
+			progress(run)
+		case ctx.Err() != nil:
+			return run, ctx.Err()
+		case time.Since(seenAt) > waitPatience:
+			return run, err
 		}
-		progress(run)
 		if run.Status != repo.RunRunning {
 			return run, nil
 		}

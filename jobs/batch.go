@@ -21,16 +21,24 @@ type batchResult[V comparable] struct {
 	unknownPlatforms int
 }
 
-// callsPerPage bounds the batches of one page that are under way at once; the
-// client bounds those of all pages together.
-const callsPerPage = 16
+// callsAhead is how many calls of one app and kind may be waiting for their call
+// time or on the wire. More would not make the quota any larger, but a stop would
+// wait for them, and pages would be finished later for it.
+const callsAhead = 64
+
+// pagesAsked is how many pages of one app and kind are asked about at once: as
+// many as make up callsAhead calls, and one more for the ends of pages.
+func pagesAsked(pageUsers, maxBatch int) int {
+	calls := (pageUsers + maxBatch - 1) / maxBatch
+	return 1 + (callsAhead+calls-1)/calls
+}
 
 // askAll asks about all ids in batches. Either every id is in one of the
 // answers, observed or rejected, or an error says why not; calls counts in both
 // cases.
 func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult[V]) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(callsPerPage)
+	group.SetLimit(callsAhead)
 	for start := 0; start < len(ids); start += s.maxBatch {
 		batch := ids[start:min(start+s.maxBatch, len(ids))]
 		group.Go(guard(func() error {

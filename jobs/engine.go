@@ -64,6 +64,9 @@ type Engine struct {
 	log    zerolog.Logger
 	queue  *river.Client[pgx.Tx]
 
+	// asking holds a place for each page that is asked about, by queue.
+	asking map[string]chan struct{}
+
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
 	cancel     context.CancelFunc // ends the background loops
@@ -76,6 +79,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		apps:     make(map[int16]*App, len(apps)),
 		config:   c,
 		log:      c.Log,
+		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		stopping: make(chan struct{}),
 	}
 	queues := make(map[string]river.QueueConfig, 2*len(apps))
@@ -85,6 +89,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 			// A queue of its own for each app and kind: none can starve another.
 			queues[queueName(app.ID, kind)] = river.QueueConfig{MaxWorkers: c.Workers}
 		}
+		e.asking[queueName(app.ID, imclient.KindPresence)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Presence.MaxPresenceBatch()))
+		e.asking[queueName(app.ID, imclient.KindAccounts)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Accounts.MaxAccountsBatch()))
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &planWorker{engine: e})

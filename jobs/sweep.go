@@ -85,22 +85,29 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counter
 	return unsaved, err
 }
 
-// read reads the pages of the range and starts to ask about each. It reports
-// whether it left off because the engine stops; the pages until then are
-// written all the same.
+// read reads the pages of the range and starts to ask about each, when there is
+// a place for it among the pages of all ranges. It reports whether it left off
+// because the engine stops; the pages until then are written all the same.
 func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V]) (stopped bool, err error) {
 	after, limit := r.Lower, s.engine.config.PageUsers
+	places := s.engine.asking[queueName(r.Run.AppID, r.Run.Kind)]
 	for !s.engine.isStopping() {
-		rows, err := s.source.Page(ctx, after, r.Upper, limit)
-		if err != nil {
-			return false, err
+		select {
+		case places <- struct{}{}:
+		case <-s.engine.stopping:
+			return true, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
 		}
-		if len(rows) == 0 {
-			return false, nil
+		rows, err := s.source.Page(ctx, after, r.Upper, limit)
+		if err != nil || len(rows) == 0 {
+			<-places
+			return false, err
 		}
 		p := newPage[V](rows)
 		go func() {
 			defer close(p.done)
+			defer func() { <-places }()
 			p.err = guard(func() error { return s.query(ctx, r.Run.AppID, p) })()
 		}()
 		select {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 
 	"syncer/imclient"
@@ -73,7 +74,12 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	display := newDisplay(p.stderr)
-	s, err := open(ctx, loaded, logger(loaded, display.logWriter(), isTerminal(p.stderr)))
+	log := logger(loaded, display.logWriter(), isTerminal(p.stderr))
+	if isTerminal(p.stderr) {
+		// Bars and summary say what the log would say of runs that go well.
+		log = log.Level(max(log.GetLevel(), zerolog.WarnLevel))
+	}
+	s, err := open(ctx, loaded, log)
 	if err != nil {
 		return err
 	}
@@ -162,7 +168,7 @@ func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, resume bool, 
 		s.note = "had gone through already"
 		return nil
 	}
-	s.run, err = engine.WaitRun(ctx, run.ID, func(now repo.Run) { display.progress(s, now) })
+	s.run, err = engine.WaitRun(ctx, run, func(now repo.Run) { display.progress(s, now) })
 	return err
 }
 

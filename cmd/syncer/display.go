@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -19,10 +20,11 @@ type display struct {
 	w    io.Writer
 	bars progress.Writer // nil: not a terminal
 
-	mu     sync.Mutex
-	shown  map[*sweep]*shown
-	cancel context.CancelFunc
-	idle   sync.WaitGroup
+	mu       sync.Mutex
+	shown    map[*sweep]*shown
+	stopping bool // it was told that the backfill stops
+	cancel   context.CancelFunc
+	idle     sync.WaitGroup
 }
 
 // shown is what is known of one sweep.
@@ -47,6 +49,8 @@ func newDisplay(w io.Writer) *display {
 		d.bars.Style().Visibility.ETA = true
 		d.bars.Style().Visibility.ETAOverall = false
 		d.bars.Style().Options.SpeedSuffix = " users/s"
+		d.bars.Style().Options.ErrorString = "not done"
+		d.bars.SetTrackerPosition(progress.PositionRight)
 		d.bars.Style().Options.SpeedPosition = progress.PositionRight
 		d.bars.SetUpdateFrequency(200 * time.Millisecond)
 		d.bars.SetTrackerLength(30)
@@ -150,17 +154,20 @@ func (d *display) progress(s *sweep, run repo.Run) {
 func (d *display) done(s *sweep) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	tracker := d.shown[s].tracker
+	shown := d.shown[s]
 	switch {
-	case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
-		if tracker != nil {
-			tracker.MarkAsErrored()
+	case errors.Is(s.err, context.Canceled):
+		if !d.stopping {
+			d.stopping = true
+			d.line("stopping: pages in flight are finished; Ctrl-C again ends at once")
 		}
-	case tracker != nil:
-		tracker.SetValue(s.run.Users)
-		tracker.MarkAsDone()
-	default:
+	case shown.tracker == nil:
 		d.line("%s: %s, %s users", s.name(), s.run.Status, thousands(s.run.Users))
+	case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
+		shown.tracker.MarkAsErrored()
+	default:
+		shown.tracker.SetValue(s.run.Users)
+		shown.tracker.MarkAsDone()
 	}
 }
 
@@ -179,6 +186,11 @@ func (d *display) stop() {
 	d.idle.Wait()
 	if d.bars == nil {
 		return
+	}
+	for _, shown := range d.shown {
+		if !shown.tracker.IsDone() {
+			shown.tracker.MarkAsErrored()
+		}
 	}
 	d.bars.Stop()
 	for d.bars.IsRenderInProgress() {
