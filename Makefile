@@ -1,0 +1,54 @@
+# What one does with syncer; `make` lists it.
+
+# Runs with Go 1.26; fetched as a module, so that nothing has to be installed.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# One throwaway Postgres server for all packages under test.
+WITH_POSTGRES := bin/with-postgres --
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## compile bin/syncer
+	go build -o bin/syncer ./cmd/syncer
+
+.PHONY: test
+test: with-postgres ## run all tests with the race detector on a real Postgres
+	@command -v $$(go env CC) >/dev/null || \
+		{ echo 'The race detector needs a C compiler; install gcc and the headers of libc.' >&2; exit 1; }
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
+
+.PHONY: cover
+cover: with-postgres ## run all tests, write bin/cover.html, print the share of statements tested
+	$(WITH_POSTGRES) go test -timeout 15m -coverpkg ./... -coverprofile bin/cover.out ./...
+	go tool cover -html bin/cover.out -o bin/cover.html
+	@go tool cover -func bin/cover.out | tail -n 1
+
+.PHONY: lint
+lint: ## check formatting, go vet, staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || \
+		{ echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+.PHONY: fmt
+fmt: ## format the source
+	gofmt -w .
+
+.PHONY: demo
+demo: ## show syncer at work for a minute or two, on simulated backends; leaves nothing behind
+	go run ./internal/demo
+
+.PHONY: demo-keep
+demo-keep: ## the same, and keep it running to explore
+	go run ./internal/demo -keep
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: with-postgres
+with-postgres:
+	@go build -buildvcs=false -o bin/with-postgres ./internal/pgcluster/cmd/with-postgres

@@ -1,0 +1,103 @@
+package pgcluster
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// account is the system user that the server runs as. The zero value is the
+// present user.
+type account struct {
+	name       string
+	credential *syscall.Credential // nil: the present user's
+}
+
+// serverAccount chooses the account. Postgres refuses to run as root, so root
+// hands over to the user that the package made for it, or to nobody.
+func serverAccount() (account, error) {
+	if os.Geteuid() != 0 {
+		return account{}, nil
+	}
+	names := []string{"postgres", "nobody"}
+	for _, name := range names {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return account{}, fmt.Errorf("user id of %s: %w", name, err)
+		}
+		gid, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			return account{}, fmt.Errorf("group id of %s: %w", name, err)
+		}
+		return account{name: name, credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
+	}
+	return account{}, fmt.Errorf("the server refuses to run as root, and there is no user %s to run it as",
+		strings.Join(names, " or "))
+}
+
+// own gives a file to the account.
+func (a account) own(path string) error {
+	if a.credential == nil {
+		return nil
+	}
+	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
+}
+
+// makeDir makes a fresh folder that only the account can look into.
+func (a account) makeDir() (string, error) {
+	base, err := a.tempBase()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(base, "syncer-postgres-")
+	if err != nil {
+		return "", err
+	}
+	if err := a.own(dir); err != nil {
+		_ = os.Remove(dir)
+		return "", err
+	}
+	return dir, nil
+}
+
+// tempBase returns a folder for temporary files that the account can reach and
+// change: root's TMPDIR is often closed to all others.
+func (a account) tempBase() (string, error) {
+	if a.credential == nil {
+		return os.TempDir(), nil
+	}
+	dirs := []string{os.TempDir(), "/tmp", "/var/tmp"}
+	for _, dir := range dirs {
+		if openToAll(dir) {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("none of %s can be written by user %s", strings.Join(dirs, ", "), a.name)
+}
+
+// openToAll reports whether every user can reach dir and create files in it.
+func openToAll(dir string) bool {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil || !filepath.IsAbs(dir) {
+		return false
+	}
+	const search, change = 0o001, 0o003
+	for want := os.FileMode(change); ; want = search {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode().Perm()&want != want {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
+		dir = filepath.Dir(dir)
+	}
+}

@@ -1,0 +1,269 @@
+package pgcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// StopMode says how a server is stopped.
+type StopMode int
+
+const (
+	// Fast ends the sessions, rolls back their transactions and writes
+	// everything down.
+	Fast StopMode = iota
+	// Immediate drops everything where it is, as a crash does; the next start
+	// recovers from the write-ahead log.
+	Immediate
+)
+
+// stopPatience is how long a server may take to heed a signal before it gets the
+// next, rougher one.
+const stopPatience = 15 * time.Second
+
+// server is one run of the postgres program.
+type server struct {
+	cmd       *exec.Cmd
+	logOffset int64         // of the log file, where this run begins
+	gone      chan struct{} // closed when the process has ended
+	err       error         // how it ended; read it after gone
+}
+
+func (s *server) running() bool {
+	select {
+	case <-s.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// StartServer starts the server of a cluster again, on the same port, after
+// StopServer or after it died. It returns once the server accepts connections.
+func (c *Cluster) StartServer(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watchdog == nil {
+		return errors.New("starting Postgres: the cluster has been removed")
+	}
+	if c.server != nil && c.server.running() {
+		return errors.New("starting Postgres: the server is running")
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return c.startServer(ctx)
+}
+
+// StopServer stops the server and keeps the cluster. A server that does not heed
+// is stopped in rougher ways, at last killed. It does nothing when no server
+// runs.
+func (c *Cluster) StopServer(mode StopMode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopServer(mode)
+}
+
+// Restart is StopServer followed by StartServer.
+func (c *Cluster) Restart(ctx context.Context, mode StopMode) error {
+	c.StopServer(mode)
+	return c.StartServer(ctx)
+}
+
+func (c *Cluster) stopServer(mode StopMode) {
+	if c.server == nil {
+		return
+	}
+	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL}
+	if mode == Immediate {
+		signals = signals[1:]
+	}
+	for _, signal := range signals {
+		_ = c.server.cmd.Process.Signal(signal) // fails only when it has ended
+		select {
+		case <-c.server.gone:
+			return
+		case <-time.After(stopPatience):
+		}
+	}
+}
+
+// errPortTaken is the reason of a start that failed because something else
+// listens on the port.
+var errPortTaken = errors.New("the port is taken")
+
+// startOnFreePort starts the server on a port that free returns. Between the
+// choice and the start another process may take the port; then it tries again.
+func (c *Cluster) startOnFreePort(ctx context.Context, free func() (int, error)) error {
+	var err error
+	for range 10 {
+		if c.port, err = free(); err != nil {
+			return fmt.Errorf("looking for a free port: %w", err)
+		}
+		if err = c.startServer(ctx); !errors.Is(err, errPortTaken) {
+			return err
+		}
+	}
+	return err
+}
+
+// freePort returns a port of 127.0.0.1 on which nothing listens. It is below
+// those that systems hand out for outgoing connections (from 32768 on Linux), so
+// that none of these takes it while the server is down for a restart.
+func freePort() (int, error) {
+	var err error
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		var l net.Listener
+		if l, err = net.Listen("tcp", localAddress(port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return 0, err
+}
+
+func localAddress(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func (c *Cluster) address() string { return localAddress(c.port) }
+
+// startServer starts the server and waits until it accepts connections.
+func (c *Cluster) startServer(ctx context.Context) error {
+	s, err := c.launch()
+	if err != nil {
+		return fmt.Errorf("starting Postgres: %w", err)
+	}
+	c.server = s
+	err = c.waitReady(ctx, s)
+	if err == nil {
+		return nil
+	}
+	c.stopServer(Immediate)
+	log := c.logSince(s.logOffset)
+	if strings.Contains(log, "could not create any TCP/IP sockets") {
+		err = errPortTaken
+	}
+	return fmt.Errorf("starting Postgres %d on %s: %w\nthe end of its log:\n%s",
+		c.bin.Version, c.address(), err, lastLines([]byte(log)))
+}
+
+// launch runs the postgres program.
+func (c *Cluster) launch() (*server, error) {
+	log, err := os.OpenFile(c.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	info, err := log.Stat()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		// The server outlives the context of its start.
+		cmd:       c.command(context.Background(), "postgres", "-D", c.data(), "-p", strconv.Itoa(c.port)),
+		logOffset: info.Size(),
+		gone:      make(chan struct{}),
+	}
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.gone)
+	}()
+	return s, nil
+}
+
+// waitReady returns nil once a connection succeeds. The password sees to it that
+// the answer comes from this server and no other.
+func (c *Cluster) waitReady(ctx context.Context, s *server) error {
+	// A port that something else listens on may accept and never answer; the
+	// attempt ends when the server, which cannot have it, has given up.
+	attempt, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.gone:
+			cancel()
+		case <-attempt.Done():
+		}
+	}()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		conn, err := pgx.Connect(attempt, c.URL("postgres"))
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-s.gone:
+			if s.err == nil {
+				return errors.New("the server stopped by itself")
+			}
+			return s.err
+		case <-ctx.Done():
+			return fmt.Errorf("%w while waiting for it to accept connections: %w", ctx.Err(), err)
+		case <-poll.C:
+		}
+	}
+}
+
+// command prepares a program of the server: as the cluster's account, in a
+// session of its own so that Ctrl-C does not reach it, with messages in English
+// and without settings for other clusters. The end of the context ends it and
+// the processes it started.
+func (c *Cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.bin.path(program), args...)
+	cmd.Dir = c.dir
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, "PG") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	cmd.Env = append(cmd.Env, "LC_ALL=C")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.account.credential}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
+
+// logSince returns what the server has logged after offset; of a long log, the
+// end.
+func (c *Cluster) logSince(offset int64) string {
+	const most = 64 << 10
+	f, err := os.Open(c.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	text, err := io.ReadAll(io.NewSectionReader(f, max(offset, info.Size()-most), most))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// lastLines returns the last lines of a program's output, where it says why it
+// gave up.
+func lastLines(out []byte) string {
+	const most = 20
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.Join(lines[max(0, len(lines)-most):], "\n")
+}
