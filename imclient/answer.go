@@ -22,6 +22,9 @@ const (
 	CodeInvalidID = "invalid_id"
 	// CodeMissing: the answer says nothing about the id.
 	CodeMissing = "missing"
+	// CodeUnknownValue: the answer holds no state or status for the id, or one
+	// that this version does not know.
+	CodeUnknownValue = "unknown_value"
 )
 
 // Answer is what one batch came back with. Every id asked about is in exactly

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -71,7 +72,7 @@ func (e *Error) Error() string {
 	fmt.Fprintf(&b, "%s %s", e.Provider, e.API)
 	if e.Code != "" {
 		fmt.Fprintf(&b, ": code %s", e.Code)
-	} else if e.HTTPStatus != 0 && e.HTTPStatus != 200 {
+	} else if e.HTTPStatus != 0 && e.HTTPStatus != 200 && e.Text == "" {
 		fmt.Fprintf(&b, ": HTTP %d", e.HTTPStatus)
 	}
 	if e.Text != "" {
@@ -107,25 +108,24 @@ func IsContext(err error) bool {
 const maxText = 300
 
 // CleanText makes a provider's text fit to be logged and stored: cut to 300
-// bytes on a character's border, one line, no control characters, and with
-// every word that looks like a token or signature replaced (OpenIM repeats the
-// refused token in errDlt; see the reference notes, section 0).
+// bytes on a character's border, one line, no control characters, and with the
+// given secrets and every word that looks like a token or signature replaced
+// (OpenIM repeats the refused token in errDlt).
 func CleanText(s string, secrets ...string) string {
 	for _, secret := range secrets {
 		if secret != "" {
-			s = strings.ReplaceAll(s, secret, "[redacted]")
+			s = strings.ReplaceAll(s, secret, redacted)
 		}
 	}
-	fields := strings.Fields(strings.ToValidUTF8(s, "?"))
-	for i, f := range fields {
-		fields[i] = redactWord(f)
-	}
+	// Control characters go first: one inside a token would cut it into words
+	// too short to be recognised.
 	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
 			return -1
 		}
 		return r
-	}, strings.Join(fields, " "))
+	}, strings.ToValidUTF8(s, "?"))
+	s = redactRuns(strings.Join(strings.Fields(s), " "))
 	if len(s) > maxText {
 		cut := maxText
 		for cut > 0 && !utf8.RuneStart(s[cut]) {
@@ -136,26 +136,40 @@ func CleanText(s string, secrets ...string) string {
 	return s
 }
 
-// redactWord hides a word that is, or carries after a "=" or ":", something
-// that looks like a credential: a JWT (eyJ…), a usersig (eJ…: zlib in base64),
-// or any run of 32 and more characters of the base64 alphabets.
-func redactWord(w string) string {
-	const minOpaque = 32
-	start := 0
-	for i := 0; i <= len(w); i++ {
-		if i < len(w) && isOpaque(w[i]) {
-			continue
+const redacted = "[redacted]"
+
+// redactRuns hides what looks like a credential, wherever in a word it stands:
+// a JWT (eyJ…), a usersig (eJ… or eA…: zlib in base64), and any other run of 32
+// and more characters of the base64 alphabets.
+func redactRuns(s string) string {
+	const minOpaque, minPrefixed = 32, 16
+	var b strings.Builder
+	for len(s) > 0 {
+		// A JWT has dots inside; elsewhere they make names of hosts and files.
+		jwt := strings.HasPrefix(s, "eyJ")
+		n := 0
+		for n < len(s) && (isOpaque(s[n]) || jwt && s[n] == '.') {
+			n++
 		}
-		run := w[start:i]
-		if len(run) >= minOpaque || (len(run) >= 16 && (strings.HasPrefix(run, "eyJ") || strings.HasPrefix(run, "eJ"))) {
-			return w[:start] + "[redacted]" + redactWord(w[i:])
+		run := s[:n]
+		prefixed := jwt || strings.HasPrefix(run, "eJ") || strings.HasPrefix(run, "eA")
+		if n >= minOpaque || n >= minPrefixed && prefixed {
+			b.WriteString(redacted)
+		} else {
+			b.WriteString(run)
 		}
-		start = i + 1
+		if n < len(s) {
+			b.WriteByte(s[n])
+			n++
+		}
+		s = s[n:]
 	}
-	return w
+	return b.String()
 }
 
+// isOpaque reports whether c occurs in tokens and signatures; % because a
+// signature may come back percent-encoded.
 func isOpaque(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-		c == '-' || c == '_' || c == '*' || c == '+' || c == '/' || c == '.'
+		c == '-' || c == '_' || c == '*' || c == '+' || c == '/' || c == '%'
 }

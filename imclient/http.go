@@ -95,6 +95,9 @@ type Reply struct {
 	Status     int
 	Body       []byte
 	RetryAfter time.Duration
+	// Date is the server's clock by its Date header, in whole seconds; zero when
+	// it sent none.
+	Date time.Time
 	// AskedAt and AnsweredAt enclose the instant that the answer describes.
 	AskedAt, AnsweredAt time.Time
 }
@@ -155,6 +158,9 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	reply.Status = resp.StatusCode
 	reply.Body = body
 	reply.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.AnsweredAt)
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		reply.Date = date
+	}
 	return reply, nil
 }
 
@@ -168,9 +174,12 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 		err = u.Err
 	}
 	text := CleanText(err.Error())
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		text = fmt.Sprintf("no answer within the timeout of %s", h.timeout)
 		err = nil // our own deadline for one call, not the end of the caller's context
+	case text != err.Error():
+		err = errors.New(text) // a server's own words, e.g. a bad Location, may repeat our URL
 	}
 	return &Error{Provider: h.provider, API: r.API, Class: ClassTransient, Text: doing + ": " + text, Err: err}
 }
@@ -220,4 +229,20 @@ func retryAfter(v string, now time.Time) time.Duration {
 		d = t.Sub(now)
 	}
 	return min(max(d, 0), maxRetryAfter)
+}
+
+// CheckBaseURL says what makes s unfit as the address of a provider's API. A
+// path is allowed, for proxies; anything after it would end up in odd places.
+func CheckBaseURL(s string) error {
+	if s == "" {
+		return errors.New("base_url (or region) is missing")
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil, u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
+		return errors.New("base_url must be https://host or http://host")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("base_url must hold neither user, query nor fragment")
+	}
+	return nil
 }

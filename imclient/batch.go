@@ -1,0 +1,191 @@
+package imclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Batch collects what becomes known about the ids of one batch while a client
+// asks for them, and turns it into an Answer in the order of the ids. It keeps
+// two promises for every client: each id ends in exactly one of Observed and
+// Rejected, and an id about which an answer says nothing useful is asked once
+// more before it is given up. Not safe for concurrent use.
+type Batch[V comparable] struct {
+	// UnknownPlatforms is passed on to the Answer.
+	UnknownPlatforms int
+	// Calls counts the requests sent; its address is for Request.Sent.
+	Calls int
+
+	slots               []slot[V]
+	place               map[string]int // id → index in slots
+	observed, unasked   int
+	askedAt, answeredAt time.Time
+}
+
+// slot is one id. While it is open, code and text say why it will be rejected
+// if it stays so.
+type slot[V comparable] struct {
+	id         string
+	open, seen bool // seen: value is set
+	value      V
+	code, text string
+}
+
+// NewBatch makes a batch of distinct ids; removing duplicates is the caller's
+// part, here the second of two is dropped.
+func NewBatch[V comparable](ids []string) *Batch[V] {
+	b := &Batch[V]{slots: make([]slot[V], 0, len(ids)), place: make(map[string]int, len(ids))}
+	for _, id := range ids {
+		if _, twice := b.place[id]; twice {
+			continue
+		}
+		b.place[id] = len(b.slots)
+		b.slots = append(b.slots, slot[V]{id: id, open: true, code: CodeMissing, text: "the answer says nothing about this user"})
+	}
+	return b
+}
+
+// Observe notes what an answer says about id. The first word about an id
+// counts; an id that is not of the batch is counted and dropped.
+func (b *Batch[V]) Observe(id string, value V) {
+	if s := b.find(id); s != nil {
+		s.open, s.seen, s.value = false, true, value
+		b.observed++
+	}
+}
+
+// Reject notes that id alone was refused, for good as far as this batch goes.
+func (b *Batch[V]) Reject(id, code, text string) {
+	if s := b.find(id); s != nil {
+		s.open, s.code, s.text = false, code, text
+	}
+}
+
+// Doubt notes that id must be asked again, and why it is rejected if that does
+// not help.
+func (b *Batch[V]) Doubt(id, code, text string) {
+	if s := b.find(id); s != nil {
+		s.code, s.text = code, text
+	}
+}
+
+// find gives the open slot of id, nil when it is settled or was not asked.
+func (b *Batch[V]) find(id string) *slot[V] {
+	i, asked := b.place[id]
+	if !asked {
+		b.unasked++
+		return nil
+	}
+	if !b.slots[i].open {
+		return nil
+	}
+	return &b.slots[i]
+}
+
+// Dated widens the time of the answer to hold that of r, unless r is the zero
+// Reply of a failed call.
+func (b *Batch[V]) Dated(r Reply) {
+	if r.AskedAt.IsZero() {
+		return
+	}
+	if b.askedAt.IsZero() || r.AskedAt.Before(b.askedAt) {
+		b.askedAt = r.AskedAt
+	}
+	if r.AnsweredAt.After(b.answeredAt) {
+		b.answeredAt = r.AnsweredAt
+	}
+}
+
+// open lists the ids that are not settled.
+func (b *Batch[V]) open() []string {
+	var ids []string
+	for i := range b.slots {
+		if b.slots[i].open {
+			ids = append(ids, b.slots[i].id)
+		}
+	}
+	return ids
+}
+
+// Settle asks for the open ids, and once more together for those still open
+// afterwards, which are then rejected; the answer is dated by now where no call
+// was needed, every id being settled already. ask makes one call and notes what
+// it is told. An error of ask ends it, with nothing but Calls in the answer, but
+// for two cases in which it is the users' failure:
+//
+//   - ClassPerUser: the only user asked about is rejected. Several become a
+//     ClassBadBatch error, because providers use such codes for one as for all.
+//   - A provider's code in the second round, after users of the same batch were
+//     observed in the first: those still open are rejected with it, or one user
+//     whom a backend always trips over would fail its batch for ever.
+func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ctx context.Context, ids []string) error) (Answer[V], error) {
+	const rounds = 2
+	for round := range rounds {
+		ids := b.open()
+		if len(ids) == 0 {
+			break
+		}
+		if err := ask(ctx, ids); err != nil {
+			if err = b.blame(err, ids, round > 0); err != nil {
+				return Answer[V]{Calls: b.Calls}, err
+			}
+		}
+	}
+	return b.answer(now), nil
+}
+
+// blame rejects the ids where err is about them, and else gives the error for
+// the batch.
+func (b *Batch[V]) blame(err error, ids []string, again bool) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	if e.Class == ClassPerUser && len(ids) == 1 || again && b.observed > 0 && blamesUsers(e) {
+		for _, id := range ids {
+			b.Reject(id, e.Code, e.Text)
+		}
+		return nil
+	}
+	if e.Class == ClassPerUser {
+		whole := *e
+		whole.Class = ClassBadBatch
+		return &whole
+	}
+	return err
+}
+
+// blamesUsers reports whether e, got for users whom an earlier answer left
+// open, may be about them: not a limit, a setting, or a server out of reach.
+func blamesUsers(e *Error) bool {
+	return e.Class == ClassPerUser || e.Class == ClassBadBatch || e.Class == ClassTransient && e.Code != ""
+}
+
+// answer gives what is known; ids still open are rejected.
+func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
+	a := Answer[V]{
+		Observed: make([]Observed[V], 0, b.observed), Unasked: b.unasked, UnknownPlatforms: b.UnknownPlatforms,
+		AskedAt: b.askedAt, AnsweredAt: b.answeredAt, Calls: b.Calls,
+	}
+	if a.AskedAt.IsZero() {
+		a.AskedAt = now()
+		a.AnsweredAt = a.AskedAt
+	}
+	for _, s := range b.slots {
+		if s.seen {
+			a.Observed = append(a.Observed, Observed[V]{UserID: s.id, Value: s.value})
+		} else {
+			a.Rejected = append(a.Rejected, UserError{UserID: s.id, Code: s.code, Text: s.text})
+		}
+	}
+	return a
+}
+
+// TooMany is the error for a batch of more ids than one call takes, made
+// without a call. Its class lets a caller that halves bad batches recover.
+func TooMany(provider Provider, api string, ids, limit int) error {
+	return &Error{Provider: provider, API: api, Class: ClassBadBatch,
+		Text: fmt.Sprintf("%d users given, one call takes at most %d", ids, limit)}
+}

@@ -1,0 +1,377 @@
+package imclient
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// querySecret stands for the signature in the query of every request here; it
+// must be in no error.
+const querySecret = "eJw1zUsLgkAUBeDsecret"
+
+// newTestHTTP makes plumbing with the given timeout.
+func newTestHTTP(t *testing.T, timeout time.Duration) *HTTP {
+	t.Helper()
+	h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: timeout, Now: time.Now})
+	t.Cleanup(h.Close)
+	return h
+}
+
+// post makes a call that carries the secret.
+func post(ctx context.Context, h *HTTP, base string) (Reply, error) {
+	return h.Post(ctx, Request{API: "test", URL: base + "/v4/x?usersig=" + querySecret, Body: []byte(`{}`)})
+}
+
+// hang returns when the client has gone, which a server only notices once the
+// body is read.
+func hang(r *http.Request) {
+	if _, err := io.Copy(io.Discard, r.Body); err == nil {
+		<-r.Context().Done()
+	}
+}
+
+func serve(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func TestPost(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got := []string{r.Method, r.URL.Path, r.URL.Query().Get("usersig"), r.Header.Get("Content-Type"), r.Header.Get("Token"), string(body)}
+		if diff := cmp.Diff([]string{"POST", "/v4/x", querySecret, "application/json", "t", "{}"}, got); diff != "" {
+			t.Errorf("request (-want +got):\n%s", diff)
+		}
+		w.Header().Set("Retry-After", "7")
+		w.Header().Set("Date", noon.Format(http.TimeFormat))
+		w.WriteHeader(http.StatusTeapot)
+		fmt.Fprint(w, "short and stout")
+	})
+	sent := 0
+	before := time.Now()
+	reply, err := newTestHTTP(t, time.Minute).Post(t.Context(), Request{
+		API: "test", URL: base + "/v4/x?usersig=" + querySecret, Header: http.Header{"Token": {"t"}}, Body: []byte("{}"), Sent: &sent,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply.AskedAt.Before(before) || reply.AnsweredAt.Before(reply.AskedAt) || reply.AnsweredAt.After(time.Now()) {
+		t.Errorf("dated %s to %s", reply.AskedAt, reply.AnsweredAt)
+	}
+	reply.AskedAt, reply.AnsweredAt = time.Time{}, time.Time{}
+	want := Reply{Status: http.StatusTeapot, Body: []byte("short and stout"), RetryAfter: 7 * time.Second, Date: noon}
+	if diff := cmp.Diff(want, reply); diff != "" {
+		t.Errorf("reply (-want +got):\n%s", diff)
+	}
+	if sent != 1 {
+		t.Errorf("counted %d requests, want 1", sent)
+	}
+}
+
+// TestPost_misbehaving asks servers that do everything wrong.
+func TestPost_misbehaving(t *testing.T) {
+	for name, tc := range map[string]struct {
+		handler http.HandlerFunc
+		class   Class
+		text    string
+	}{
+		"no answer": {
+			handler: func(_ http.ResponseWriter, r *http.Request) { hang(r) },
+			class:   ClassTransient, text: "no answer within the timeout of 200ms",
+		},
+		"an answer that stops half way": {
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				if _, err := io.Copy(io.Discard, r.Body); err != nil {
+					t.Error(err)
+				}
+				fmt.Fprint(w, `{"errCode"`)
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+			},
+			class: ClassTransient, text: "no answer within the timeout of 200ms",
+		},
+		"connection closed": {
+			handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+			class:   ClassTransient, text: "send the request",
+		},
+		"shorter than announced": {
+			handler: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "100")
+				fmt.Fprint(w, "{}")
+			},
+			class: ClassTransient, text: "read the answer",
+		},
+		"redirect": {
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "https://login.example/sso?back="+r.URL.String(), http.StatusTemporaryRedirect)
+			},
+			class: ClassFatal, text: "redirects (HTTP 307) to https://login.example; set base_url",
+		},
+		"redirect to nowhere": {
+			handler: func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Location", "http://[bad?"+r.URL.RawQuery)
+				w.WriteHeader(http.StatusFound)
+			},
+			class: ClassTransient, text: "send the request",
+		},
+		"redirect without a target": {
+			handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) },
+			class:   ClassFatal, text: "to another address",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			base := serve(t, tc.handler)
+			_, err := post(t.Context(), newTestHTTP(t, 200*time.Millisecond), base)
+			checkError(t, err, tc.class, tc.text)
+		})
+	}
+}
+
+// checkError checks class and text of err, and that no secret is anywhere in it.
+func checkError(t *testing.T, err error, class Class, text string) {
+	t.Helper()
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		t.Fatalf("got %v, want an *Error", err)
+	}
+	if e.Class != class || !strings.Contains(e.Error(), text) {
+		t.Errorf("class %s: %q\nwant %s with %q", e.Class, e, class, text)
+	}
+	if e.Provider != ProviderTencent || e.API != "test" {
+		t.Errorf("does not say what was called: %+v", e)
+	}
+	if IsContext(err) {
+		t.Errorf("%v would be taken for the end of the caller's context", err)
+	}
+	for cause := err; cause != nil; cause = errors.Unwrap(cause) {
+		if strings.Contains(fmt.Sprintf("%v %+v", cause, cause), querySecret) {
+			t.Errorf("the signature is in %T: %v", cause, cause)
+		}
+	}
+}
+
+func TestPost_tooLarge(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		chunk := make([]byte, 1<<20)
+		for range maxAnswer/len(chunk) + 1 {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
+	_, err := post(t.Context(), newTestHTTP(t, time.Minute), base)
+	checkError(t, err, ClassTransient, "longer than 16777216 bytes")
+}
+
+func TestPost_nobodyThere(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "http://" + listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = post(t.Context(), newTestHTTP(t, time.Minute), base)
+	checkError(t, err, ClassTransient, "connection refused")
+}
+
+func TestPost_notHTTP(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := bufio.NewReader(conn).ReadString('\n'); err == nil {
+			fmt.Fprint(conn, "SSH-2.0-OpenSSH_9.9\r\n")
+		}
+	}()
+	_, err = post(t.Context(), newTestHTTP(t, time.Minute), "http://"+listener.Addr().String())
+	checkError(t, err, ClassTransient, "malformed HTTP response")
+	<-done
+}
+
+func TestPost_contextEnds(t *testing.T) {
+	arrived := make(chan struct{}, 1)
+	base := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		hang(r)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	if _, err := post(ctx, newTestHTTP(t, time.Minute), base); err != context.Canceled {
+		t.Errorf("got %v, want the context's own error", err)
+	}
+}
+
+func TestPost_gate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := NewGate(&fakeStore{interval: time.Second}, time.Now)
+		if err := gate.Throttled(t.Context(), time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: time.Second, Now: time.Now, Transport: refuseAll{t}})
+		sent := 0
+		_, err := h.Post(t.Context(), Request{API: "test", Gate: gate, URL: "http://x/", Sent: &sent})
+		checkError(t, err, ClassThrottled, "tencent test: the provider asked for a pause")
+		if sent != 0 {
+			t.Errorf("counted %d requests, none was sent", sent)
+		}
+	})
+}
+
+// refuseAll is a transport that must not be used.
+type refuseAll struct{ t *testing.T }
+
+func (r refuseAll) RoundTrip(*http.Request) (*http.Response, error) {
+	r.t.Error("a request was sent")
+	return nil, errors.New("refused")
+}
+
+func TestPost_reusesConnections(t *testing.T) {
+	const workers, each = 8, 20
+	var opened atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			opened.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	h := newTestHTTP(t, time.Minute)
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range each {
+				if _, err := post(t.Context(), h, server.URL); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	// Each worker may have dialled once more while another's connection came free.
+	if n := opened.Load(); n > 2*workers {
+		t.Errorf("%d calls opened %d connections", workers*each, n)
+	}
+}
+
+func TestPost_boundsCallsInFlight(t *testing.T) {
+	var now, most atomic.Int32
+	release := make(chan struct{})
+	base := serve(t, func(http.ResponseWriter, *http.Request) {
+		n := now.Add(1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		if n == maxInFlight {
+			close(release) // the bound is reached; nobody is beyond it
+		}
+		<-release
+		now.Add(-1)
+	})
+	h := newTestHTTP(t, time.Minute)
+	var all sync.WaitGroup
+	for range 2 * maxInFlight {
+		all.Go(func() {
+			if _, err := post(t.Context(), h, base); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := most.Load(); n != maxInFlight {
+		t.Errorf("%d calls at once, want %d", n, maxInFlight)
+	}
+}
+
+func TestStatusError(t *testing.T) {
+	h := newTestHTTP(t, time.Second)
+	for status, want := range map[int]Class{
+		429: ClassThrottled, 500: ClassTransient, 502: ClassTransient, 503: ClassTransient, 504: ClassTransient,
+		408: ClassTransient, 425: ClassTransient, 413: ClassBadBatch,
+		204: ClassFatal, 400: ClassFatal, 401: ClassFatal, 403: ClassFatal, 404: ClassFatal, 405: ClassFatal,
+	} {
+		err := h.StatusError("test", Reply{Status: status, RetryAfter: time.Second})
+		checkError(t, err, want, fmt.Sprintf("HTTP %d %s", status, http.StatusText(status)))
+		if e, ok := errors.AsType[*Error](err); !ok || e.RetryAfter != time.Second || e.HTTPStatus != status {
+			t.Errorf("HTTP %d: %+v", status, e)
+		}
+	}
+	if err := h.StatusError("test", Reply{Status: 200}); err != nil {
+		t.Errorf("HTTP 200 is %v", err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for value, want := range map[string]time.Duration{
+		"":                     0,
+		"1":                    time.Second,
+		" 30 ":                 30 * time.Second,
+		"-5":                   0,
+		"999999999":            time.Hour,
+		"99999999999999999999": 0,
+		"soon":                 0,
+		noon.Add(90 * time.Second).Format(http.TimeFormat): 90 * time.Second,
+		noon.Add(-time.Hour).Format(http.TimeFormat):       0,
+		noon.AddDate(3, 0, 0).Format(http.TimeFormat):      time.Hour,
+	} {
+		if got := retryAfter(value, noon); got != want {
+			t.Errorf("Retry-After %q is %s, want %s", value, got, want)
+		}
+	}
+}
+
+func TestCheckBaseURL(t *testing.T) {
+	for _, good := range []string{"https://console.tim.qq.com", "http://127.0.0.1:10002/", "https://proxy.example/im"} {
+		if err := CheckBaseURL(good); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for bad, want := range map[string]string{
+		"":                            "missing",
+		"console.tim.qq.com":          "https://host",
+		"ftp://host":                  "https://host",
+		"https://":                    "https://host",
+		"https://user:hidden@host":    "neither user",
+		"https://host/?hidden=hidden": "nor fragment",
+		"https://host/#hidden":        "nor fragment",
+		"https://ho st/hidden":        "https://host",
+		"127.0.0.1:10002":             "https://host",
+	} {
+		err := CheckBaseURL(bad)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%q: %v, want %q and nothing of the address", bad, err, want)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package openim
+
+import (
+	"context"
+	"strconv"
+
+	"syncer/imclient"
+)
+
+const apiAccountCheck = "account_check"
+
+// MaxAccountsBatch is the most ids CheckAccounts takes: Config.AccountsBatch.
+func (c *Client) MaxAccountsBatch() int { return c.accountsBatch }
+
+// CheckAccounts asks which of at most MaxAccountsBatch users are registered,
+// which is StatusImported here. The ids must be distinct: the server refuses a
+// whole batch in which one is repeated. What comes back, and the errors, are as
+// for QueryPresence. The server answers from a cache; a registration shows at
+// once.
+func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
+	if len(ids) > c.accountsBatch {
+		return imclient.Answer[imclient.AccountStatus]{}, imclient.TooMany(imclient.ProviderOpenIM, apiAccountCheck, len(ids), c.accountsBatch)
+	}
+	b := newBatch[imclient.AccountStatus](ids)
+	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
+		return c.askAccounts(ctx, ids, b)
+	})
+}
+
+// askAccounts makes one call and notes its answer.
+func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
+	var reply accountsReply
+	fresh := func() wireReply { reply = accountsReply{}; return &reply }
+	o := outgoing{api: apiAccountCheck, path: "/user/account_check", gate: c.accountsGate}
+	r, err := c.call(ctx, o, accountsRequest{UserIDs: ids}, fresh, &b.Calls)
+	if err != nil {
+		return err
+	}
+	b.Dated(r)
+	noteAccounts(b, reply.Data.Results)
+	return nil
+}
+
+// noteAccounts notes the users of an answer.
+func noteAccounts(b *imclient.Batch[imclient.AccountStatus], results []accountResult) {
+	for _, result := range results {
+		switch result.Status {
+		case "1", "registered":
+			b.Observe(result.UserID, imclient.StatusImported)
+		case "0", "unregistered":
+			b.Observe(result.UserID, imclient.StatusNotImported)
+		default:
+			b.Doubt(result.UserID, imclient.CodeUnknownValue,
+				"the answer gives no registration status that we know: "+strconv.Quote(imclient.CleanText(string(result.Status))))
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package openim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"syncer/imclient"
+)
+
+// outgoing is one call to make.
+type outgoing struct {
+	api, path string
+	gate      *imclient.Gate
+	body      []byte
+	token     string // "" for logins
+}
+
+// call makes one call as admin, and a second one with a new token when the first
+// is refused for its token; a second refusal is fatal. fresh makes the value into
+// which an answer is decoded.
+func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func() wireReply, sent *int) (imclient.Reply, error) {
+	var err error
+	if o.body, err = json.Marshal(request); err != nil {
+		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.api, err)
+	}
+	admin, err := c.tokens.get(ctx, "", sent)
+	if err != nil {
+		return imclient.Reply{}, err
+	}
+	o.token = admin.text
+	r, err := c.send(ctx, o, fresh(), sent)
+	if !c.refuses(err, admin) {
+		return r, err
+	}
+	if admin, err = c.tokens.get(ctx, admin.text, sent); err != nil {
+		return imclient.Reply{}, err
+	}
+	o.token = admin.text
+	r, err = c.send(ctx, o, fresh(), sent)
+	if e, ok := errors.AsType[*imclient.Error](err); ok && e.Class == imclient.ClassUnauthorised {
+		e.Class, e.Text = imclient.ClassFatal, e.Text+"; "+fixToken
+	}
+	return r, err
+}
+
+// refuses reports whether err means that a new token is needed. "Not valid yet"
+// passes by itself, unless the token is so old that it cannot be the clocks'
+// ordinary difference.
+func (c *Client) refuses(err error, admin token) bool {
+	e, ok := errors.AsType[*imclient.Error](err)
+	if !ok {
+		return false
+	}
+	notYet := e.Code == strconv.Itoa(codeNotYetValid) && c.now().Sub(admin.issued) > patienceNotYet
+	return e.Class == imclient.ClassUnauthorised || notYet
+}
+
+// send makes one call and judges its answer. Its operationID is new, and in the
+// log and the error, so that the call is found again in the server's own log.
+func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *int) (imclient.Reply, error) {
+	opID := c.operationID()
+	header := http.Header{}
+	header.Set("operationID", opID)
+	if o.token != "" {
+		header.Set("token", o.token)
+	}
+	r, err := c.http.Post(ctx, imclient.Request{API: o.api, Gate: o.gate, URL: c.base + o.path, Header: header, Body: o.body, Sent: sent})
+	answered := err == nil
+	if answered {
+		err = c.judge(o, r, reply)
+	}
+	event := c.log.Debug().Str("api", o.api).Str("operation_id", opID).Int("status", r.Status).
+		Dur("took", r.AnsweredAt.Sub(r.AskedAt))
+	if e, ok := errors.AsType[*imclient.Error](err); ok {
+		e.OpID = opID
+		event = event.Str("class", e.Class.String()).Str("code", e.Code)
+		if answered && e.Class == imclient.ClassThrottled {
+			c.slowDown(ctx, o, e)
+		}
+	}
+	event.Msg("call")
+	if err != nil {
+		return imclient.Reply{}, err
+	}
+	return r, nil
+}
+
+// operationID makes an id that no other call has. It stays below 32 characters,
+// from which on a word in a text is taken for a secret.
+func (c *Client) operationID() string {
+	return "syncer-" + strconv.FormatInt(c.now().UnixMilli(), 36) + "-" + strconv.FormatUint(rand.Uint64(), 36)
+}
+
+// slowDown tells all instances of a rate-limit answer. What goes wrong here is
+// logged only: the caller learns of the limit either way.
+func (c *Client) slowDown(ctx context.Context, o outgoing, e *imclient.Error) {
+	if o.gate == nil {
+		return
+	}
+	if err := o.gate.Throttled(ctx, e.RetryAfter); err != nil && !imclient.IsContext(err) {
+		c.log.Warn().Err(err).Str("api", o.api).Msg("the server's rate limit could not be passed on to the other instances")
+	}
+}
+
+// judge decodes an answer and gives the error that its code stands for. Nearly
+// all errors come with HTTP 200, and where not there may still be a code; the
+// content type says nothing.
+func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
+	err := json.Unmarshal(r.Body, reply)
+	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType {
+		// All other fields are filled; a user whose fields are not is doubted.
+		err = nil
+	}
+	s := reply.envelope()
+	code, codeErr := strconv.Atoi(string(s.Code))
+	failed := &imclient.Error{Provider: imclient.ProviderOpenIM, API: o.api, HTTPStatus: r.Status}
+	switch {
+	case err != nil || codeErr != nil:
+		if err := c.http.StatusError(o.api, r); err != nil {
+			return err
+		}
+		failed.Text = fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", len(r.Body))
+		return failed
+	case code == 0:
+		return c.http.StatusError(o.api, r)
+	}
+	text := s.Msg
+	if s.Detail != "" && !strings.Contains(s.Msg, s.Detail) {
+		text += ": " + s.Detail
+	}
+	failed.Class = classOf(code, r.Status, text)
+	failed.Code = strconv.Itoa(code)
+	failed.Text = imclient.CleanText(text, o.token, c.secret)
+	failed.RetryAfter = r.RetryAfter
+	if failed.Class == imclient.ClassFatal {
+		failed.Text += "; " + adviceOn(code)
+	}
+	return failed
+}

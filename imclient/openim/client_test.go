@@ -1,0 +1,299 @@
+package openim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"syncer/imclient"
+)
+
+// documented holds every code of OpenIM's that the two calls may answer with,
+// and its class, written down apart from the client's own table.
+var documented = map[int]imclient.Class{
+	1: imclient.ClassTransient, 2: imclient.ClassTransient, 3: imclient.ClassBadBatch, 4: imclient.ClassTransient,
+	5: imclient.ClassBadBatch, 6: imclient.ClassFatal, 7: imclient.ClassFatal, 8: imclient.ClassBadBatch,
+	9: imclient.ClassFatal, 10: imclient.ClassTransient, 11: imclient.ClassBadBatch, 12: imclient.ClassFatal,
+	13: imclient.ClassTransient, 14: imclient.ClassTransient, 15: imclient.ClassFatal, 16: imclient.ClassFatal,
+	429: imclient.ClassThrottled, 500: imclient.ClassTransient,
+	1001: imclient.ClassBadBatch, 1002: imclient.ClassFatal, 1003: imclient.ClassFatal, 1004: imclient.ClassBadBatch,
+	1101: imclient.ClassBadBatch, 1102: imclient.ClassFatal,
+	1501: imclient.ClassFatal, 1502: imclient.ClassFatal, 1503: imclient.ClassFatal, 1504: imclient.ClassTransient,
+	1505: imclient.ClassFatal, 1506: imclient.ClassFatal, 1507: imclient.ClassFatal, // after a second refusal
+	1520: imclient.ClassFatal, 80000: imclient.ClassFatal,
+	90002: imclient.ClassTransient, 90004: imclient.ClassTransient, 90007: imclient.ClassFatal,
+	4711: imclient.ClassTransient, // known to nobody
+}
+
+// TestCodes asks a server that answers with each code in turn.
+func TestCodes(t *testing.T) {
+	for code := range classes {
+		if _, ok := documented[code]; !ok {
+			t.Errorf("code %d is in the client's table only", code)
+		}
+	}
+	for code, want := range documented {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			s := newServer(t, map[string][]http.HandlerFunc{online: times(2, fails(code)), check: times(2, fails(code))})
+			c := s.client()
+			_, presenceErr := c.QueryPresence(t.Context(), []string{"alice", "bob"})
+			_, accountsErr := c.CheckAccounts(t.Context(), []string{"alice", "bob"})
+			for api, err := range map[string]error{apiPresence: presenceErr, apiAccountCheck: accountsErr} {
+				e, ok := errors.AsType[*imclient.Error](err)
+				if !ok {
+					t.Fatalf("got %v", err)
+				}
+				if e.Class != want || e.Code != strconv.Itoa(code) || e.API != api || e.Provider != imclient.ProviderOpenIM {
+					t.Errorf("%s: %+v, want class %s", api, *e, want)
+				}
+				if !strings.Contains(e.Text, "SomeError: refused, token=[redacted] secret [redacted]") {
+					t.Errorf("text %q", e.Text)
+				}
+				if e.OpID == "" || !strings.Contains(s.log.String(), `"operation_id":"`+e.OpID+`"`) {
+					t.Errorf("operationID %q is not in the log", e.OpID)
+				}
+				s.checkSecrets("the error", fmt.Sprintf("%v %+v", err, *e))
+			}
+		})
+	}
+}
+
+func TestClassOf_sameCodeSeveralMeanings(t *testing.T) {
+	for _, tc := range []struct {
+		code, status int
+		text         string
+		want         imclient.Class
+	}{
+		{500, 200, "ServerInternalError: connection refused", imclient.ClassTransient},
+		{500, 400, "ServerInternalError: unexpected EOF", imclient.ClassBadBatch},
+		{500, 200, "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (1 vs. 0)", imclient.ClassBadBatch},
+		{8, 200, "grpc: received message larger than max (9000000 vs. 8388608), the limit", imclient.ClassBadBatch},
+		{8, 200, "ResourceExhausted", imclient.ClassBadBatch},
+		{8, 200, "rate limit exceeded", imclient.ClassThrottled},
+		{2, 200, "CheckUserIDs is empty: 1001 ArgsError", imclient.ClassBadBatch},
+		{2, 200, "something else", imclient.ClassTransient},
+		{4711, 429, "too many requests", imclient.ClassThrottled},
+	} {
+		if got := classOf(tc.code, tc.status, tc.text); got != tc.want {
+			t.Errorf("code %d, HTTP %d, %q: %s, want %s", tc.code, tc.status, tc.text, got, tc.want)
+		}
+	}
+}
+
+// TestCall_misbehaving asks servers and proxies that answer otherwise than
+// OpenIM does.
+func TestCall_misbehaving(t *testing.T) {
+	whole := `{"errCode":0,"errMsg":"","errDlt":"","data":[{"userID":"alice","status":1,"detailPlatformStatus":[{"platformID":1,"token":"session-token","connID":"conn-id"}]}]}`
+	for name, tc := range map[string]struct {
+		answer http.HandlerFunc
+		class  imclient.Class
+		text   string
+	}{
+		"HTML 502":             {answersWith(502, "<html>Bad Gateway"), imclient.ClassTransient, "HTTP 502 Bad Gateway"},
+		"panic handler":        {answersWith(500, ""), imclient.ClassTransient, "HTTP 500"},
+		"text 404":             {answersWith(404, "404 page not found"), imclient.ClassFatal, "HTTP 404 Not Found: check base_url"},
+		"401 of a proxy":       {answersWith(401, ""), imclient.ClassFatal, "HTTP 401"},
+		"429 of a proxy":       {answersWith(429, "slow down"), imclient.ClassThrottled, "HTTP 429"},
+		"413 of a proxy":       {answersWith(413, "<html>"), imclient.ClassBadBatch, "HTTP 413"},
+		"success, but a 503":   {answersWith(503, whole), imclient.ClassTransient, "HTTP 503"},
+		"empty":                {says(""), imclient.ClassTransient, "the answer (0 bytes) is cut off"},
+		"HTML":                 {says("<html>captive portal"), imclient.ClassTransient, "no reply of the API"},
+		"null":                 {says("null"), imclient.ClassTransient, "no reply of the API"},
+		"an array":             {says("[]"), imclient.ClassTransient, "no reply of the API"},
+		"no code":              {says("{}"), imclient.ClassTransient, "no reply of the API"},
+		"code of another type": {says(`{"errCode":false,"data":[]}`), imclient.ClassTransient, "no reply of the API"},
+		"cut off in a token":   {says(whole[:len(whole)-30]), imclient.ClassTransient, "is cut off"},
+		"redirect":             {answersWith(307, "", "Location", "https://elsewhere.example/sso?x=y"), imclient.ClassFatal, "https://elsewhere.example;"},
+		"too slow":             {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, imclient.ClassTransient, "no answer within the timeout of 150ms"},
+		"connection closed":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, imclient.ClassTransient, "send the request"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, map[string][]http.HandlerFunc{online: {tc.answer}})
+			answer, err := s.client(func(c *Config) { c.Timeout = 150 * time.Millisecond }).QueryPresence(t.Context(), []string{"alice", "bob"})
+			e, ok := errors.AsType[*imclient.Error](err)
+			if !ok {
+				t.Fatalf("got %+v, %v", answer, err)
+			}
+			if e.Class != tc.class || !strings.Contains(err.Error(), tc.text) {
+				t.Errorf("class %s: %v\nwant %s with %q", e.Class, err, tc.class, tc.text)
+			}
+			if answer.Calls != 2 || answer.Observed != nil || answer.Rejected != nil {
+				t.Errorf("with an error came %+v", answer)
+			}
+			if e.OpID == "" {
+				t.Error("the error has no operationID")
+			}
+			s.checkSecrets("the error", fmt.Sprintf("%v %+v", err, *e))
+		})
+	}
+}
+
+func TestCall_contextEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := newServer(t, map[string][]http.HandlerFunc{online: {func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	}}})
+	if _, err := s.client().QueryPresence(ctx, []string{"alice"}); err != context.Canceled {
+		t.Errorf("got %v, want the context's own error", err)
+	}
+}
+
+// limitStore is a call store that only remembers what it was told.
+type limitStore struct {
+	mu     sync.Mutex
+	pauses []time.Duration
+	err    error
+}
+
+func (s *limitStore) ReserveCalls(context.Context, int) (time.Time, time.Duration, error) {
+	return time.Now(), time.Microsecond, nil
+}
+
+func (s *limitStore) Throttle(_ context.Context, pause time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pauses = append(s.pauses, pause)
+	return s.err
+}
+
+func TestCall_tellsItsGate(t *testing.T) {
+	presence, accounts := &limitStore{}, &limitStore{err: errors.New("database down")}
+	s := newServer(t, map[string][]http.HandlerFunc{
+		online: {fixture(t, "main-7848d7c/rate_limited_429.capture.json"), aliceOnline()},
+		check:  {answersWith(429, "", "Retry-After", "3")},
+	})
+	c := s.client(func(c *Config) {
+		c.PresenceGate = imclient.NewGate(presence, time.Now)
+		c.AccountsGate = imclient.NewGate(accounts, time.Now)
+	})
+	if _, err := askAlice(t, c); imclient.ClassOf(err) != imclient.ClassThrottled {
+		t.Errorf("got %v", err)
+	}
+	if _, err := askAlice(t, c); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.CheckAccounts(t.Context(), []string{"alice"}); imclient.ClassOf(err) != imclient.ClassThrottled {
+		t.Errorf("got %v", err)
+	}
+	if !slices.Equal(presence.pauses, []time.Duration{time.Second}) || !slices.Equal(accounts.pauses, []time.Duration{3 * time.Second}) {
+		t.Errorf("pauses: presence %v, accounts %v", presence.pauses, accounts.pauses)
+	}
+	if !strings.Contains(s.log.String(), "database down") {
+		t.Errorf("a limit that could not be passed on is not in the log: %s", s.log.String())
+	}
+}
+
+func TestClient_reusesConnections(t *testing.T) {
+	const workers, each = 8, 10
+	s := newServer(t, map[string][]http.HandlerFunc{online: times(workers*each, aliceOnline())})
+	c := s.client()
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range each {
+				if _, err := askAlice(t, c); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if n := s.opened.Load(); n > 2*workers {
+		t.Errorf("%d calls opened %d connections", workers*each, n)
+	}
+	if s.logins != 1 {
+		t.Errorf("%d logins, want 1", s.logins)
+	}
+}
+
+func TestTooManyIDs(t *testing.T) {
+	c := newServer(t, nil).client(func(c *Config) { c.PresenceBatch, c.AccountsBatch = 3, 2 })
+	if c.MaxPresenceBatch() != 3 || c.MaxAccountsBatch() != 2 {
+		t.Errorf("limits %d and %d", c.MaxPresenceBatch(), c.MaxAccountsBatch())
+	}
+	if _, err := c.QueryPresence(t.Context(), make([]string, 4)); imclient.ClassOf(err) != imclient.ClassBadBatch {
+		t.Errorf("presence: %v", err)
+	}
+	if _, err := c.CheckAccounts(t.Context(), make([]string, 3)); imclient.ClassOf(err) != imclient.ClassBadBatch {
+		t.Errorf("accounts: %v", err)
+	}
+}
+
+func TestNew_refuses(t *testing.T) {
+	good := Config{BaseURL: "http://127.0.0.1:10002", AdminUserID: testAdmin, Secret: testSecret}
+	c, err := New(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxPresenceBatch() != 500 || c.MaxAccountsBatch() != 500 {
+		t.Errorf("default limits %d and %d", c.MaxPresenceBatch(), c.MaxAccountsBatch())
+	}
+	for want, change := range map[string]func(*Config){
+		"base_url (or region) is missing":     func(c *Config) { c.BaseURL = "" },
+		"base_url must be https://host":       func(c *Config) { c.BaseURL = "127.0.0.1:10002" },
+		"admin_user_id: the user id is empty": func(c *Config) { c.AdminUserID = "" },
+		"secret is missing":                   func(c *Config) { c.Secret = "" },
+		"presence_batch is 2001":              func(c *Config) { c.PresenceBatch = 2001 },
+		"accounts_batch is -1":                func(c *Config) { c.AccountsBatch = -1 },
+		"timeout is -1ns":                     func(c *Config) { c.Timeout = -1 },
+	} {
+		bad := good
+		change(&bad)
+		_, err := New(bad)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), testSecret) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := New(Config{}); err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("want all faults at once: %v", err)
+	}
+}
+
+// FuzzNotePresence looks for answers that break the decoder or its promise that
+// every user asked about ends in one place.
+func FuzzNotePresence(f *testing.F) {
+	for _, body := range []string{
+		`{"errCode":0,"data":[{"userID":"a","status":1,"detailPlatformStatus":[{"platformID":1,"isBackground":true}]}]}`,
+		`{"errCode":0,"data":[{"userID":"a","status":"online","detailPlatformStatus":null},{"userID":"a"}]}`,
+		`{"errCode":0,"data":{}}`,
+	} {
+		f.Add(body)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		c := newFuzzClient(t)
+		b := newBatch[imclient.Presence]([]string{"a", "b"})
+		answer, err := b.Settle(t.Context(), time.Now, func(context.Context, []string) error {
+			var reply presenceReply
+			if err := c.judge(outgoing{api: apiPresence}, imclient.Reply{Status: 200, Body: []byte(body)}, &reply); err != nil {
+				return err
+			}
+			notePresence(b, reply.Users)
+			return nil
+		})
+		if err == nil && len(answer.Observed)+len(answer.Rejected) != 2 {
+			t.Errorf("2 users became %+v", answer)
+		}
+		for _, o := range answer.Observed {
+			if o.Value.State == imclient.StateUnknown {
+				t.Errorf("an unknown state was observed: %+v", o)
+			}
+		}
+	})
+}
+
+func newFuzzClient(t *testing.T) *Client {
+	t.Helper()
+	c, err := New(Config{BaseURL: "http://127.0.0.1:1", AdminUserID: testAdmin, Secret: testSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}

@@ -1,0 +1,106 @@
+package openim
+
+import (
+	"net/http"
+	"strings"
+
+	"syncer/imclient"
+)
+
+// What to do about a code. The names are those of the settings of an app.
+const (
+	fixAdmin = "make admin_user_id one of the server's admin users (imAdminUserID in its configuration)"
+	fixLogin = "check admin_user_id and secret against the server's configuration (share.yml)"
+	fixToken = "the server refuses a token that it has just issued: check that nothing else logs in as admin_user_id, and the clocks of its machines"
+	fixPath  = "check base_url: this address does not serve OpenIM's API"
+	fixOther = "the server cannot serve this call; see its log under the operationID"
+)
+
+// Codes that are looked at one by one. Source: OpenIM's predefined errors.
+const (
+	codeUnknown       = 2 // gRPC
+	codeExhausted     = 8 // gRPC
+	codeTooMany       = 429
+	codeInternal      = 500
+	codeNotYetValid   = 1504
+	tooLargeWords     = "larger than max" // gRPC's words for a message above its limit
+	argumentErrorName = "ArgsError"
+)
+
+// classes holds the codes that OpenIM v3 answers these calls with. 1 to 16 are
+// gRPC's, which releases up to v3.8.3 pass on. What is not in the table is
+// transient.
+//
+// An argument or a record that is wrong (1001, 1004, 1101 and their like) may be
+// the fault of a single id: ClassBadBatch lets the caller find out which. That
+// our settings cause them is excluded: headers and tokens are always sent, and a
+// user who is no admin gets 1002.
+var classes = map[int]imclient.Class{
+	1:               imclient.ClassTransient, // cancelled
+	codeUnknown:     imclient.ClassTransient,
+	3:               imclient.ClassBadBatch,  // invalid argument
+	4:               imclient.ClassTransient, // deadline exceeded
+	5:               imclient.ClassBadBatch,  // not found
+	6:               imclient.ClassFatal,     // already exists
+	7:               imclient.ClassFatal,     // permission denied
+	codeExhausted:   imclient.ClassBadBatch,  // message too large, or a limiter: see classOf
+	9:               imclient.ClassFatal,     // failed precondition
+	10:              imclient.ClassTransient, // aborted
+	11:              imclient.ClassBadBatch,  // out of range
+	12:              imclient.ClassFatal,     // unimplemented
+	13:              imclient.ClassTransient, // internal
+	14:              imclient.ClassTransient, // unavailable: a service is down
+	15:              imclient.ClassFatal,     // data loss
+	16:              imclient.ClassFatal,     // unauthenticated
+	codeTooMany:     imclient.ClassThrottled,
+	codeInternal:    imclient.ClassTransient, // Redis, Mongo or a service down
+	1001:            imclient.ClassBadBatch,  // ArgsError
+	1002:            imclient.ClassFatal,     // NoPermissionError
+	1003:            imclient.ClassFatal,     // DuplicateKeyError
+	1004:            imclient.ClassBadBatch,  // RecordNotFoundError
+	1101:            imclient.ClassBadBatch,  // UserIDNotFoundError
+	1102:            imclient.ClassFatal,     // RegisteredAlreadyError
+	1501:            imclient.ClassUnauthorised,
+	1502:            imclient.ClassUnauthorised,
+	1503:            imclient.ClassUnauthorised,
+	codeNotYetValid: imclient.ClassTransient, // the clocks of the server's machines differ: passes
+	1505:            imclient.ClassUnauthorised,
+	1506:            imclient.ClassUnauthorised,
+	1507:            imclient.ClassUnauthorised,
+	1520:            imclient.ClassFatal, // OrgUserNoPermissionError
+	80000:           imclient.ClassFatal, // a callback of the server failed
+	90002:           imclient.ClassTransient,
+	90004:           imclient.ClassTransient,
+	90007:           imclient.ClassFatal,
+}
+
+// classOf classifies an answer by its code; where one code stands for several
+// things, its HTTP status and words tell them apart.
+func classOf(code, httpStatus int, text string) imclient.Class {
+	class := classes[code]
+	switch {
+	case code == codeInternal && httpStatus == http.StatusBadRequest:
+		return imclient.ClassBadBatch // the request could not be read
+	case (code == codeInternal || code == codeExhausted) && strings.Contains(text, tooLargeWords):
+		return imclient.ClassBadBatch
+	case code == codeExhausted && strings.Contains(text, "limit"):
+		return imclient.ClassThrottled // a service's own rate limiter
+	case code == codeUnknown && strings.Contains(text, argumentErrorName):
+		return imclient.ClassBadBatch // how v3.8.0 passes on some argument errors
+	case httpStatus == http.StatusTooManyRequests:
+		return imclient.ClassThrottled
+	}
+	return class
+}
+
+// adviceOn says what to do about a fatal code.
+func adviceOn(code int) string {
+	switch code {
+	case 7, 16, 1002, 1520:
+		return fixAdmin
+	case 12:
+		return fixPath
+	default:
+		return fixOther
+	}
+}

@@ -1,0 +1,69 @@
+package openim
+
+import (
+	"context"
+	"strconv"
+
+	"syncer/imclient"
+)
+
+const apiPresence = "get_users_online_status"
+
+// MaxPresenceBatch is the most ids QueryPresence takes: Config.PresenceBatch.
+func (c *Client) MaxPresenceBatch() int { return c.presenceBatch }
+
+// QueryPresence asks for the login state and the devices of at most
+// MaxPresenceBatch users ("Get Specified User Online Status"). The ids must be
+// distinct; that is the caller's part.
+//
+// Every id comes back once, observed or rejected, in the order given. States
+// are online and offline; a user whom the server does not know looks offline,
+// only CheckAccounts tells. A user on several gateways may come with the devices
+// of one only, not always the same.
+//
+// The server also reports users as offline, with a success code, when it cannot
+// reach the gateway that holds their connections; the caller must guard against
+// that. An error is the context's or an *imclient.Error about the whole batch.
+func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
+	if len(ids) > c.presenceBatch {
+		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderOpenIM, apiPresence, len(ids), c.presenceBatch)
+	}
+	b := newBatch[imclient.Presence](ids)
+	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
+		return c.askPresence(ctx, ids, b)
+	})
+}
+
+// askPresence makes one call and notes its answer.
+func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
+	var reply presenceReply
+	fresh := func() wireReply { reply = presenceReply{}; return &reply }
+	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate}
+	r, err := c.call(ctx, o, presenceRequest{UserIDs: ids}, fresh, &b.Calls)
+	if err != nil {
+		return err
+	}
+	b.Dated(r)
+	notePresence(b, reply.Users)
+	return nil
+}
+
+// notePresence notes the users of an answer.
+func notePresence(b *imclient.Batch[imclient.Presence], users []presenceUser) {
+	for _, u := range users {
+		var state imclient.State
+		switch u.Status {
+		case "1", "online":
+			state = imclient.StateOnline
+		case "0", "offline":
+			state = imclient.StateOffline
+		default:
+			b.Doubt(u.UserID, imclient.CodeUnknownValue,
+				"the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(string(u.Status))))
+			continue
+		}
+		platforms, unknown := platformsOf(u.Devices)
+		b.UnknownPlatforms += unknown
+		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: platforms})
+	}
+}

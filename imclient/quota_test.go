@@ -1,0 +1,209 @@
+package imclient
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeStore hands out call times as a row in Postgres would.
+type fakeStore struct {
+	mu        sync.Mutex
+	next      time.Time
+	interval  time.Duration
+	err       error
+	reserved  []int
+	throttled []time.Duration
+}
+
+func (s *fakeStore) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return time.Time{}, 0, s.err
+	}
+	s.reserved = append(s.reserved, n)
+	first := s.next
+	if now := time.Now(); first.Before(now) {
+		first = now
+	}
+	s.next = first.Add(time.Duration(n) * s.interval)
+	return first, s.interval, nil
+}
+
+func (s *fakeStore) Throttle(_ context.Context, pause time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.throttled = append(s.throttled, pause)
+	s.next = time.Now().Add(pause)
+	return s.err
+}
+
+func TestGate_spacing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls = 60
+		store := &fakeStore{interval: 5 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		var mu sync.Mutex
+		var at []time.Time
+		var all sync.WaitGroup
+		for range calls {
+			all.Go(func() {
+				if err := gate.Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				at = append(at, time.Now())
+			})
+		}
+		all.Wait()
+		slices.SortFunc(at, time.Time.Compare)
+		for i := 1; i < len(at); i++ {
+			if gap := at[i].Sub(at[i-1]); gap != store.interval {
+				t.Errorf("calls %d and %d are %s apart, want %s", i-1, i, gap, store.interval)
+			}
+		}
+		// The first reservation learns the interval, the others cover 100 ms each.
+		if want := []int{1, 20, 20, 20}; !slices.Equal(store.reserved, want) {
+			t.Errorf("reserved %v, want %v", store.reserved, want)
+		}
+	})
+}
+
+func TestGate_lateness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 20 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		wait := func() {
+			t.Helper()
+			if err := gate.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait() // learns the interval
+		wait() // takes the first of a slab of 5: 20, 40, 60, 80, 100 ms
+		// A stall of 48 ms, to 68 ms: the times 40 is missed by more than 10 ms,
+		// 60 by 8 ms only.
+		time.Sleep(48 * time.Millisecond)
+		before := time.Now()
+		wait()
+		if took := time.Since(before); took != 0 {
+			t.Errorf("a call time 8 ms ago was not used at once, but after %s", took)
+		}
+		wait()
+		if took := time.Since(before); took != 12*time.Millisecond {
+			t.Errorf("the next call came after %s, want 12ms: the missed times must not bunch up", took)
+		}
+		// A stall beyond the whole slab.
+		time.Sleep(time.Second)
+		before = time.Now()
+		wait()
+		if took := time.Since(before); took != 0 {
+			t.Errorf("after a long stall the call waited %s", took)
+		}
+	})
+}
+
+func TestGate_pauseBeyondPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 5 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		if err := gate.Throttled(t.Context(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			begin := time.Now()
+			err := gate.Wait(t.Context())
+			e, ok := errors.AsType[*Error](err)
+			if !ok || e.Class != ClassThrottled || e.RetryAfter != time.Minute {
+				t.Fatalf("got %#v, want a throttled error for a minute", err)
+			}
+			if took := time.Since(begin); took != 0 {
+				t.Errorf("kept waiting for %s", took)
+			}
+		}
+		if len(store.reserved) != 1 {
+			t.Errorf("reserved %v: being turned away must take no more call times", store.reserved)
+		}
+		// Within patience the caller waits, and gets the very time reserved before.
+		time.Sleep(40 * time.Second)
+		begin := time.Now()
+		if err := gate.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took != 20*time.Second {
+			t.Errorf("waited %s, want 20s", took)
+		}
+		if len(store.reserved) != 1 {
+			t.Errorf("reserved %v, want one reservation in all", store.reserved)
+		}
+	})
+}
+
+func TestGate_Throttled_givesSlabBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 10 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		for range 3 { // into the slab of ten
+			if err := gate.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := gate.Throttled(t.Context(), 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if err := gate.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("the next call came after %s, want 5s: a slab from before must not be used", took)
+		}
+		if want := []time.Duration{5 * time.Second}; !slices.Equal(store.throttled, want) {
+			t.Errorf("the store was told %v, want %v", store.throttled, want)
+		}
+	})
+}
+
+func TestGate_contextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 10 * time.Second}
+		gate := NewGate(store, time.Now)
+		if err := gate.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		for range 2 { // one at the front, one in the queue
+			all.Go(func() {
+				if err := gate.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %v, want the context's error", err)
+				}
+			})
+		}
+		all.Wait()
+		if err := gate.Wait(t.Context()); err != nil {
+			t.Errorf("the gate is stuck after a caller left: %v", err)
+		}
+	})
+}
+
+func TestGate_storeFails(t *testing.T) {
+	down := errors.New("database down")
+	gate := NewGate(&fakeStore{err: down}, time.Now)
+	if err := gate.Wait(t.Context()); !errors.Is(err, down) {
+		t.Errorf("Wait: %v, want the store's error", err)
+	}
+	if err := gate.Throttled(t.Context(), 0); !errors.Is(err, down) {
+		t.Errorf("Throttled: %v, want the store's error", err)
+	}
+	if err := NewGate(&fakeStore{}, time.Now).Wait(t.Context()); err == nil {
+		t.Error("an interval of 0 would be no limit at all; want an error")
+	}
+}

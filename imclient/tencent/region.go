@@ -1,0 +1,32 @@
+package tencent
+
+// regions holds the data centres and their hosts; an app lives in one of them.
+// Sources: "Querying Accounts" and its newer copies (Tokyo), read 2026-11.
+var regions = []struct{ name, host string }{
+	{"china", "console.tim.qq.com"},
+	{"singapore", "adminapisgp.im.qcloud.com"},
+	{"seoul", "adminapikr.im.qcloud.com"},
+	{"tokyo", "adminapijpn.im.qcloud.com"},
+	{"frankfurt", "adminapiger.im.qcloud.com"},
+	{"silicon_valley", "adminapiusa.im.qcloud.com"},
+	{"jakarta", "adminapiidn.im.qcloud.com"},
+}
+
+// Regions lists the names that BaseURL knows.
+func Regions() []string {
+	names := make([]string, 0, len(regions))
+	for _, r := range regions {
+		names = append(names, r.name)
+	}
+	return names
+}
+
+// BaseURL gives the address of a region's REST API, e.g. https://console.tim.qq.com.
+func BaseURL(region string) (string, bool) {
+	for _, r := range regions {
+		if r.name == region {
+			return "https://" + r.host, true
+		}
+	}
+	return "", false
+}
