@@ -40,6 +40,7 @@ type Answer[V comparable] struct {
 	// instant. AnsweredAt is when it had arrived: it describes no later one.
 	// Both by the clock given to the client.
 	AskedAt, AnsweredAt time.Time
-	// Calls counts the requests that were sent, also when the call returned an error.
+	// Calls counts the requests that were sent, also when the call returned an
+	// error; logins, which no quota is about, do not count.
 	Calls int
 }

@@ -11,12 +11,14 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
-// maxInFlight bounds the calls of one client that are on the wire at once, so
-// that a backend that hangs holds a bounded number of connections. At 200 calls
-// a second it allows answers that take a third of a second.
+// maxInFlight bounds the calls of one API of one client that are on the wire or
+// wait for their call time, so that a backend that hangs holds a bounded number
+// of connections. At 200 calls a second it allows answers that take a third of a
+// second.
 const maxInFlight = 64
 
 // maxAnswer bounds what is read of one answer. 500 users with several devices
@@ -43,7 +45,9 @@ type HTTP struct {
 	client   *http.Client
 	timeout  time.Duration
 	now      func() time.Time
-	inFlight chan struct{}
+
+	mu       sync.Mutex
+	inFlight map[string]chan struct{} // by API: one that is paused holds up no other
 }
 
 // NewHTTP makes the plumbing of one client.
@@ -71,7 +75,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		},
 		timeout:  c.Timeout,
 		now:      c.Now,
-		inFlight: make(chan struct{}, maxInFlight),
+		inFlight: make(map[string]chan struct{}),
 	}
 }
 
@@ -109,9 +113,10 @@ type Reply struct {
 // for the provider's own code in the body.
 func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	// The place in flight comes first: a call time must be used when it comes.
+	places := h.places(r.API)
 	select {
-	case h.inFlight <- struct{}{}:
-		defer func() { <-h.inFlight }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	case <-ctx.Done():
 		return Reply{}, ctx.Err()
 	}
@@ -162,6 +167,16 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 		reply.Date = date
 	}
 	return reply, nil
+}
+
+// places holds a place for each call of an API that is in flight.
+func (h *HTTP) places(api string) chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inFlight[api] == nil {
+		h.inFlight[api] = make(chan struct{}, maxInFlight)
+	}
+	return h.inFlight[api]
 }
 
 // error makes a transient *Error of a transport failure. Go's *url.Error prints

@@ -44,6 +44,7 @@ type Gate struct {
 	next     time.Time
 	interval time.Duration
 	left     int // call times left in the slab, the first of them at next
+	slowed   int // counts the rate-limit answers: call times from before are void
 }
 
 // NewGate makes a gate. now is the clock in which the store's call times are
@@ -68,7 +69,7 @@ func (g *Gate) Wait(ctx context.Context) error {
 		return ctx.Err()
 	}
 	for {
-		at, err := g.take(ctx)
+		at, slowed, err := g.take(ctx)
 		if err != nil {
 			return err
 		}
@@ -81,14 +82,23 @@ func (g *Gate) Wait(ctx context.Context) error {
 				return ctx.Err()
 			}
 		}
-		if g.now().Sub(at) <= Lateness {
+		if g.now().Sub(at) <= Lateness && !g.slowedSince(slowed) {
 			return nil
 		}
 	}
 }
 
-// take gives the next call time that is not missed yet.
-func (g *Gate) take(ctx context.Context) (time.Time, error) {
+// slowedSince reports whether a rate-limit answer came since the call time was
+// taken.
+func (g *Gate) slowedSince(slowed int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.slowed != slowed
+}
+
+// take gives the next call time that is not missed yet, and the count of
+// rate-limit answers so far.
+func (g *Gate) take(ctx context.Context) (at time.Time, slowed int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.left > 0 {
@@ -106,20 +116,20 @@ func (g *Gate) take(ctx context.Context) (time.Time, error) {
 		}
 		first, interval, err := g.store.ReserveCalls(ctx, slab)
 		if err != nil {
-			return time.Time{}, fmt.Errorf("reserve call times: %w", err)
+			return time.Time{}, 0, fmt.Errorf("reserve call times: %w", err)
 		}
 		if interval <= 0 {
-			return time.Time{}, fmt.Errorf("reserve call times: interval %s is not positive", interval)
+			return time.Time{}, 0, fmt.Errorf("reserve call times: interval %s is not positive", interval)
 		}
 		g.next, g.interval, g.left = first, interval, slab
 	}
-	at := g.next
+	at = g.next
 	if wait := at.Sub(g.now()); wait > patience {
-		return time.Time{}, &Error{Class: ClassThrottled, Text: "the provider asked for a pause", RetryAfter: wait}
+		return time.Time{}, 0, &Error{Class: ClassThrottled, Text: "the provider asked for a pause", RetryAfter: wait}
 	}
 	g.next = g.next.Add(g.interval)
 	g.left--
-	return at, nil
+	return at, g.slowed, nil
 }
 
 // Throttled tells all instances that the provider answered with its rate-limit
@@ -128,6 +138,7 @@ func (g *Gate) take(ctx context.Context) (time.Time, error) {
 func (g *Gate) Throttled(ctx context.Context, pause time.Duration) error {
 	g.mu.Lock()
 	g.left = 0
+	g.slowed++
 	g.mu.Unlock()
 	if err := g.store.Throttle(ctx, pause); err != nil {
 		return fmt.Errorf("lower the call rate: %w", err)

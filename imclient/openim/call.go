@@ -29,7 +29,7 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 	if o.body, err = json.Marshal(request); err != nil {
 		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.api, err)
 	}
-	admin, err := c.tokens.get(ctx, "", sent)
+	admin, err := c.tokens.get(ctx, "")
 	if err != nil {
 		return imclient.Reply{}, err
 	}
@@ -38,7 +38,7 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 	if !c.refuses(err, admin) {
 		return r, err
 	}
-	if admin, err = c.tokens.get(ctx, admin.text, sent); err != nil {
+	if admin, err = c.tokens.get(ctx, admin.text); err != nil {
 		return imclient.Reply{}, err
 	}
 	o.token = admin.text

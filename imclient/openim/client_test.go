@@ -124,7 +124,7 @@ func TestCall_misbehaving(t *testing.T) {
 			if e.Class != tc.class || !strings.Contains(err.Error(), tc.text) {
 				t.Errorf("class %s: %v\nwant %s with %q", e.Class, err, tc.class, tc.text)
 			}
-			if answer.Calls != 2 || answer.Observed != nil || answer.Rejected != nil {
+			if answer.Calls != 1 || answer.Observed != nil || answer.Rejected != nil {
 				t.Errorf("with an error came %+v", answer)
 			}
 			if e.OpID == "" {

@@ -70,13 +70,13 @@ type sender func(ctx context.Context, o outgoing, reply wireReply, sent *int) (i
 // get gives a token to use: any but refused, which is "" or one that the server
 // has just refused. It logs in when there is none, and ahead of expiry when 80 %
 // of the lifetime is over.
-func (t *tokens) get(ctx context.Context, refused string, sent *int) (token, error) {
-	return t.after(ctx, t.failures.Load(), refused, sent)
+func (t *tokens) get(ctx context.Context, refused string) (token, error) {
+	return t.after(ctx, t.failures.Load(), refused)
 }
 
 // after is get by one who came when so many logins had failed. A login that
 // fails while it waits for its turn is its own failure too: it logs in no more.
-func (t *tokens) after(ctx context.Context, failures int64, refused string, sent *int) (token, error) {
+func (t *tokens) after(ctx context.Context, failures int64, refused string) (token, error) {
 	select {
 	case t.turn <- struct{}{}:
 		defer func() { <-t.turn }()
@@ -94,7 +94,7 @@ func (t *tokens) after(ctx context.Context, failures int64, refused string, sent
 	if !usable && t.failures.Load() > failures {
 		return token{}, t.failure
 	}
-	fresh, err := t.login(ctx, sent)
+	fresh, err := t.login(ctx)
 	switch {
 	case err == nil:
 		t.held = fresh
@@ -112,8 +112,9 @@ func (t *tokens) after(ctx context.Context, failures int64, refused string, sent
 }
 
 // login obtains a token; the caller holds turn. A refusal is fatal. Transient and
-// rate-limit answers keep their class.
-func (t *tokens) login(ctx context.Context, sent *int) (token, error) {
+// rate-limit answers keep their class. Logins do not count among a batch's calls:
+// no quota is about them.
+func (t *tokens) login(ctx context.Context) (token, error) {
 	for range loginPaths {
 		p := loginPaths[t.path]
 		body, err := json.Marshal(loginRequest{Secret: t.secret, PlatformID: p.platformID, UserID: t.userID})
@@ -121,7 +122,7 @@ func (t *tokens) login(ctx context.Context, sent *int) (token, error) {
 			return token{}, fmt.Errorf("encode the %s request: %w", p.api, err)
 		}
 		var reply loginReply
-		r, err := t.send(ctx, outgoing{api: p.api, path: p.path, body: body}, &reply, sent)
+		r, err := t.send(ctx, outgoing{api: p.api, path: p.path, body: body}, &reply, nil)
 		e, isAnswer := errors.AsType[*imclient.Error](err)
 		switch {
 		case err == nil && reply.Data.Token == "":
