@@ -39,11 +39,13 @@ fmt: ## format the source
 
 .PHONY: demo
 demo: ## show syncer at work for a minute or two, on simulated backends; leaves nothing behind
-	go run ./internal/demo
+	@go build -buildvcs=false -o bin/demo ./internal/demo
+	@bin/demo
 
 .PHONY: demo-keep
 demo-keep: ## the same, and keep it running to explore
-	go run ./internal/demo -keep
+	@go build -buildvcs=false -o bin/demo ./internal/demo
+	@bin/demo -keep
 
 .PHONY: clean
 clean: ## remove what was built
