@@ -2,9 +2,10 @@
 
 -- +goose Up
 
--- removed: the user left the users table; only ever in the history.
 CREATE TYPE presence_state AS ENUM ('online', 'push_online', 'offline', 'removed');
+COMMENT ON TYPE presence_state IS 'Login state of a user. removed: the user left the users table; only ever in the history.';
 CREATE TYPE account_status AS ENUM ('imported', 'not_imported', 'removed');
+COMMENT ON TYPE account_status IS 'Whether the IM backend knows a user. removed: the user left the users table; only ever in the history.';
 
 CREATE TABLE presence_snapshot (
     app_id     smallint       NOT NULL REFERENCES app,

@@ -1,5 +1,6 @@
--- Partitions of the histories are made by a function, so that the process that
--- sweeps needs no right to create tables of its own.
+-- Partitions of the histories are made and dropped by functions, so that all
+-- instances, and whoever does it by hand, do it alike and one at a time. They run
+-- with the caller's rights: the caller must own the histories.
 
 -- +goose Up
 
@@ -13,12 +14,13 @@ DECLARE
     parent    text;
     lower_end timestamptz;
     upper_end timestamptz;
-    step      interval := ('1 ' || period)::interval;
+    step      interval;
     made      int := 0;
 BEGIN
     IF period NOT IN ('day', 'week', 'month') THEN
         RAISE EXCEPTION 'period % is not one of day, week, month', period;
     END IF;
+    step := ('1 ' || period)::interval;
     -- Any number of instances may call this at once.
     PERFORM pg_advisory_xact_lock('presence_history'::regclass::oid::bigint);
     FOREACH parent IN ARRAY ARRAY['presence_history', 'account_history'] LOOP

@@ -61,7 +61,7 @@ type Status struct {
 func Open(ctx context.Context, c Config) (*Migrator, error) {
 	poolConfig, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
+		return nil, fmt.Errorf("read the database URL: %w", errURL)
 	}
 	poolConfig.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer migrate"
@@ -102,10 +102,24 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 	return m, nil
 }
 
-// createSchema is safe against another process that does the same: CREATE
-// SCHEMA IF NOT EXISTS alone is not.
+// errURL says nothing of what is in the URL: the driver hides the password in
+// its own words, but of a URL that cannot be taken apart it has to guess where
+// the password is.
+var errURL = errors.New("it cannot be read as postgres://user:password@host:port/database?sslmode=…; in user and password @ is written %40, / %2F, : %3A and % %25")
+
+// createSchema makes the schema unless it is there. It looks first, because
+// CREATE SCHEMA IF NOT EXISTS asks for the right to create one all the same. It
+// is safe against another process that does the same: IF NOT EXISTS alone is not.
 func createSchema(ctx context.Context, pool *pgxpool.Pool, schema string) error {
-	_, err := pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
+	var exists bool
+	err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema).Scan(&exists)
+	if err != nil {
+		return fmt.Errorf("look for schema %s: %w", schema, err)
+	}
+	if exists {
+		return nil
+	}
+	_, err = pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
 	const uniqueViolation, duplicateSchema = "23505", "42P06"
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == uniqueViolation || pgErr.Code == duplicateSchema) {
 		return nil

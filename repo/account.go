@@ -8,10 +8,16 @@ import (
 	"syncer/imclient"
 )
 
+// See loadPresenceSQL.
 const loadAccountsSQL = `
-SELECT user_id, status::text, changed_at, asked_at
-FROM syncer.account_snapshot
-WHERE app_id = $1 AND user_id = ANY ($2)`
+SELECT s.user_id, s.status::text, s.changed_at, s.asked_at
+FROM unnest($2::text[]) AS asked (user_id)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM syncer.account_snapshot
+    WHERE app_id = $1 AND user_id = asked.user_id
+    LIMIT 1
+) AS s`
 
 // See savePresenceSQL.
 const saveAccountsSQL = `
@@ -27,7 +33,7 @@ WITH changed AS (
     FROM changed AS c
     WHERE s.app_id = $1 AND s.user_id = c.user_id
       AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
-    RETURNING s.user_id
+    RETURNING c.user_id, c.prev_status, c.status, c.not_before, c.observed_at
 ), inserted AS (
     INSERT INTO syncer.account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id)
     SELECT $1, user_id, status, observed_at, asked_at, $2
@@ -35,13 +41,16 @@ WITH changed AS (
     WHERE prev_changed_at IS NULL
     ORDER BY user_id
     ON CONFLICT DO NOTHING
-    RETURNING user_id
+    RETURNING user_id, status, changed_at
 ), recorded AS (
     INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
-    SELECT $1, c.user_id, c.prev_status, c.status, c.not_before, c.observed_at, $2
-    FROM changed AS c
-    JOIN (SELECT user_id FROM updated UNION ALL SELECT user_id FROM inserted) AS written USING (user_id)
-    ORDER BY c.user_id
+    SELECT $1, user_id, prev_status, status, not_before, observed_at, $2
+    FROM (
+        SELECT user_id, prev_status, status, not_before, observed_at FROM updated
+        UNION ALL
+        SELECT user_id, NULL, status, NULL, changed_at FROM inserted
+    ) AS written
+    ORDER BY user_id
     RETURNING 1
 )
 SELECT count(*) FROM recorded`

@@ -11,10 +11,35 @@ import (
 // this machine's monotonic clock. Machines whose wall clocks disagree, or jump,
 // still agree on the time.
 type clock struct {
-	mu     sync.Mutex
-	server time.Time // the database's time …
-	local  time.Time // … at this local instant (with its monotonic reading)
-	err    time.Duration
+	mu      sync.Mutex
+	reading reading
+}
+
+// reading is one look at the database's clock.
+type reading struct {
+	server time.Time     // the database's time …
+	local  time.Time     // … at this local instant (with its monotonic reading)
+	err    time.Duration // it may be wrong by so much either way
+}
+
+// at carries the reading on to another local instant.
+func (r reading) at(local time.Time) time.Time { return r.server.Add(local.Sub(r.local)) }
+
+// maxDrift is how much, of the time that passes, two machines' clocks may drift
+// apart: 100 ppm, a bad crystal.
+const maxDrift = 10_000
+
+// adopt takes over a new reading, unless the old one, carried on, is the better
+// one still: one look at a busy database must not throw the clock about. A
+// reading that contradicts the old one wins: the database's clock was set.
+func (c *clock) adopt(r reading) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.reading.err + r.local.Sub(c.reading.local)/maxDrift
+	agree := c.reading.at(r.local).Sub(r.server).Abs() <= err+r.err
+	if c.reading.local.IsZero() || r.err <= err || !agree {
+		c.reading = r
+	}
 }
 
 // readings is how often the clock is asked at once; the quickest answer counts,
@@ -29,20 +54,19 @@ func (s *Store) ReadClock(ctx context.Context) error {
 		return fmt.Errorf("read the database's clock: %w", err)
 	}
 	defer conn.Release()
-	best := clock{err: time.Hour}
+	best := reading{err: time.Hour}
 	for range readings {
 		sent := time.Now()
 		var server time.Time
 		if err := conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&server); err != nil {
 			return fmt.Errorf("read the database's clock: %w", err)
 		}
-		if took := time.Since(sent); took < best.err {
-			best.server, best.local, best.err = server, sent.Add(took/2), took
+		// It was read somewhere on the way there and back.
+		if half := time.Since(sent) / 2; half < best.err {
+			best = reading{server: server, local: sent.Add(half), err: half}
 		}
 	}
-	s.clock.mu.Lock()
-	defer s.clock.mu.Unlock()
-	s.clock.server, s.clock.local, s.clock.err = best.server, best.local, best.err
+	s.clock.adopt(best)
 	return nil
 }
 
@@ -54,5 +78,5 @@ func (s *Store) Now() time.Time {
 	}
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
-	return s.clock.server.Add(time.Since(s.clock.local)).UTC().Truncate(time.Microsecond)
+	return s.clock.reading.at(time.Now()).UTC().Truncate(time.Microsecond)
 }

@@ -13,11 +13,12 @@ import (
 type FailureGroup struct {
 	Code    string
 	Message string // of one of them
+	Varied  bool   // the message of others differs
 	Users   int64
 }
 
 const failureGroupsSQL = `
-SELECT code, min(message), count(*)
+SELECT code, min(message), min(message) <> max(message), count(*)
 FROM syncer.user_failure
 WHERE app_id = $1 AND kind = $2
 GROUP BY code

@@ -30,14 +30,22 @@ func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, erro
 	return dropped, nil
 }
 
+// The lists go with the ranges, in one statement: see leftSQL.
 const dropOldRangesSQL = `
+WITH lists AS (
+    DELETE FROM syncer.sync_run_user AS l
+    USING syncer.sync_run AS u
+    WHERE u.run_id = l.run_id
+      AND u.finished_at < $1
+)
 DELETE FROM syncer.sync_range AS r
 USING syncer.sync_run AS u
 WHERE u.run_id = r.run_id
   AND u.finished_at < $1`
 
-// DropOldRanges removes the ranges of runs that were closed before the given
-// time: nobody will resume or ask about them.
+// DropOldRanges removes the ranges, and the lists of users, of runs that were
+// closed before the given time: nobody will resume or ask about them. It
+// returns how many ranges it removed.
 func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, error) {
 	tag, err := s.pool.Exec(ctx, s.sql(dropOldRangesSQL), before)
 	if err != nil {

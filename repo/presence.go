@@ -8,10 +8,18 @@ import (
 	"syncer/imclient"
 )
 
+// One look into the primary key for each id, whatever the planner knows: of a
+// table that has just been filled it knows so little that it would read the
+// whole of it for every page.
 const loadPresenceSQL = `
-SELECT user_id, state::text, platforms::text, changed_at, asked_at
-FROM syncer.presence_snapshot
-WHERE app_id = $1 AND user_id = ANY ($2)`
+SELECT s.user_id, s.state::text, s.platforms::text, s.changed_at, s.asked_at
+FROM unnest($2::text[]) AS asked (user_id)
+CROSS JOIN LATERAL (
+    SELECT *
+    FROM syncer.presence_snapshot
+    WHERE app_id = $1 AND user_id = asked.user_id
+    LIMIT 1
+) AS s`
 
 // One statement writes snapshot and history of what changed. The snapshot is
 // touched only where it is still the one that the change was compared with, and
@@ -31,7 +39,7 @@ WITH changed AS (
     FROM changed AS c
     WHERE s.app_id = $1 AND s.user_id = c.user_id
       AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
-    RETURNING s.user_id
+    RETURNING c.user_id, c.prev_state, c.state, c.platforms, c.not_before, c.observed_at
 ), inserted AS (
     INSERT INTO syncer.presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id)
     SELECT $1, user_id, state, platforms, observed_at, asked_at, $2
@@ -39,13 +47,16 @@ WITH changed AS (
     WHERE prev_changed_at IS NULL
     ORDER BY user_id
     ON CONFLICT DO NOTHING
-    RETURNING user_id
+    RETURNING user_id, state, platforms, changed_at
 ), recorded AS (
     INSERT INTO syncer.presence_history (app_id, user_id, prev_state, state, platforms, not_before, observed_at, run_id)
-    SELECT $1, c.user_id, c.prev_state, c.state, c.platforms, c.not_before, c.observed_at, $2
-    FROM changed AS c
-    JOIN (SELECT user_id FROM updated UNION ALL SELECT user_id FROM inserted) AS written USING (user_id)
-    ORDER BY c.user_id
+    SELECT $1, user_id, prev_state, state, platforms, not_before, observed_at, $2
+    FROM (
+        SELECT user_id, prev_state, state, platforms, not_before, observed_at FROM updated
+        UNION ALL
+        SELECT user_id, NULL, state, platforms, NULL, changed_at FROM inserted
+    ) AS written
+    ORDER BY user_id
     RETURNING 1
 )
 SELECT count(*) FROM recorded`

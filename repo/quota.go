@@ -30,59 +30,60 @@ const (
 	throttleBurst = time.Second
 )
 
-// One UPDATE takes $5 call times. The rate in force is what was left at the
-// last throttling plus what came back since; spacing is (1s + lateness) / rate.
-// A call time is never in the past.
+// rateSQL is the rate in force: what was left at the last throttling plus what
+// came back since. The instance that throttled may be ahead of us by a little.
+// $3 configured rate, $4 now, $5 recoveryGain, $6 recoveryStep in seconds.
+const rateSQL = `CASE
+        WHEN q.throttled_at IS NULL THEN $3::float8
+        ELSE least($3, q.rate + $3 * $5::float8 * greatest(0, floor(extract(epoch FROM $4::timestamptz - q.throttled_at)::float8 / $6::float8)))
+    END`
+
+// One UPDATE takes $7 call times. Their spacing is (1s + lateness) / rate, $8
+// being the microseconds of 1s + lateness, rounded up to what Postgres keeps: it
+// must never come out shorter. A call time is never in the past.
 const reserveCallsSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at)
-VALUES ($1, $2, $3, $4::timestamptz + $5::float8 * $6::float8 / $3::float8 * interval '1 second')
+VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil($8::float8 / $3) * interval '1 microsecond')
 ON CONFLICT (app_id, api) DO UPDATE
 SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
-    next_at = greatest(q.next_at, $4::timestamptz) + $5::float8 * $6::float8 * interval '1 second' / CASE
-        WHEN q.throttled_at IS NULL THEN $3
-        ELSE least($3, q.rate + $3 * $7::float8 * floor(extract(epoch FROM $4::timestamptz - q.throttled_at) / $8::float8))
-    END
-RETURNING next_at, CASE
-    WHEN q.throttled_at IS NULL THEN $3
-    ELSE least($3, q.rate + $3 * $7::float8 * floor(extract(epoch FROM $4::timestamptz - q.throttled_at) / $8::float8))
-END`
+    next_at = greatest(q.next_at, $4) + $7 * ceil($8 / ` + rateSQL + `) * interval '1 microsecond'
+RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 
 // ReserveCalls takes n consecutive call times.
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
 	var end time.Time
-	var rate float64
+	var micros int64
 	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.limit, q.store.Now(),
-		float64(n), (time.Second+imclient.Lateness).Seconds(), recoveryGain, recoveryStep.Seconds()).Scan(&end, &rate)
+		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Lateness).Microseconds())).Scan(&end, &micros)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}
-	interval := time.Duration(float64(time.Second+imclient.Lateness) / rate)
+	interval := time.Duration(micros) * time.Microsecond
 	return end.Add(-time.Duration(n) * interval), interval, nil
 }
 
 // The rate in force is halved, but not below a hundredth of the configured one,
-// and only once for a burst of answers: calls in flight are all refused
-// together. A longer pause counts always.
+// and only once for a burst of answers ($8 seconds): calls in flight are all
+// refused together. A longer pause ($7 seconds) counts always.
 const throttleSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, throttled_at)
-VALUES ($1, $2, $3::float8 / 2, $4::timestamptz + $5::float8 * interval '1 second', $4)
+VALUES ($1, $2, $3::float8 / 2, $4::timestamptz + $7::float8 * interval '1 second', $4)
 ON CONFLICT (app_id, api) DO UPDATE
 SET rate = CASE
-        WHEN q.throttled_at IS NULL THEN $3 / 2
-        WHEN q.throttled_at > $4::timestamptz - $8::float8 * interval '1 second' THEN q.rate
-        ELSE greatest($3 / 100, least($3, q.rate + $3 * $6::float8 * floor(extract(epoch FROM $4::timestamptz - q.throttled_at) / $7::float8)) / 2)
+        WHEN q.throttled_at > $4 - $8::float8 * interval '1 second' THEN q.rate
+        ELSE greatest($3 / 100, ` + rateSQL + ` / 2)
     END,
     throttled_at = CASE
-        WHEN q.throttled_at > $4::timestamptz - $8::float8 * interval '1 second' THEN q.throttled_at
+        WHEN q.throttled_at > $4 - $8 * interval '1 second' THEN q.throttled_at
         ELSE $4
     END,
-    next_at = greatest(q.next_at, $4::timestamptz + $5::float8 * interval '1 second')`
+    next_at = greatest(q.next_at, $4 + $7 * interval '1 second')`
 
 // Throttle halves the rate for all instances and hands out no call time within
 // the next pause.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
 	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.limit, q.store.Now(),
-		pause.Seconds(), recoveryGain, recoveryStep.Seconds(), throttleBurst.Seconds())
+		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())
 	if err != nil {
 		return fmt.Errorf("throttle %s: %w", q.api, err)
 	}

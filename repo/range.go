@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // ErrGone says that a worker no longer owns what it works on: its run was
@@ -24,13 +25,39 @@ type Enqueue func(tx pgx.Tx, run Run, rangeNo int) (int64, error)
 // ranges count from 1.
 const PlanRange = 0
 
+// claim names a claim on a range or, with PlanRange, on the planning of a run.
+type claim struct {
+	runID            int64
+	rangeNo, attempt int
+}
+
+// hold takes note of a claim, so that Beat speaks for it.
+func (s *Store) hold(c claim) {
+	s.heldMu.Lock()
+	defer s.heldMu.Unlock()
+	s.held[c] = struct{}{}
+}
+
+func (s *Store) letGo(c claim) {
+	s.heldMu.Lock()
+	defer s.heldMu.Unlock()
+	delete(s.held, c)
+}
+
 // Plan is a claim on the planning of a run: where to go on cutting.
 type Plan struct {
 	Run     Run
+	store   *Store
 	attempt int
 	cursor  *string
 	ranges  int
 }
+
+func (p *Plan) claim() claim { return claim{p.Run.ID, PlanRange, p.attempt} }
+
+// Done says that this process works on the planning no more, however it ended:
+// Beat gives no further sign of life for it. Call it always.
+func (p *Plan) Done() { p.store.letGo(p.claim()) }
 
 // Cursor is the key up to which ranges have been cut; nil at the start.
 func (p *Plan) Cursor() *string { return p.cursor }
@@ -59,6 +86,8 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 	if err != nil {
 		return nil, fmt.Errorf("claim the planning of run %d: %w", runID, err)
 	}
+	p.store = s
+	s.hold(p.claim())
 	return &p, nil
 }
 
@@ -95,7 +124,7 @@ WHERE run_id = $1`
 // plan that has been taken over is ErrGone.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.lockRun(ctx, tx, p.Run.ID); err != nil {
+		if _, err := s.lockRun(ctx, tx, p.Run.ID, forProgress); err != nil {
 			return err
 		}
 		var owned bool
@@ -133,8 +162,16 @@ type Range struct {
 	Lower   *string // keys above it; nil: from the start. After a resumption: the last key written
 	Upper   *string // keys up to and with it; nil: to the end
 	Counts  []byte  // JSON: users so far by state and platform
+	store   *Store
 	attempt int
 }
+
+func (r *Range) claim() claim { return claim{r.Run.ID, r.No, r.attempt} }
+
+// Done says that this process works on the range no more, however it ended:
+// Beat gives no further sign of life for it. Call it always, or a range that
+// could not be given back is kept from everybody as long as the process lives.
+func (r *Range) Done() { r.store.letGo(r.claim()) }
 
 const claimRangeSQL = `
 UPDATE syncer.sync_range AS r
@@ -179,6 +216,8 @@ func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID 
 	if err != nil {
 		return nil, fmt.Errorf("claim range %d of run %d: %w", rangeNo, runID, err)
 	}
+	claimed.store = s
+	s.hold(claimed.claim())
 	return &claimed, nil
 }
 
@@ -198,6 +237,20 @@ func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsav
 	return nil
 }
 
+const addCallsSQL = `
+UPDATE syncer.sync_range
+SET calls = calls + $4, retries = retries + $5
+WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'`
+
+// AddCalls counts calls made for pages that will not be written, before a range
+// is given up.
+func (s *Store) AddCalls(ctx context.Context, r *Range, unsaved Counters) error {
+	if _, err := s.pool.Exec(ctx, s.sql(addCallsSQL), r.Run.ID, r.No, r.attempt, unsaved.Calls, unsaved.Retries); err != nil {
+		return fmt.Errorf("count the calls of range %d of run %d: %w", r.No, r.Run.ID, err)
+	}
+	return nil
+}
+
 const endRangeSQL = `
 UPDATE syncer.sync_range
 SET status = $4, beat_at = NULL, error = nullif($5, '')
@@ -211,7 +264,9 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 		status = "failed"
 	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		planned, err := s.lockRun(ctx, tx, r.Run.ID)
+		// No page in flight can be of a range that is done, so the run is closed
+		// without waiting for any.
+		planned, err := s.lockRun(ctx, tx, r.Run.ID, forProgress)
 		if err != nil {
 			return err
 		}
@@ -236,21 +291,43 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 	return closed, nil
 }
 
+// A range that is locked has a page in flight, which is its sign of life: one
+// slow page must not silence all other ranges of the process.
 const beatRangesSQL = `
-UPDATE syncer.sync_range
-SET beat_at = $2
-WHERE owner = $1 AND status = 'running'`
+UPDATE syncer.sync_range AS r
+SET beat_at = $1
+FROM (
+    SELECT run_id, range_no
+    FROM syncer.sync_range
+    JOIN unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt) USING (run_id, range_no, attempt)
+    WHERE status = 'running'
+    FOR UPDATE OF sync_range SKIP LOCKED
+) AS alive
+WHERE r.run_id = alive.run_id AND r.range_no = alive.range_no`
 
 const beatPlansSQL = `
-UPDATE syncer.sync_run
-SET plan_beat_at = $2
-WHERE plan_owner = $1 AND status = 'running' AND NOT planned AND plan_beat_at IS NOT NULL`
+UPDATE syncer.sync_run AS u
+SET plan_beat_at = $1
+FROM unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt)
+WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.attempt
+  AND u.status = 'running' AND NOT u.planned AND u.plan_beat_at IS NOT NULL`
 
-// Beat gives a sign of life for all that this process holds. Two transactions:
-// one that held ranges while it waits for a run could deadlock with a page.
+// Beat gives a sign of life for all that this process works on: what it claimed
+// and has not called Done for. Two transactions: one that held ranges while it
+// waits for a run could deadlock with a page.
 func (s *Store) Beat(ctx context.Context) error {
+	var runIDs []int64
+	var rangeNos, attempts []int
+	s.heldMu.Lock()
+	for c := range s.held {
+		runIDs, rangeNos, attempts = append(runIDs, c.runID), append(rangeNos, c.rangeNo), append(attempts, c.attempt)
+	}
+	s.heldMu.Unlock()
+	if len(runIDs) == 0 {
+		return nil
+	}
 	for _, statement := range []string{beatRangesSQL, beatPlansSQL} {
-		if _, err := s.pool.Exec(ctx, s.sql(statement), s.process, s.Now()); err != nil {
+		if _, err := s.pool.Exec(ctx, s.sql(statement), s.Now(), runIDs, rangeNos, attempts); err != nil {
 			return fmt.Errorf("give a sign of life: %w", err)
 		}
 	}
@@ -258,8 +335,9 @@ func (s *Store) Beat(ctx context.Context) error {
 }
 
 // A range is lost when its worker gave no sign of life, or when it waits for a
-// job that the queue no longer has (discarded, deleted by hand). The same goes
-// for the planning of a run.
+// job that the queue no longer has (discarded, deleted by hand) or that a worker
+// took long ago without claiming the range, because it died in between. The same
+// goes for the planning of a run.
 const lostSQL = `
 SELECT ` + runColumns + `, r.range_no
 FROM syncer.sync_range AS r
@@ -269,7 +347,8 @@ WHERE u.status = 'running'
   AND (r.status = 'running' AND r.beat_at < $2
     OR r.status = 'pending' AND NOT EXISTS (
         SELECT FROM syncer.river_job AS j
-        WHERE j.id = r.job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')))
+        WHERE j.id = r.job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')
+          AND (j.state <> 'running' OR j.attempted_at >= $2)))
 FOR UPDATE OF r SKIP LOCKED`
 
 const lostPlanSQL = `
@@ -280,8 +359,9 @@ WHERE u.status = 'running' AND NOT u.planned
   AND (u.plan_beat_at < $2
     OR u.plan_beat_at IS NULL AND NOT EXISTS (
         SELECT FROM syncer.river_job AS j
-        WHERE j.id = u.plan_job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')))
-FOR UPDATE OF u SKIP LOCKED`
+        WHERE j.id = u.plan_job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')
+          AND (j.state <> 'running' OR j.attempted_at >= $2)))
+FOR NO KEY UPDATE OF u SKIP LOCKED`
 
 const requeueRangeSQL = `
 UPDATE syncer.sync_range
@@ -290,7 +370,7 @@ WHERE run_id = $1 AND range_no = $2`
 
 const requeuePlanSQL = `
 UPDATE syncer.sync_run
-SET plan_beat_at = NULL, plan_job_id = $2
+SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1
 WHERE run_id = $1`
 
 type lostWork struct {
@@ -340,10 +420,14 @@ func (s *Store) requeue(ctx context.Context, tx pgx.Tx, run Run, rangeNo int, en
 	if err != nil {
 		return fmt.Errorf("enqueue: %w", err)
 	}
+	var tag pgconn.CommandTag
 	if rangeNo == PlanRange {
-		_, err = tx.Exec(ctx, s.sql(requeuePlanSQL), run.ID, jobID)
+		tag, err = tx.Exec(ctx, s.sql(requeuePlanSQL), run.ID, jobID)
 	} else {
-		_, err = tx.Exec(ctx, s.sql(requeueRangeSQL), run.ID, rangeNo, jobID)
+		tag, err = tx.Exec(ctx, s.sql(requeueRangeSQL), run.ID, rangeNo, jobID)
+	}
+	if err == nil && tag.RowsAffected() == 0 {
+		return ErrGone // dropped at this very moment
 	}
 	return err
 }
@@ -356,6 +440,13 @@ WHERE run_id = $1 AND status IN ('failed', 'cancelled')
     SELECT FROM syncer.sync_run AS other
     WHERE other.app_id = sync_run.app_id AND other.kind = sync_run.kind AND other.status = 'running')`
 
+// What is old is dropped; what is left of such a run must not pass for all of it.
+const leftSQL = `
+SELECT u.plan_ranges = (SELECT count(*) FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)
+   AND (NOT u.listed OR EXISTS (SELECT FROM syncer.sync_run_user AS l WHERE l.run_id = u.run_id))
+FROM syncer.sync_run AS u
+WHERE u.run_id = $1`
+
 const undoneSQL = `
 SELECT range_no
 FROM syncer.sync_range
@@ -363,7 +454,8 @@ WHERE run_id = $1 AND status <> 'done'
 ORDER BY range_no`
 
 // ResumeRun opens a failed or cancelled run again and enqueues what is left of
-// it. ErrBusy: another run of the app and kind is going.
+// it. ErrBusy: another run of the app and kind is going. ErrGone: it was closed
+// so long ago that its ranges have been dropped; start a new one.
 func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID)
@@ -372,6 +464,13 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 		}
 		if tag.RowsAffected() == 0 {
 			return ErrBusy
+		}
+		var left bool
+		if err := tx.QueryRow(ctx, s.sql(leftSQL), run.ID).Scan(&left); err != nil {
+			return err
+		}
+		if !left {
+			return ErrGone
 		}
 		rows, err := tx.Query(ctx, s.sql(undoneSQL), run.ID)
 		if err != nil {
@@ -395,6 +494,9 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 	const uniqueViolation = "23505"
 	if errors.Is(err, ErrBusy) || sqlState(err) == uniqueViolation {
 		return ErrBusy
+	}
+	if errors.Is(err, ErrGone) {
+		return ErrGone
 	}
 	if err != nil {
 		return fmt.Errorf("resume run %d: %w", run.ID, err)

@@ -297,12 +297,24 @@ const lockRunSQL = `
 SELECT planned
 FROM syncer.sync_run
 WHERE run_id = $1 AND status = 'running'
-FOR UPDATE`
+`
 
-// lockRun locks an open run against every writer of pages, or says ErrGone.
-// Locks are always taken in the order run, range.
-func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64) (planned bool, err error) {
-	err = tx.QueryRow(ctx, s.sql(lockRunSQL), runID).Scan(&planned)
+// runLock is how strongly a run is locked. Pages in flight hold the weakest
+// lock there is, FOR KEY SHARE.
+type runLock string
+
+const (
+	// forProgress excludes all others that plan, finish ranges or close, but not
+	// pages: in a big sweep there is hardly a moment without one in flight.
+	forProgress runLock = "FOR NO KEY UPDATE"
+	// forEnd waits for the pages in flight too.
+	forEnd runLock = "FOR UPDATE"
+)
+
+// lockRun locks an open run, or says ErrGone. Locks are always taken in the
+// order run, range.
+func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64, lock runLock) (planned bool, err error) {
+	err = tx.QueryRow(ctx, s.sql(lockRunSQL)+string(lock), runID).Scan(&planned)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, ErrGone
 	}
@@ -314,7 +326,7 @@ func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64) (planned bo
 // stays as it is.
 func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reason string) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.lockRun(ctx, tx, runID); err != nil {
+		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
 			return err
 		}
 		return s.closeRun(ctx, tx, runID, status, reason)
@@ -390,8 +402,12 @@ const dropRangesSQL = `
 DELETE FROM syncer.sync_range
 WHERE run_id = $1`
 
-// closeRun sums up the ranges. Those of a run that went through are dropped:
-// there is nothing left to resume.
+const dropListedSQL = `
+DELETE FROM syncer.sync_run_user
+WHERE run_id = $1`
+
+// closeRun sums up the ranges. Those of a run that went through are dropped,
+// and so is its list of users: there is nothing left to resume.
 func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status RunStatus, reason string) error {
 	if _, err := tx.Exec(ctx, s.sql(closeRunSQL), runID, string(status), s.Now(), reason); err != nil {
 		return fmt.Errorf("close run %d: %w", runID, err)
@@ -399,7 +415,7 @@ func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status Run
 	if status != RunSucceeded {
 		return nil
 	}
-	for _, statement := range []string{savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL} {
+	for _, statement := range []string{savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
 		if _, err := tx.Exec(ctx, s.sql(statement), runID); err != nil {
 			return fmt.Errorf("wind up run %d: %w", runID, err)
 		}

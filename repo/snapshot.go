@@ -2,9 +2,11 @@ package repo
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -65,9 +67,14 @@ type Values[V comparable] struct {
 }
 
 const failingSQL = `
-SELECT user_id
-FROM syncer.user_failure
-WHERE app_id = $1 AND kind = $2 AND user_id = ANY ($3)`
+SELECT f.user_id
+FROM unnest($3::text[]) AS asked (user_id)
+CROSS JOIN LATERAL (
+    SELECT user_id
+    FROM syncer.user_failure
+    WHERE app_id = $1 AND kind = $2 AND user_id = asked.user_id
+    LIMIT 1
+) AS f`
 
 // Load gives what is known about users, in one round trip.
 func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[V], error) {
@@ -101,19 +108,27 @@ func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[
 	return known, nil
 }
 
-// The fence. The run is locked against being closed, the range against being
-// claimed by another worker, until the page is committed.
+// The fence. The run is locked against being ended, the range against being
+// claimed by another worker, until the page is committed. The lock on the run is
+// the weakest one, which holds up only EndRun; see runLock.
 const fenceRunSQL = `
 SELECT true
 FROM syncer.sync_run
 WHERE run_id = $1 AND status = 'running'
-FOR SHARE`
+FOR KEY SHARE`
 
 const fenceRangeSQL = `
 SELECT true
 FROM syncer.sync_range
 WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'
 FOR UPDATE`
+
+// Writes find their rows by the primary key, for the same reason for which
+// loadPresenceSQL is written as it is.
+const byKeySQL = `
+SELECT set_config('enable_hashjoin', 'off', true),
+       set_config('enable_mergejoin', 'off', true),
+       set_config('enable_seqscan', 'off', true)`
 
 const saveFailuresSQL = `
 INSERT INTO syncer.user_failure AS f (app_id, kind, user_id, code, message, first_at, last_at, times)
@@ -176,6 +191,7 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 	var batch pgx.Batch
 	batch.Queue(v.store.sql(fenceRunSQL), r.Run.ID).QueryRow(fence)
 	batch.Queue(v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).QueryRow(fence)
+	batch.Queue(byKeySQL)
 	if len(p.Changes) > 0 {
 		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(p.Changes)...)
 		batch.Queue(v.store.sql(v.saveSQL), append(args, v.columns(p.Changes)...)...).QueryRow(func(row pgx.Row) error {
@@ -185,7 +201,7 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 	if len(p.Failures) > 0 {
 		ids, codes, messages := make([]string, len(p.Failures)), make([]string, len(p.Failures)), make([]string, len(p.Failures))
 		for i, f := range p.Failures {
-			ids[i], codes[i], messages[i] = f.UserID, f.Code, f.Text
+			ids[i], codes[i], messages[i] = failureID(f.UserID), f.Code, f.Text
 		}
 		batch.Queue(v.store.sql(saveFailuresSQL), r.Run.AppID, v.kind, v.store.Now(), ids, codes, messages)
 	}
@@ -195,8 +211,23 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 	return tx.SendBatch(ctx, &batch).Close()
 }
 
+// maxFailureID is the longest id, in bytes, that is recorded as it is. An index
+// holds keys of up to 2,700; a wrong expression can yield ids of any length.
+const maxFailureID = 1000
+
+// failureID is the id under which a user's failure is recorded: of an overlong
+// one the beginning, and a hash that tells it from others.
+func failureID(id string) string {
+	if len(id) <= maxFailureID {
+		return id
+	}
+	return fmt.Sprintf("%s… (sha256 %x)", strings.ToValidUTF8(id[:maxFailureID], ""), sha256.Sum256([]byte(id)))
+}
+
 // changeColumns are the columns that every kind has: $3 user_id,
-// $4 prev_changed_at, $5 not_before, $6 asked_at, $7 observed_at.
+// $4 prev_changed_at, $5 not_before, $6 asked_at, $7 observed_at. No bracket
+// ends before it begins, although the database's clock may have been set back
+// in between: the tables would refuse the page, and every one after it.
 func changeColumns[V comparable](changes []Change[V]) []any {
 	n := len(changes)
 	ids := make([]string, n)
@@ -204,10 +235,18 @@ func changeColumns[V comparable](changes []Change[V]) []any {
 	askedAt, observedAt := make([]time.Time, n), make([]time.Time, n)
 	for i := range changes {
 		c := &changes[i]
-		ids[i], askedAt[i], observedAt[i] = c.UserID, c.AskedAt, c.ObservedAt
+		ids[i], askedAt[i], observedAt[i] = c.UserID, earlier(c.AskedAt, c.ObservedAt), c.ObservedAt
 		if c.Prev != nil {
-			prevChangedAt[i], notBefore[i] = &c.Prev.ChangedAt, &c.NotBefore
+			bracket := earlier(c.NotBefore, c.ObservedAt)
+			prevChangedAt[i], notBefore[i] = &c.Prev.ChangedAt, &bracket
 		}
 	}
 	return []any{ids, prevChangedAt, notBefore, askedAt, observedAt}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,13 +36,16 @@ type Store struct {
 	process string
 	clock   *clock
 	now     func() time.Time
+
+	heldMu sync.Mutex
+	held   map[claim]struct{} // what this process works on at present
 }
 
 // Open connects, and reads the database's clock. Close the store after use.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	poolConfig, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("read database.url: %w", err)
+		return nil, fmt.Errorf("read database.url: %w", errURL)
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
@@ -49,13 +53,18 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	s := &Store{pool: pool, schema: c.Schema, process: c.Process, clock: &clock{}, now: c.Now}
+	s := &Store{pool: pool, schema: c.Schema, process: c.Process, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
 	if err := s.ReadClock(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
 	return s, nil
 }
+
+// errURL says nothing of what is in the URL: the driver hides the password in
+// its own words, but of a URL that cannot be taken apart it has to guess where
+// the password is.
+var errURL = errors.New("it cannot be read as postgres://user:password@host:port/database?sslmode=…; in user and password @ is written %40, / %2F, : %3A and % %25")
 
 // Close ends the connections.
 func (s *Store) Close() { s.pool.Close() }

@@ -66,13 +66,16 @@ const usersConns = 4
 func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
 	poolConfig, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("read users.url: %w", err)
+		return nil, fmt.Errorf("read users.url: %w", errURL)
 	}
 	poolConfig.MaxConns = usersConns
 	params := poolConfig.ConnConfig.RuntimeParams
 	params["application_name"] = "syncer users"
 	params["default_transaction_read_only"] = "on"
 	params["statement_timeout"] = strconv.FormatInt(usersTimeout.Milliseconds(), 10)
+	// Keys travel as text and must be read back as what they were, whatever the
+	// database is set to: "CST" for one, which other styles write, is ambiguous.
+	params["datestyle"], params["extra_float_digits"] = "ISO", "1"
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the users database: %w", err)

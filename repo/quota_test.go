@@ -1,0 +1,305 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// reserve takes n call times.
+func reserve(t testing.TB, q *repo.Quota, n int) (first time.Time, interval time.Duration) {
+	t.Helper()
+	first, interval, err := q.ReserveCalls(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first, interval
+}
+
+// spacing is the interval of a rate: with the lateness of a call included no
+// second holds more calls than the rate.
+func spacing(rate float64) time.Duration {
+	return time.Duration(float64(time.Second+imclient.Lateness) / rate)
+}
+
+// wantRate reserves one call and compares its spacing with that of a rate.
+func wantRate(t testing.TB, q *repo.Quota, rate float64) {
+	t.Helper()
+	if _, interval := reserve(t, q, 1); (interval - spacing(rate)).Abs() > time.Microsecond {
+		t.Errorf("calls are %s apart, want %s: %g a second", interval, spacing(rate), rate)
+	}
+}
+
+func throttle(t testing.TB, q *repo.Quota, pause time.Duration) {
+	t.Helper()
+	if err := q.Throttle(t.Context(), pause); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantLimit looks for a second that holds more calls than the limit, even if
+// the calls before it were as late as they may be and the others punctual.
+func wantLimit(t testing.TB, calls []time.Time, limit int, lateness time.Duration) {
+	t.Helper()
+	slices.SortFunc(calls, time.Time.Compare)
+	for i := limit; i < len(calls); i++ {
+		if d := calls[i].Sub(calls[i-limit]); d < time.Second+lateness {
+			t.Errorf("calls %d to %d, one more than the limit, start within %s (%s to %s)",
+				i-limit, i, d, calls[i-limit].Format(time.StampNano), calls[i].Format(time.StampNano))
+			return
+		}
+	}
+}
+
+func TestReservedCallsKeepTheLimit(t *testing.T) {
+	t.Parallel()
+	// Rates whose spacing is no whole number of microseconds are the point.
+	for _, rate := range []int{1, 7, 35, 90, 100, 180, 700} {
+		t.Run(fmt.Sprint(rate), func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			var mu sync.Mutex
+			var calls []time.Time
+			var group errgroup.Group
+			for i := range 8 {
+				quota := b.open(t, fmt.Sprint(i)).Quota(b.app.ID, imclient.KindPresence, float64(rate))
+				group.Go(func() error {
+					for n := range 40 {
+						slab := 1 + (i+n)%max(1, rate/10)
+						first, interval, err := quota.ReserveCalls(t.Context(), slab)
+						if err != nil {
+							return err
+						}
+						mu.Lock()
+						for k := range slab {
+							calls = append(calls, first.Add(time.Duration(k)*interval))
+						}
+						mu.Unlock()
+						b.clock.pass(time.Duration(n*i) * time.Millisecond / 3)
+					}
+					return nil
+				})
+			}
+			if err := group.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			wantLimit(t, calls, rate, imclient.Lateness)
+			for _, call := range calls {
+				if call.Before(noon) {
+					t.Fatalf("call time %s was in the past", call)
+				}
+			}
+		})
+	}
+}
+
+// In real time, with stores that read the database's clock each for itself.
+func TestReservedCallsInRealTime(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const rate = 200
+	var mu sync.Mutex
+	var calls []time.Time
+	var group errgroup.Group
+	for i := range 8 {
+		store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
+		quota := store.Quota(b.app.ID, imclient.KindAccounts, rate)
+		group.Go(func() error {
+			for range 25 {
+				asked := store.Now()
+				first, interval, err := quota.ReserveCalls(t.Context(), 5)
+				if err != nil {
+					return err
+				}
+				if first.Before(asked) {
+					return fmt.Errorf("call time %s is before it was asked for at %s", first, asked)
+				}
+				mu.Lock()
+				for k := range 5 {
+					calls = append(calls, first.Add(time.Duration(k)*interval))
+				}
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	wantLimit(t, calls, rate, imclient.Lateness)
+}
+
+func TestIdleQuotaSavesNothingUp(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
+	if first, _ := reserve(t, q, 10); !first.Equal(noon) {
+		t.Errorf("the first call ever may be sent at %s, want %s", first, noon)
+	}
+	if first, _ := reserve(t, q, 10); !first.Equal(noon.Add(101 * time.Millisecond)) {
+		t.Errorf("the eleventh call may be sent at %s, want 101ms after the first", first)
+	}
+	b.clock.pass(time.Hour)
+	if first, _ := reserve(t, q, 10); !first.Equal(noon.Add(time.Hour)) {
+		t.Errorf("after an idle hour a call may be sent at %s, want now", first)
+	}
+}
+
+func TestThrottleAndRecovery(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q, other := b.store.Quota(b.app.ID, imclient.KindPresence, 100), b.open(t, "second").Quota(b.app.ID, imclient.KindPresence, 100)
+	wantRate(t, q, 100)
+	b.clock.pass(time.Minute)
+	throttle(t, q, 0)
+	wantRate(t, other, 50) // for all instances
+	for range 3 {          // the rest of the burst
+		b.clock.pass(300 * time.Millisecond)
+		throttle(t, other, 0)
+	}
+	wantRate(t, q, 50)
+	b.clock.pass(200 * time.Millisecond)
+	throttle(t, q, 0) // 1.1 s after the first: a new burst
+	wantRate(t, other, 25)
+	for _, want := range []float64{25, 35, 45, 55, 65, 75, 85, 95, 100, 100} {
+		wantRate(t, q, want)
+		b.clock.pass(10 * time.Second)
+	}
+	throttle(t, q, 0)
+	b.clock.pass(25 * time.Second)
+	wantRate(t, q, 70)
+	throttle(t, q, 0) // halves what is in force, not what was
+	wantRate(t, q, 35)
+	b.clock.pass(time.Hour)
+	wantRate(t, q, 100)
+}
+
+func TestThrottlingNeverStops(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
+	for range 30 {
+		throttle(t, q, 0)
+		b.clock.pass(2 * time.Second)
+	}
+	wantRate(t, q, 1)
+	b.clock.pass(1000 * time.Second)
+	wantRate(t, q, 100)
+}
+
+// Two instances' clocks agree to within a round trip only: one may reserve at a
+// time before that of the throttling.
+func TestThrottledInTheFuture(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
+	for range 30 {
+		throttle(t, q, 0)
+		b.clock.pass(2 * time.Second)
+	}
+	throttle(t, q, 0)
+	b.clock.pass(-5 * time.Millisecond)
+	wantRate(t, q, 1)
+	throttle(t, q, 0)
+	wantRate(t, q, 1)
+	first, interval := reserve(t, q, 3)
+	second, _ := reserve(t, q, 1)
+	if want := first.Add(3 * interval); second.Before(want) {
+		t.Errorf("call times go backwards: %s after %s", second, first)
+	}
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q, other := b.store.Quota(b.app.ID, imclient.KindPresence, 100), b.open(t, "second").Quota(b.app.ID, imclient.KindPresence, 100)
+	throttle(t, q, 20*time.Second) // before any call: the row is not there yet
+	if first, _ := reserve(t, other, 1); first.Before(at(20)) {
+		t.Errorf("a call at %s, within the pause of 20s", first)
+	}
+	throttle(t, other, time.Minute) // of the same burst: a longer pause counts
+	wantRate(t, q, 50)
+	if first, _ := reserve(t, q, 1); first.Before(at(60)) {
+		t.Errorf("a call at %s, within the pause of a minute", first)
+	}
+	throttle(t, q, time.Second) // a shorter one does not
+	if first, _ := reserve(t, other, 1); first.Before(at(60)) {
+		t.Errorf("a call at %s, within the longer pause", first)
+	}
+	// Another API, and another app, have quotas of their own.
+	if first, _ := reserve(t, b.store.Quota(b.app.ID, imclient.KindAccounts, 50), 1); !first.Equal(noon) {
+		t.Errorf("the pause of one API holds up another until %s", first)
+	}
+	gate := imclient.NewGate(q, b.clock.Now)
+	err := gate.Wait(t.Context())
+	if apiErr, ok := errors.AsType[*imclient.Error](err); !ok || apiErr.Class != imclient.ClassThrottled || apiErr.RetryAfter < 50*time.Second {
+		t.Errorf("a gate's Wait during a long pause: %v; want a throttled error", err)
+	}
+}
+
+func TestConfiguredRateChanges(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	quota := func(rate float64) *repo.Quota { return b.store.Quota(b.app.ID, imclient.KindPresence, rate) }
+	wantRate(t, quota(100), 100)
+	wantRate(t, quota(40), 40)
+	wantRate(t, quota(120), 120)
+	throttle(t, quota(120), 0)
+	wantRate(t, quota(120), 60)
+	wantRate(t, quota(40), 40) // lower than what throttling left
+	b.clock.pass(2 * time.Second)
+	throttle(t, quota(40), 0)
+	wantRate(t, quota(40), 20)
+	b.clock.pass(time.Hour)
+	wantRate(t, quota(10), 10)
+	wantRate(t, quota(200), 200)
+}
+
+// Three instances with a gate each, and many callers, in real time: no second
+// holds more calls than the limit, and most of it is used.
+func TestGatesTogether(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const rate, runFor = 100, 2500 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), runFor)
+	defer cancel()
+	var mu sync.Mutex
+	var calls []time.Time
+	var group errgroup.Group
+	for i := range 3 {
+		store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
+		gate := imclient.NewGate(store.Quota(b.app.ID, imclient.KindPresence, rate), store.Now)
+		for range 5 {
+			group.Go(func() error {
+				for {
+					err := gate.Wait(ctx)
+					if ctx.Err() != nil {
+						return nil
+					}
+					if err != nil {
+						return err
+					}
+					mu.Lock()
+					calls = append(calls, time.Now()) // one clock for all: this machine's, monotonic
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	wantLimit(t, calls, rate, 0)
+	if len(calls) < rate/2 {
+		t.Errorf("only %d calls in %s at a rate of %d", len(calls), runFor, rate)
+	}
+}
