@@ -1,0 +1,139 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const lockRunSQL = `
+SELECT planned
+FROM syncer.sync_run
+WHERE run_id = $1 AND status = 'running'
+`
+
+// runLock is how strongly a run is locked. Pages in flight hold the weakest
+// lock there is, FOR KEY SHARE.
+type runLock string
+
+const (
+	// forProgress excludes all others that plan, finish ranges or close, but not
+	// pages: in a big sweep there is hardly a moment without one in flight.
+	forProgress runLock = "FOR NO KEY UPDATE"
+	// forEnd waits for the pages in flight too.
+	forEnd runLock = "FOR UPDATE"
+)
+
+// lockRun locks an open run, or says ErrGone. Locks are always taken in the
+// order run, range.
+func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64, lock runLock) (planned bool, err error) {
+	err = tx.QueryRow(ctx, s.sql(lockRunSQL)+string(lock), runID).Scan(&planned)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, ErrGone
+	}
+	return planned, err
+}
+
+// EndRun closes a run that is still open as failed or cancelled; pages in
+// flight elsewhere write nothing from then on. A run that is closed already
+// stays as it is.
+func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reason string) error {
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
+			return err
+		}
+		return s.closeRun(ctx, tx, runID, status, reason)
+	})
+	if err != nil && !errors.Is(err, ErrGone) {
+		return fmt.Errorf("end run %d: %w", runID, err)
+	}
+	return nil
+}
+
+const openRangesSQL = `
+SELECT count(*) FILTER (WHERE status IN ('pending', 'running')),
+       count(*) FILTER (WHERE status = 'failed'),
+       coalesce(min(error) FILTER (WHERE status = 'failed'), '')
+FROM syncer.sync_range
+WHERE run_id = $1`
+
+// closeIfDone closes a run whose ranges are all cut and none of them is open.
+// The caller has locked the run.
+func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned bool) (closed bool, err error) {
+	if !planned {
+		return false, nil
+	}
+	var open, failed int
+	var reason string
+	if err := tx.QueryRow(ctx, s.sql(openRangesSQL), runID).Scan(&open, &failed, &reason); err != nil {
+		return false, fmt.Errorf("count open ranges: %w", err)
+	}
+	switch {
+	case open > 0:
+		return false, nil
+	case failed > 0:
+		return true, s.closeRun(ctx, tx, runID, RunFailed, reason)
+	default:
+		return true, s.closeRun(ctx, tx, runID, RunSucceeded, "")
+	}
+}
+
+const closeRunSQL = `
+UPDATE syncer.sync_run AS u
+SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 END,
+    complete = $2 = 'succeeded' AND NOT u.listed,
+    finished_at = $3,
+    error = nullif($4, ''),
+    users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries
+FROM (
+    SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
+           coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries
+    FROM syncer.sync_range
+    WHERE run_id = $1
+) AS r
+WHERE u.run_id = $1`
+
+const savePresenceCountSQL = `
+INSERT INTO syncer.presence_count (app_id, run_id, observed_at, state, platform, users)
+SELECT u.app_id, u.run_id, u.finished_at, states.key::syncer.presence_state, platforms.key, sum(platforms.value::bigint)
+FROM syncer.sync_run AS u
+JOIN syncer.sync_range AS r USING (run_id)
+CROSS JOIN LATERAL jsonb_each(r.counts) AS states
+CROSS JOIN LATERAL jsonb_each_text(states.value) AS platforms
+WHERE u.run_id = $1 AND u.complete AND u.kind = 'presence'
+GROUP BY u.app_id, u.run_id, u.finished_at, states.key, platforms.key`
+
+// A failure that a complete run did not meet again is of a user who left the
+// users table, or of rows that were mended: users who succeed have none left.
+const dropPastFailuresSQL = `
+DELETE FROM syncer.user_failure AS f
+USING syncer.sync_run AS u
+WHERE u.run_id = $1 AND u.complete
+  AND f.app_id = u.app_id AND f.kind = u.kind AND f.last_at < u.started_at`
+
+const dropRangesSQL = `
+DELETE FROM syncer.sync_range
+WHERE run_id = $1`
+
+const dropListedSQL = `
+DELETE FROM syncer.sync_run_user
+WHERE run_id = $1`
+
+// closeRun sums up the ranges. Those of a run that went through are dropped,
+// and so is its list of users: there is nothing left to resume.
+func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status RunStatus, reason string) error {
+	if _, err := tx.Exec(ctx, s.sql(closeRunSQL), runID, string(status), s.Now(), reason); err != nil {
+		return fmt.Errorf("close run %d: %w", runID, err)
+	}
+	if status != RunSucceeded {
+		return nil
+	}
+	for _, statement := range []string{savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
+		if _, err := tx.Exec(ctx, s.sql(statement), runID); err != nil {
+			return fmt.Errorf("wind up run %d: %w", runID, err)
+		}
+	}
+	return nil
+}

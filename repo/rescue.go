@@ -1,0 +1,151 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A range that is locked has a page in flight, which is its sign of life: one
+// slow page must not silence all other ranges of the process.
+const beatRangesSQL = `
+UPDATE syncer.sync_range AS r
+SET beat_at = $1
+FROM (
+    SELECT run_id, range_no
+    FROM syncer.sync_range
+    JOIN unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt) USING (run_id, range_no, attempt)
+    WHERE status = 'running'
+    FOR UPDATE OF sync_range SKIP LOCKED
+) AS alive
+WHERE r.run_id = alive.run_id AND r.range_no = alive.range_no`
+
+const beatPlansSQL = `
+UPDATE syncer.sync_run AS u
+SET plan_beat_at = $1
+FROM unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt)
+WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.attempt
+  AND u.status = 'running' AND NOT u.planned AND u.plan_beat_at IS NOT NULL`
+
+// Beat gives a sign of life for all that this process works on: what it claimed
+// and has not called Done for. Two transactions: one that held ranges while it
+// waits for a run could deadlock with a page.
+func (s *Store) Beat(ctx context.Context) error {
+	var runIDs []int64
+	var rangeNos, attempts []int
+	s.heldMu.Lock()
+	for c := range s.held {
+		runIDs, rangeNos, attempts = append(runIDs, c.runID), append(rangeNos, c.rangeNo), append(attempts, c.attempt)
+	}
+	s.heldMu.Unlock()
+	if len(runIDs) == 0 {
+		return nil
+	}
+	for _, statement := range []string{beatRangesSQL, beatPlansSQL} {
+		if _, err := s.pool.Exec(ctx, s.sql(statement), s.Now(), runIDs, rangeNos, attempts); err != nil {
+			return fmt.Errorf("give a sign of life: %w", err)
+		}
+	}
+	return nil
+}
+
+// A range is lost when its worker gave no sign of life, or when it waits for a
+// job that the queue no longer has (discarded, deleted by hand) or that a worker
+// took long ago without claiming the range, because it died in between. The same
+// goes for the planning of a run.
+const lostSQL = `
+SELECT ` + runColumns + `, r.range_no
+FROM syncer.sync_range AS r
+JOIN syncer.sync_run AS u USING (run_id)
+WHERE u.status = 'running'
+  AND u.app_id = ANY ($1)
+  AND (r.status = 'running' AND r.beat_at < $2
+    OR r.status = 'pending' AND NOT EXISTS (
+        SELECT FROM syncer.river_job AS j
+        WHERE j.id = r.job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')
+          AND (j.state <> 'running' OR j.attempted_at >= $2)))
+FOR UPDATE OF r SKIP LOCKED`
+
+const lostPlanSQL = `
+SELECT ` + runColumns + `, 0
+FROM syncer.sync_run AS u
+WHERE u.status = 'running' AND NOT u.planned
+  AND u.app_id = ANY ($1)
+  AND (u.plan_beat_at < $2
+    OR u.plan_beat_at IS NULL AND NOT EXISTS (
+        SELECT FROM syncer.river_job AS j
+        WHERE j.id = u.plan_job_id AND j.state NOT IN ('completed', 'cancelled', 'discarded')
+          AND (j.state <> 'running' OR j.attempted_at >= $2)))
+FOR NO KEY UPDATE OF u SKIP LOCKED`
+
+const requeueRangeSQL = `
+UPDATE syncer.sync_range
+SET status = 'pending', beat_at = NULL, job_id = $3
+WHERE run_id = $1 AND range_no = $2`
+
+const requeuePlanSQL = `
+UPDATE syncer.sync_run
+SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1
+WHERE run_id = $1`
+
+type lostWork struct {
+	run     Run
+	rangeNo int
+}
+
+func scanLost(row pgx.CollectableRow) (lostWork, error) {
+	var l lostWork
+	err := row.Scan(l.run.fields(&l.rangeNo)...)
+	return l, err
+}
+
+// Rescue gives the lost work of the given apps to new jobs of the queue and
+// returns how much there was. A worker that wakes up later finds that its job
+// owns nothing any more.
+func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Time, enqueue Enqueue) (int, error) {
+	var lost []lostWork
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		lost = nil
+		for _, statement := range []string{lostPlanSQL, lostSQL} {
+			rows, err := tx.Query(ctx, s.sql(statement), appIDs, staleBefore)
+			if err != nil {
+				return err
+			}
+			found, err := pgx.CollectRows(rows, scanLost)
+			if err != nil {
+				return err
+			}
+			lost = append(lost, found...)
+		}
+		for _, l := range lost {
+			if err := s.requeue(ctx, tx, l.run, l.rangeNo, enqueue); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("rescue lost ranges: %w", err)
+	}
+	return len(lost), nil
+}
+
+func (s *Store) requeue(ctx context.Context, tx pgx.Tx, run Run, rangeNo int, enqueue Enqueue) error {
+	jobID, err := enqueue(tx, run, rangeNo)
+	if err != nil {
+		return fmt.Errorf("enqueue: %w", err)
+	}
+	var tag pgconn.CommandTag
+	if rangeNo == PlanRange {
+		tag, err = tx.Exec(ctx, s.sql(requeuePlanSQL), run.ID, jobID)
+	} else {
+		tag, err = tx.Exec(ctx, s.sql(requeueRangeSQL), run.ID, rangeNo, jobID)
+	}
+	if err == nil && tag.RowsAffected() == 0 {
+		return ErrGone // dropped at this very moment
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const reopenRunSQL = `
+UPDATE syncer.sync_run
+SET status = 'running', finished_at = NULL, complete = false, error = NULL
+WHERE run_id = $1 AND status IN ('failed', 'cancelled')
+  AND NOT EXISTS (
+    SELECT FROM syncer.sync_run AS other
+    WHERE other.app_id = sync_run.app_id AND other.kind = sync_run.kind AND other.status = 'running')`
+
+// What is old is dropped; what is left of such a run must not pass for all of it.
+const leftSQL = `
+SELECT u.plan_ranges = (SELECT count(*) FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)
+   AND (NOT u.listed OR EXISTS (SELECT FROM syncer.sync_run_user AS l WHERE l.run_id = u.run_id))
+FROM syncer.sync_run AS u
+WHERE u.run_id = $1`
+
+const undoneSQL = `
+SELECT range_no
+FROM syncer.sync_range
+WHERE run_id = $1 AND status <> 'done'
+ORDER BY range_no`
+
+// ResumeRun opens a failed or cancelled run again and enqueues what is left of
+// it. ErrBusy: another run of the app and kind is going. ErrGone: it was closed
+// so long ago that its ranges have been dropped; start a new one.
+func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return ErrBusy
+		}
+		var left bool
+		if err := tx.QueryRow(ctx, s.sql(leftSQL), run.ID).Scan(&left); err != nil {
+			return err
+		}
+		if !left {
+			return ErrGone
+		}
+		rows, err := tx.Query(ctx, s.sql(undoneSQL), run.ID)
+		if err != nil {
+			return err
+		}
+		undone, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil {
+			return err
+		}
+		if !run.Planned {
+			undone = append([]int{PlanRange}, undone...)
+		}
+		for _, rangeNo := range undone {
+			if err := s.requeue(ctx, tx, run, rangeNo, enqueue); err != nil {
+				return err
+			}
+		}
+		_, err = s.closeIfDone(ctx, tx, run.ID, run.Planned)
+		return err
+	})
+	const uniqueViolation = "23505"
+	if errors.Is(err, ErrBusy) || sqlState(err) == uniqueViolation {
+		return ErrBusy
+	}
+	if errors.Is(err, ErrGone) {
+		return ErrGone
+	}
+	if err != nil {
+		return fmt.Errorf("resume run %d: %w", run.ID, err)
+	}
+	return nil
+}
