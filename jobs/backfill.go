@@ -29,7 +29,8 @@ const pollEvery = 200 * time.Millisecond
 // StartBackfill starts a run, or opens the last backfill again, and returns it.
 // While another run of the app and kind is going it waits, and works on that
 // one like every engine. A backfill to be resumed that went through is returned
-// as it is; one that is going, perhaps for a process that was killed, is joined.
+// as it is; one that is going, perhaps for a process that was killed, is joined;
+// in place of one too old to be resumed a new one is started.
 func (e *Engine) StartBackfill(ctx context.Context, b Backfill) (repo.Run, error) {
 	for {
 		run, err := e.tryBackfill(ctx, b)
@@ -56,7 +57,14 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 			return repo.Run{}, err
 		}
 		if ok {
-			return last, e.resume(ctx, last)
+			err := e.resume(ctx, last)
+			if !errors.Is(err, repo.ErrGone) {
+				return last, err
+			}
+			// So old that nothing is left to go on with.
+			if last.Listed {
+				return repo.Run{}, fmt.Errorf("backfill %d of a list of users is too old to be resumed: start a new one", last.ID)
+			}
 		}
 	}
 	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed})

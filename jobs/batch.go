@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
+	"syncer/repo"
 )
 
 // batchResult is what the batches of a page came back with.
 type batchResult[V comparable] struct {
 	mu               sync.Mutex
 	answers          []imclient.Answer[V]
-	calls, retries   int64
+	made             repo.Counters // Calls and Retries
 	unasked          int
 	unknownPlatforms int
 }
@@ -34,19 +35,19 @@ func pagesAsked(pageUsers, maxBatch int) int {
 }
 
 // askAll asks about all ids in batches. Either every id is in one of the
-// answers, observed or rejected, or an error says why not; calls counts in both
-// cases.
+// answers, observed or rejected, or an error says why not; the calls count in
+// both cases.
 func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult[V]) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(callsAhead)
 	for start := 0; start < len(ids); start += s.maxBatch {
 		batch := ids[start:min(start+s.maxBatch, len(ids))]
 		group.Go(guard(func() error {
-			calls, err := s.askBatch(ctx, batch, result)
+			made, err := s.askBatch(ctx, batch, result)
+			s.unsaved.add(made)
 			result.mu.Lock()
 			defer result.mu.Unlock()
-			result.calls += calls
-			result.retries += max(0, calls-1)
+			result.made.Add(made)
 			return err
 		}))
 	}
@@ -55,28 +56,31 @@ func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult
 
 // askBatch asks about one batch. A batch that is refused for what is in it is
 // halved until the offending ids stand alone; they become rejected users.
-func (s *sweep[V]) askBatch(ctx context.Context, ids []string, result *batchResult[V]) (calls int64, err error) {
-	answer, calls, err := s.askPatiently(ctx, ids)
+func (s *sweep[V]) askBatch(ctx context.Context, ids []string, result *batchResult[V]) (made repo.Counters, err error) {
+	answer, made, err := s.askPatiently(ctx, ids)
 	if err == nil {
 		result.add(answer)
-		return calls, nil
+		return made, nil
 	}
 	apiErr, ok := errors.AsType[*imclient.Error](err)
 	if !ok || apiErr.Class != imclient.ClassBadBatch && apiErr.Class != imclient.ClassPerUser {
-		return calls, err
+		return made, err
 	}
 	if len(ids) == 1 {
 		result.add(imclient.Answer[V]{Rejected: []imclient.UserError{{UserID: ids[0], Code: rejectionCode(apiErr), Text: apiErr.Text}}})
-		return calls, nil
+		return made, nil
 	}
 	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {
-		halfCalls, err := s.askBatch(ctx, half, result)
-		calls += halfCalls
+		halfMade, err := s.askBatch(ctx, half, result)
+		if halfMade.Calls > 0 {
+			halfMade.Retries++ // its first call repeats the refused one
+		}
+		made.Add(halfMade)
 		if err != nil {
-			return calls, err
+			return made, err
 		}
 	}
-	return calls, nil
+	return made, nil
 }
 
 // rejectionCode: an answer without a code of the provider is an HTTP status.
@@ -108,12 +112,15 @@ const (
 // mends, or the budget is spent. After a rate-limit answer it is the quota gate
 // that makes the next call wait; if that would take long, the error is given
 // back at once.
-func (s *sweep[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], calls int64, err error) {
+func (s *sweep[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], made repo.Counters, err error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval, waits.RandomizationFactor = firstBackoff, maxBackoff, 0.5
 	answer, err = backoff.Retry(ctx, func() (imclient.Answer[V], error) {
 		answer, err := s.ask(ctx, ids)
-		calls += int64(answer.Calls)
+		if made.Calls > 0 && answer.Calls > 0 {
+			made.Retries++
+		}
+		made.Calls += int64(answer.Calls)
 		if err == nil {
 			return answer, nil
 		}
@@ -132,5 +139,5 @@ func (s *sweep[V]) askPatiently(ctx context.Context, ids []string) (answer imcli
 	if permanent, ok := errors.AsType[*backoff.PermanentError](err); ok {
 		err = permanent.Unwrap()
 	}
-	return answer, calls, err
+	return answer, made, err
 }

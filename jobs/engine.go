@@ -67,6 +67,8 @@ type Engine struct {
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
 
+	firstRetry time.Duration // see retryDelay
+
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
 	cancel     context.CancelFunc // ends the background loops
@@ -81,6 +83,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		log:      c.Log,
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		stopping: make(chan struct{}),
+
+		firstRetry: firstRetry,
 	}
 	queues := make(map[string]river.QueueConfig, 2*len(apps))
 	for _, app := range apps {

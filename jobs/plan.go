@@ -46,7 +46,7 @@ type planWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
-	return time.Now().Add(retryDelay(job.Attempt))
+	return time.Now().Add(w.engine.retryDelay(job.Attempt))
 }
 
 // Work plans a run to its end, going on where an earlier attempt came to.
@@ -59,6 +59,7 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 	if err != nil {
 		return err
 	}
+	defer plan.Done()
 	err = e.plan(ctx, plan)
 	return e.settle(ctx, outcome{
 		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,

@@ -34,9 +34,12 @@ func (rangeArgs) InsertOpts() river.InsertOpts {
 // each batch.
 const maxAttempts = 6
 
+// firstRetry is how long a range waits that failed for the first time.
+const firstRetry = 5 * time.Second
+
 // retryDelay is how long a failed range waits: 5, 10, 20, … seconds.
-func retryDelay(attempt int) time.Duration {
-	return 5 * time.Second << min(max(attempt-1, 0), 5)
+func (e *Engine) retryDelay(attempt int) time.Duration {
+	return e.firstRetry << min(max(attempt-1, 0), 5)
 }
 
 // errStopped says that the engine is stopping; what is left goes back to the queue.
@@ -50,7 +53,7 @@ type rangeWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
-	return time.Now().Add(retryDelay(job.Attempt))
+	return time.Now().Add(w.engine.retryDelay(job.Attempt))
 }
 
 // Work sweeps the range to its end, going on after the last page written.
@@ -65,6 +68,7 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	case err != nil:
 		return err
 	}
+	defer claimed.Done()
 	finish := func(ctx context.Context, reason string) error {
 		closed, err := e.store.FinishRange(ctx, claimed, reason, func(tx pgx.Tx) error {
 			_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
@@ -87,7 +91,12 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		release: func(ctx context.Context, reason string) error {
 			return e.store.ReleaseRange(ctx, claimed, reason, unsaved)
 		},
-		giveUp: finish,
+		giveUp: func(ctx context.Context, reason string) error {
+			if err := e.store.AddCalls(ctx, claimed, unsaved); err != nil {
+				return err
+			}
+			return finish(ctx, reason)
+		},
 	})
 }
 
@@ -163,7 +172,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	if apiErr, ok := errors.AsType[*imclient.Error](o.err); ok {
 		event = event.Str("code", apiErr.Code).Str("operation_id", apiErr.OpID)
 		if apiErr.Class == imclient.ClassThrottled {
-			wait := max(apiErr.RetryAfter, retryDelay(1))
+			wait := max(apiErr.RetryAfter, e.retryDelay(1))
 			release(reason)
 			event.Dur("wait_ms", wait).Str("error", reason).Msg("throttled; the range waits")
 			return river.JobSnooze(wait)
@@ -171,6 +180,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	}
 	switch {
 	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
+		release(reason) // counts the calls
 		if err := e.endRun(settleCtx, o.run, reason); err != nil {
 			return err
 		}

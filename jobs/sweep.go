@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,19 @@ type sweep[V comparable] struct {
 	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
 	maxBatch int
 	count    func(repo.RangeCounts, V)
+	unsaved  tally
+}
+
+// tally counts the calls made for pages that are not written (yet).
+type tally struct {
+	mu   sync.Mutex
+	made repo.Counters
+}
+
+func (t *tally) add(made repo.Counters) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.made.Add(made)
 }
 
 // page is a page on its way: read, then asked about, then written in the order
@@ -59,16 +73,13 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counter
 	group.Go(guard(func() error {
 		for p := range pages {
 			<-p.done
-			unsaved.Calls += p.result.calls
-			unsaved.Retries += p.result.retries
 			if p.err != nil {
 				return p.err
 			}
 			if err := s.save(groupCtx, r, p, counts); err != nil {
 				return err
 			}
-			unsaved.Calls -= p.result.calls
-			unsaved.Retries -= p.result.retries
+			s.unsaved.add(repo.Counters{Calls: -p.result.made.Calls, Retries: -p.result.made.Retries})
 		}
 		return nil
 	}))
@@ -76,13 +87,7 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counter
 	if err == nil && stopped {
 		err = errStopped
 	}
-	// Pages that were asked about but not taken: their calls count too.
-	for p := range pages {
-		<-p.done
-		unsaved.Calls += p.result.calls
-		unsaved.Retries += p.result.retries
-	}
-	return unsaved, err
+	return s.unsaved.made, err
 }
 
 // read reads the pages of the range and starts to ask about each, when there is
@@ -91,6 +96,8 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counter
 func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V]) (stopped bool, err error) {
 	after, limit := r.Lower, s.engine.config.PageUsers
 	places := s.engine.asking[queueName(r.Run.AppID, r.Run.Kind)]
+	var asked sync.WaitGroup
+	defer asked.Wait() // the calls of pages that nobody takes count too
 	for !s.engine.isStopping() {
 		select {
 		case places <- struct{}{}:
@@ -105,15 +112,14 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			return false, err
 		}
 		p := newPage[V](rows)
-		go func() {
+		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
 			p.err = guard(func() error { return s.query(ctx, r.Run.AppID, p) })()
-		}()
+		})
 		select {
 		case pages <- p:
 		case <-ctx.Done():
-			<-p.done
 			return false, ctx.Err()
 		}
 		if len(rows) < limit {
@@ -201,7 +207,7 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 	slices.SortFunc(out.Changes, func(a, b repo.Change[V]) int { return strings.Compare(a.UserID, b.UserID) })
 	out.Users = int64(len(p.ids) + p.badCount)
 	out.Failed = int64(len(out.Failures) + p.badCount)
-	out.Calls, out.Retries = p.result.calls, p.result.retries
+	out.Calls, out.Retries = p.result.made.Calls, p.result.made.Retries
 	if p.badCount > 0 {
 		out.Failures = append(out.Failures, badRows(p))
 	}

@@ -1,0 +1,166 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"syncer/imclient"
+	"syncer/imclient/openim"
+	"syncer/imclient/tencent"
+	"syncer/repo"
+)
+
+// engineSpec says how to make an engine; it can be passed to another process.
+type engineSpec struct {
+	Database, Base string
+	Process        string
+	Providers      []imclient.Provider
+	Rate           float64 // calls a second of each API
+	Batch          int     // users of a call to OpenIM
+	Timeout        time.Duration
+	Key, Secret    string
+	Users          repo.UsersConfig
+	Range, Page    int // users
+	Workers        int
+	RescueAfter    time.Duration
+	FirstRetry     time.Duration
+}
+
+// spec is what suits most tests: both apps, no rate limit worth the name.
+func (w *world) spec() engineSpec {
+	return engineSpec{
+		Database: w.url, Base: w.base, Process: "engine-1",
+		Providers: []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM},
+		Rate:      5000, Batch: 500, Timeout: 10 * time.Second, Key: simKey, Secret: simSecret,
+		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
+		Range: 4000, Page: 1000, Workers: 2, RescueAfter: time.Minute, FirstRetry: 100 * time.Millisecond,
+	}
+}
+
+// testEngine is an engine with all that it needs.
+type testEngine struct {
+	*Engine
+	apps    map[imclient.Provider]*App
+	closers []func()
+	stopped bool
+}
+
+// engine starts an engine that is stopped when the test ends.
+func (w *world) engine(s engineSpec) *testEngine {
+	w.t.Helper()
+	e, err := newTestEngine(w.ctx, s, w.log.logger())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(e.close)
+	if err := e.Start(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	return e
+}
+
+// stop stops an engine, unless that was done before, and grants it some time
+// for the pages in flight.
+func (w *world) stop(e *testEngine, grace time.Duration) {
+	w.t.Helper()
+	if e.stopped {
+		return
+	}
+	e.stopped = true
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if err := e.Stop(ctx); err != nil {
+		w.t.Errorf("stop: %v", err)
+	}
+}
+
+// apiClient is what both clients are.
+type apiClient interface {
+	presenceAPI
+	accountsAPI
+	Close()
+}
+
+// app gives the app of a provider.
+func (e *testEngine) app(p imclient.Provider) *App { return e.apps[p] }
+
+func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *testEngine, err error) {
+	e = &testEngine{apps: make(map[imclient.Provider]*App)}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process})
+	if err != nil {
+		return e, err
+	}
+	e.closers = append(e.closers, store.Close)
+	var apps []*App
+	for _, provider := range s.Providers {
+		app, err := e.open(ctx, s, store, provider, log)
+		if err != nil {
+			return e, err
+		}
+		apps = append(apps, app)
+		e.apps[provider] = app
+	}
+	e.Engine, err = New(store, apps, Config{
+		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
+		Partition: "month", Log: log,
+	})
+	if err != nil {
+		return e, err
+	}
+	e.Engine.firstRetry = s.FirstRetry
+	return e, nil
+}
+
+func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, provider imclient.Provider, log zerolog.Logger) (*App, error) {
+	app, err := store.EnsureApp(ctx, string(provider), provider)
+	if err != nil {
+		return nil, err
+	}
+	gate := func(kind imclient.Kind) *imclient.Gate {
+		return imclient.NewGate(store.Quota(app.ID, kind, s.Rate), store.Now)
+	}
+	var client apiClient
+	if provider == imclient.ProviderTencent {
+		client, err = tencent.New(tencent.Config{
+			SDKAppID: 1400000001, Identifier: "administrator", SecretKey: s.Key, BaseURL: s.Base, Detail: true, Timeout: s.Timeout,
+			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
+		})
+	} else {
+		client, err = openim.New(openim.Config{
+			AdminUserID: "imAdmin", Secret: s.Secret, BaseURL: s.Base, PresenceBatch: s.Batch, AccountsBatch: s.Batch, Timeout: s.Timeout,
+			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.closers = append(e.closers, client.Close)
+	users, err := repo.OpenUsers(ctx, s.Users)
+	if err != nil {
+		return nil, err
+	}
+	e.closers = append(e.closers, users.Close)
+	return &App{App: app, Presence: client, Accounts: client, Users: users}, nil
+}
+
+func (e *testEngine) close() {
+	for i := len(e.closers) - 1; i >= 0; i-- {
+		e.closers[i]()
+	}
+}
+
+// maxBatch is how many users one call of an app may ask about.
+func (e *testEngine) maxBatch(kind imclient.Kind, app *App) int {
+	if kind == imclient.KindPresence {
+		return app.Presence.MaxPresenceBatch()
+	}
+	return app.Accounts.MaxAccountsBatch()
+}

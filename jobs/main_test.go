@@ -1,0 +1,23 @@
+package jobs
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"syncer/internal/pgtest"
+)
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(engineEnv); spec != "" {
+		os.Exit(runEngineProcess(spec)) // this is a process started by a test
+	}
+	// Most tests wait most of the time, for backoffs, rates and signs of life.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(pgtest.M{M: m})
+}

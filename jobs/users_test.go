@@ -1,0 +1,159 @@
+package jobs
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"syncer/imclient"
+	"syncer/internal/pgtest"
+	"syncer/repo"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// TestUsers_badIDs: what cannot be asked about becomes a failure of its own; all
+// others are swept, each once.
+func TestUsers_badIDs(t *testing.T) {
+	t.Parallel()
+	const long, foreign = "thirty-three-bytes-are-too-many-!", "ünïcode"
+	w := setup(t, worldOptions{users: 20})
+	w.exec(`INSERT INTO public.users (id, uid) VALUES (101, NULL), (102, ''), (103, $1), (104, $2), (105, 'u000001'), (106, 'u000001'), (107, NULL)`, long, foreign)
+	s := w.spec()
+	s.Page = 3 // the repeated ids are on different pages, and on one
+	e := w.engine(s)
+	for _, tc := range []struct {
+		provider imclient.Provider
+		failing  map[string]string
+		swept    []string
+		failed   int64
+	}{
+		{imclient.ProviderTencent, map[string]string{"": "null_id", long: "invalid_id", foreign: "invalid_id"}, userIDs(20), 5},
+		{imclient.ProviderOpenIM, map[string]string{"": "null_id"}, append(userIDs(20), long, foreign), 3},
+	} {
+		app := e.app(tc.provider)
+		for _, k := range bothTables {
+			run := w.backfill(e, tc.provider, k.kind)
+			w.ended(run, repo.RunPartial)
+			if run.Failed != tc.failed || run.Changed != int64(len(tc.swept)) || run.Calls != int64(w.sim.Stats().APIs[simPaths[k.served[tc.provider]]].Calls) {
+				t.Errorf("%s %s: counters %+v", tc.provider, k.kind, run.Counters)
+			}
+			if diff := cmp.Diff(tc.failing, w.failing(k.kind, app.ID)); diff != "" {
+				t.Errorf("%s %s: failing users (-want +got):\n%s", tc.provider, k.kind, diff)
+			}
+			w.truthful(k, app, tc.swept)
+		}
+	}
+	// The rows are named, so that somebody can find them.
+	if n := w.count(`SELECT count(*) FROM syncer.user_failure WHERE user_id = '' AND message LIKE '%with key 1%' AND message LIKE '%where%'`); n != 4 {
+		t.Errorf("%d of 4 messages about rows without id say which rows and what to do", n)
+	}
+	// Mended rows are no failure any more.
+	w.exec(`DELETE FROM public.users WHERE id > 100`)
+	for provider, app := range e.apps {
+		w.ended(w.backfill(e, provider, imclient.KindPresence), repo.RunSucceeded)
+		if left := w.failing(imclient.KindPresence, app.ID); len(left) > 0 {
+			t.Errorf("%s: still failing: %v", provider, left)
+		}
+	}
+}
+
+func TestUsers_none(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{})
+	e := w.engine(w.spec())
+	run := w.backfill(e, imclient.ProviderTencent, imclient.KindPresence)
+	w.ended(run, repo.RunSucceeded)
+	if diff := cmp.Diff(repo.Counters{}, run.Counters); diff != "" || w.calls() != 0 {
+		t.Errorf("%d calls, counters (-want +got):\n%s", w.calls(), diff)
+	}
+}
+
+// TestUsers_mistakes: a users table that cannot be used fails the run at once,
+// with words that name the setting.
+func TestUsers_mistakes(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 10})
+	w.exec(`CREATE TABLE public.twins (id int, uid text); INSERT INTO public.twins VALUES (1, 'a'), (1, 'b')`)
+	for name, tc := range map[string]struct {
+		change func(*repo.UsersConfig)
+		want   []string
+	}{
+		"no table":      {func(c *repo.UsersConfig) { c.Table = []string{"public", "people"} }, []string{"public.people", "does not exist", "[users] table"}},
+		"no key":        {func(c *repo.UsersConfig) { c.KeyColumn = "key" }, []string{"has no column key", "key_column"}},
+		"no unique key": {func(c *repo.UsersConfig) { c.Table = []string{"public", "twins"} }, []string{"no unique index", "key_column"}},
+		"expression":    {func(c *repo.UsersConfig) { c.UserID = "nickname" }, []string{`column "nickname" does not exist`, "user_id"}},
+		"condition":     {func(c *repo.UsersConfig) { c.Where = "team = 'red'" }, []string{"invalid input syntax", "where"}},
+		"writing":       {func(c *repo.UsersConfig) { c.UserID = "nextval('public.s')::text" }, []string{"read-only transaction", "user_id"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.exec(`CREATE SEQUENCE IF NOT EXISTS public.s`)
+			s := w.spec()
+			tc.change(&s.Users)
+			e := w.engine(s)
+			run := w.backfill(e, imclient.ProviderOpenIM, imclient.KindPresence)
+			w.ended(run, repo.RunFailed)
+			for _, want := range tc.want {
+				if !strings.Contains(run.Error, want) {
+					t.Errorf("the run's error is %q, want %q in it", run.Error, want)
+				}
+			}
+			w.stop(e, patience) // the next one shall not work with this one's table
+		})
+	}
+	if w.calls() != 0 {
+		t.Errorf("%d calls were made", w.calls())
+	}
+}
+
+// TestUsers_shapes: keys of other types, a condition, and a table in another
+// database under a password.
+func TestUsers_shapes(t *testing.T) {
+	t.Parallel()
+	other := pgtest.Database(t)
+	w := setup(t, worldOptions{users: 500})
+	w.exec(`
+CREATE TABLE public.by_uuid AS SELECT md5(uid)::uuid AS key, uid FROM public.users;
+ALTER TABLE public.by_uuid ADD PRIMARY KEY (key);
+CREATE TABLE public.by_text AS SELECT uid AS key FROM public.users;
+ALTER TABLE public.by_text ADD PRIMARY KEY (key)`)
+	elsewhere, err := pgxpool.New(w.ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(elsewhere.Close)
+	(&world{t: t, ctx: w.ctx, db: elsewhere}).exec(`CREATE TABLE members (id int PRIMARY KEY, name text); INSERT INTO members SELECT n, n::text FROM generate_series(1, 500) AS n`)
+	for name, tc := range map[string]struct {
+		users repo.UsersConfig
+		want  int
+	}{
+		"uuid":             {repo.UsersConfig{Table: []string{"public", "by_uuid"}, KeyColumn: "key", UserID: "uid"}, 500},
+		"text":             {repo.UsersConfig{Table: []string{"by_text"}, KeyColumn: "key", UserID: "key"}, 500},
+		"condition":        {repo.UsersConfig{Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid", Where: "team < 3 -- teams of a hundred"}, 299},
+		"another database": {repo.UsersConfig{URL: other, Table: []string{"members"}, KeyColumn: "id", UserID: "'u' || lpad(name, 6, '0')"}, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.sim.Reset()
+			w.exec(`TRUNCATE syncer.presence_snapshot, syncer.presence_history`)
+			s := w.spec()
+			s.Range, s.Page = 100, 30
+			if tc.users.URL == "" {
+				tc.users.URL = w.url
+			}
+			s.Users = tc.users
+			e := w.engine(s)
+			run := w.backfill(e, imclient.ProviderOpenIM, imclient.KindPresence)
+			w.ended(run, repo.RunSucceeded)
+			if run.Users != int64(tc.want) {
+				t.Errorf("%d users, want %d", run.Users, tc.want)
+			}
+			w.truthful(presenceTables, e.app(imclient.ProviderOpenIM), userIDs(tc.want))
+			w.stop(e, patience)
+		})
+	}
+}
