@@ -19,7 +19,8 @@ type Backfill struct {
 	Kind   imclient.Kind
 	Resume bool     // go on with the last backfill instead of starting a new one
 	Listed []string // distinct ids to limit it to; nil: the whole users table
-	// Waiting is told of the run that is in the way, as long as it is.
+	// Waiting, which must be set, is told of the run that is in the way, again and
+	// again as long as it is.
 	Waiting func(repo.Run)
 }
 
@@ -113,7 +114,10 @@ func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.R
 // Cancel closes a run that is still going as cancelled. Stop the engine first,
 // so that its pages in flight are written.
 func (e *Engine) Cancel(ctx context.Context, runID int64, reason string) error {
-	return e.store.EndRun(ctx, runID, repo.RunCancelled, reason)
+	if err := e.store.EndRun(ctx, runID, repo.RunCancelled, reason); !errors.Is(err, repo.ErrGone) {
+		return err
+	}
+	return nil
 }
 
 // MatchListed goes through an app's users table once and returns which of the

@@ -198,9 +198,13 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	}
 }
 
-// endRun closes a run as failed, and says so.
+// endRun closes a run as failed, and says so, unless another worker was first.
 func (e *Engine) endRun(ctx context.Context, run repo.Run, reason string) error {
-	if err := e.store.EndRun(ctx, run.ID, repo.RunFailed, reason); err != nil {
+	err := e.store.EndRun(ctx, run.ID, repo.RunFailed, reason)
+	if errors.Is(err, repo.ErrGone) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	e.logClosed(ctx, run.ID)

@@ -38,7 +38,7 @@ func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64, lock runLoc
 
 // EndRun closes a run that is still open as failed or cancelled; pages in
 // flight elsewhere write nothing from then on. A run that is closed already
-// stays as it is.
+// stays as it is: ErrGone.
 func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reason string) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
@@ -49,7 +49,7 @@ func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reaso
 	if err != nil && !errors.Is(err, ErrGone) {
 		return fmt.Errorf("end run %d: %w", runID, err)
 	}
-	return nil
+	return err
 }
 
 const openRangesSQL = `
