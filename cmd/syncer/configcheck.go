@@ -62,7 +62,7 @@ func (p *program) checkConfig(ctx context.Context, c *cli.Command) error {
 func (p *program) describe(c *config.Config) error {
 	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
 	for _, app := range c.Apps {
-		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, app.Users.Table)
+		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, usersTable(app.Users))
 	}
 	for _, job := range c.Jobs {
 		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
@@ -89,14 +89,23 @@ type checker struct {
 	failed bool
 }
 
-// say prints the result of one look.
-func (ch *checker) say(what string, err error) {
+// say prints the result of one look; advice follows a failure that does not say
+// itself what to do about it.
+func (ch *checker) say(what string, err error, advice string) {
 	if err == nil {
 		fmt.Fprintf(ch.p.stdout, "ok      %s\n", what)
 		return
 	}
 	ch.failed = true
-	fmt.Fprintf(ch.p.stdout, "FAILED  %s: %s\n", what, strings.ReplaceAll(err.Error(), "\n", "\n        "))
+	text := err.Error()
+	if advice != "" {
+		text += "\n" + advice
+	}
+	lines := strings.Split(distinctLines(text), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	fmt.Fprintf(ch.p.stdout, "FAILED  %s: %s\n", what, strings.Join(lines, "\n        "))
 }
 
 func (ch *checker) database(ctx context.Context) {
@@ -108,10 +117,35 @@ func (ch *checker) database(ctx context.Context) {
 		defer store.Close()
 		err = store.CheckSchema(ctx, migrations.Latest())
 	}
-	ch.say(fmt.Sprintf("database %s, schema %s", db.URL, db.Schema), err)
+	advice := databaseAdvice
+	if errors.Is(err, repo.ErrNoSchema) {
+		advice = ""
+	}
+	ch.say(fmt.Sprintf("database %s, schema %s", db.URL, db.Schema), err, advice)
 }
 
 func (ch *checker) app(ctx context.Context, app config.App) {
+	ch.users(ctx, app)
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	// One call outside the shared quota.
+	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
+	client, err := newClient(app, zerolog.Nop(), time.Now, noGate)
+	if err == nil {
+		defer client.Close()
+		err = client.Ping(ctx)
+	}
+	advice := ""
+	if err != nil && imclient.ClassOf(err) == imclient.ClassTransient {
+		advice = fmt.Sprintf("check base_url in [apps.%s], and that it is up and reached from here", app.Provider)
+		if app.Provider == imclient.ProviderTencent && app.Tencent.BaseURL == "" {
+			advice = "check region in [apps.tencent], and that this machine reaches the internet"
+		}
+	}
+	ch.say(fmt.Sprintf("app %s: %s API", app.Name, app.Provider), err, advice)
+}
+
+func (ch *checker) users(ctx context.Context, app config.App) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	s := &system{config: ch.config}
@@ -120,14 +154,21 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 		defer users.Close()
 		err = users.Check(ctx)
 	}
-	ch.say(fmt.Sprintf("app %s: users table %s", app.Name, app.Users.Table), err)
-
-	// One call outside the shared quota.
-	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
-	client, err := newClient(app, zerolog.Nop(), time.Now, noGate)
 	if err == nil {
-		defer client.Close()
-		err = client.Ping(ctx)
+		ch.say(fmt.Sprintf("app %s: users table %s", app.Name, usersTable(app.Users)), nil, "")
+		return
 	}
-	ch.say(fmt.Sprintf("app %s: %s API", app.Name, app.Provider), err)
+	advice := ""
+	if _, ok := errors.AsType[*repo.UsersError](err); !ok {
+		advice = "check [users] url (or [database] url, where there is none), and that the server runs and is reached from here"
+	}
+	ch.say("app "+app.Name, err, advice) // the error names the table
+}
+
+// usersTable is the name of a users table as the configuration has it.
+func usersTable(c config.Users) string {
+	if c.Table.Schema == "" {
+		return c.Table.Name
+	}
+	return c.Table.Schema + "." + c.Table.Name
 }

@@ -43,19 +43,30 @@ func newDisplay(w io.Writer) *display {
 	d := &display{w: w, shown: map[*sweep]*shown{}}
 	if isTerminal(w) {
 		d.bars = progress.NewWriter()
-		d.bars.SetOutputWriter(w)
+		d.bars.SetOutputWriter(fromLineStart{w})
 		d.bars.SetStyle(progress.StyleBlocks)
 		d.bars.Style().Visibility.Speed = true
 		d.bars.Style().Visibility.ETA = true
 		d.bars.Style().Visibility.ETAOverall = false
 		d.bars.Style().Options.SpeedSuffix = " users/s"
 		d.bars.Style().Options.ErrorString = "not done"
+		d.bars.Style().Options.TimeInProgressPrecision = 100 * time.Millisecond
+		d.bars.Style().Options.TimeDonePrecision = 100 * time.Millisecond
 		d.bars.SetTrackerPosition(progress.PositionRight)
 		d.bars.Style().Options.SpeedPosition = progress.PositionRight
 		d.bars.SetUpdateFrequency(200 * time.Millisecond)
 		d.bars.SetTrackerLength(30)
 	}
 	return d
+}
+
+// fromLineStart begins each frame at the start of the line: the terminal may
+// have echoed a Ctrl-C there.
+type fromLineStart struct{ io.Writer }
+
+func (w fromLineStart) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(append([]byte{'\r'}, b...))
+	return max(n-1, 0), err
 }
 
 // logWriter is where the log goes while bars are on the screen: above them.
@@ -87,6 +98,9 @@ func (d *display) start(ctx context.Context, sweeps []*sweep) {
 			d.shown[s].tracker = tracker
 			d.bars.AppendTracker(tracker)
 		}
+	}
+	// From here on the map is only read.
+	for _, s := range sweeps {
 		d.idle.Go(func() { d.countUsers(ctx, s) })
 	}
 	if d.bars != nil {
@@ -118,8 +132,11 @@ func (d *display) waiting(s *sweep, other repo.Run) {
 		return
 	}
 	d.shown[s].waitedOn = other.ID
-	d.line("%s: waiting for run %d (job %s, started by %s at %s UTC) to end",
-		s.name(), other.ID, other.Job, other.Trigger, other.StartedAt.UTC().Format(time.TimeOnly))
+	job := "a backfill"
+	if other.Trigger != repo.TriggerBackfill {
+		job = "of job " + other.Job
+	}
+	d.line("%s: waiting for run %d to end (%s, since %s UTC)", s.name(), other.ID, job, other.StartedAt.UTC().Format(time.TimeOnly))
 }
 
 func (d *display) progress(s *sweep, run repo.Run) {
@@ -187,7 +204,8 @@ func (d *display) stop() {
 	if d.bars == nil {
 		return
 	}
-	for _, shown := range d.shown {
+	for s, shown := range d.shown {
+		shown.tracker.SetValue(max(s.run.Users, shown.tracker.Value()))
 		if !shown.tracker.IsDone() {
 			shown.tracker.MarkAsErrored()
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -33,10 +34,6 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-func usageError(format string, args ...any) error {
-	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
-}
-
 // program is what the commands share: where they print and what surrounds them.
 type program struct {
 	stdout, stderr io.Writer
@@ -60,10 +57,14 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
 	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "syncer: %s\n", text)
-	}
+	fmt.Fprintf(stderr, "syncer: %s\n", distinctLines(err.Error()))
 	return code
+}
+
+// distinctLines leaves out lines that repeat the one before: the driver names
+// an address that it tried twice, with and without TLS, twice.
+func distinctLines(text string) string {
+	return strings.Join(slices.Compact(strings.Split(text, "\n")), "\n")
 }
 
 // stopSignal gives a context that ends with the first SIGINT or SIGTERM, to stop
@@ -93,7 +94,7 @@ func (p *program) command() *cli.Command {
 		Usage:     "keeps in Postgres who is online in an instant-messaging system, on which device, since when",
 		Writer:    p.stdout,
 		ErrWriter: p.stderr,
-		Suggest:   true,
+		Version:   version(),
 		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration,\n" +
 			"3 done, but some users failed.",
 		Commands: []*cli.Command{
@@ -110,9 +111,7 @@ func (p *program) command() *cli.Command {
 	var quiet func(*cli.Command)
 	quiet = func(c *cli.Command) {
 		c.ExitErrHandler = func(context.Context, *cli.Command, error) {}
-		c.OnUsageError = func(_ context.Context, c *cli.Command, err error, _ bool) error {
-			return usageError("%w\nsee: %s --help", err, c.FullName())
-		}
+		c.OnUsageError = wrongOption
 		for _, sub := range c.Commands {
 			quiet(sub)
 		}
@@ -122,29 +121,4 @@ func (p *program) command() *cli.Command {
 	}
 	quiet(root)
 	return root
-}
-
-// unknownCommand is what a command does that only has subcommands.
-func unknownCommand(_ context.Context, c *cli.Command) error {
-	var names []string
-	for _, sub := range c.VisibleCommands() {
-		if sub.Name != "help" {
-			names = append(names, sub.Name)
-		}
-	}
-	if c.Args().Present() {
-		return usageError("%q is not a command of %s (allowed: %s)", c.Args().First(), c.FullName(), strings.Join(names, ", "))
-	}
-	if err := cli.ShowSubcommandHelp(c); err != nil {
-		return fmt.Errorf("show help: %w", err)
-	}
-	return &exitError{code: exitUsage, err: errors.New("give a command: " + strings.Join(names, ", "))}
-}
-
-// noArgs refuses arguments that a command does not take.
-func noArgs(c *cli.Command) error {
-	if c.Args().Present() {
-		return usageError("%s takes no argument %q\nsee: %s --help", c.FullName(), c.Args().First(), c.FullName())
-	}
-	return nil
 }

@@ -57,7 +57,7 @@ func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migr
 		Log: slog.New(zerolog.NewSlogHandler(log.Level(max(log.GetLevel(), zerolog.WarnLevel)))),
 	})
 	if err != nil {
-		return fmt.Errorf("database %s cannot be used: %w\ncheck [database] url (or SYNCER_DATABASE_URL), and that the server runs", loaded.Database.URL, err)
+		return fmt.Errorf("database %s cannot be used: %w\n%s", loaded.Database.URL, err, databaseAdvice)
 	}
 	defer m.Close()
 	return f(m)

@@ -40,7 +40,11 @@ func (p *program) load(c *cli.Command) (*config.Config, error) {
 	}
 	loaded, err := config.Load(path, p.environ)
 	if problems, ok := errors.AsType[config.Problems](err); ok {
-		return nil, usageError("the configuration has %d problems:\n%w", len(problems), err)
+		count := fmt.Sprintf("%d problems", len(problems))
+		if len(problems) == 1 {
+			count = "a problem"
+		}
+		return nil, usageError("the configuration has %s:\n%w", count, err)
 	}
 	if err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
@@ -111,6 +115,9 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, e
 	return s, nil
 }
 
+// databaseAdvice follows a failure to connect.
+const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reached from here"
+
 func (s *system) openStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -120,7 +127,7 @@ func (s *system) openStore(ctx context.Context) error {
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: processName(),
 	})
 	if err != nil {
-		return fmt.Errorf("database %s cannot be used: %w\ncheck [database] url (or SYNCER_DATABASE_URL), and that the server runs", db.URL, err)
+		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}
 	s.closers = append(s.closers, s.store.Close)
 	return s.store.CheckSchema(ctx, migrations.Latest())

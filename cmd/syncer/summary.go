@@ -119,7 +119,11 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 	}
 	fmt.Fprintf(p.stdout, "\n%s: users that failed, all in %s.user_failure\n", sw.name(), s.store.Schema())
 	for _, g := range groups {
-		fmt.Fprintf(p.stdout, "  %s × %s: %s\n", thousands(g.Users), g.Code, g.Message)
+		such := ""
+		if g.Varied {
+			such = ", such as"
+		}
+		fmt.Fprintf(p.stdout, "  %s × %s%s: %s\n", thousands(g.Users), g.Code, such, g.Message)
 	}
 }
 

@@ -60,7 +60,7 @@ func matchListed(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, want
 			}
 			m.found = found
 			if missing > 0 {
-				m.note = fmt.Sprintf("%s of the listed ids are not in users table %s", thousands(int64(missing)), s.app.Users.Name())
+				m.note = fmt.Sprintf("listed ids that are not in users table %s: %s", s.app.Users.Name(), thousands(int64(missing)))
 			}
 			matches[s.app.ID] = m
 		}

@@ -17,17 +17,22 @@ func (p *program) versionCommand() *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			version, revision := "unknown", ""
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-				for _, setting := range info.Settings {
-					if setting.Key == "vcs.revision" {
-						revision = " " + setting.Value
-					}
-				}
-			}
-			fmt.Fprintf(p.stdout, "syncer %s%s %s\n", version, revision, runtime.Version())
+			fmt.Fprintf(p.stdout, "syncer version %s\n", version())
 			return nil
 		},
 	}
+}
+
+// version is that of the module, the commit and the toolchain it was built from.
+func version() string {
+	module, revision := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		module = info.Main.Version
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" {
+				revision = " " + setting.Value
+			}
+		}
+	}
+	return module + revision + " " + runtime.Version()
 }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v3"
+)
+
+func usageError(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+// wrongOption is what becomes of an option that is not known or has a bad value.
+func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
+	const unknown = "flag provided but not defined: -"
+	name, ok := strings.CutPrefix(err.Error(), unknown)
+	if !ok {
+		return usageError("%w\nsee: %s --help", err, c.FullName())
+	}
+	text := "unknown option " + dashed(name)
+	switch suggestion := cli.SuggestFlag(c.VisibleFlags(), name, true); {
+	case c.Root() == c:
+		text += "; options go after the command"
+	case similar(name, suggestion):
+		text += "; did you mean " + suggestion + "?"
+	}
+	return usageError("%s\nsee: %s --help", text, c.FullName())
+}
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// similar reports whether it is likely that the suggestion was meant: the
+// library suggests the most similar name, however little that is.
+func similar(name, suggestion string) bool {
+	suggestion = strings.TrimLeft(suggestion, "-")
+	return len(name) > 1 && len(suggestion) > 1 && name[0] == suggestion[0]
+}
+
+// unknownCommand is what a command does that only has subcommands.
+func unknownCommand(_ context.Context, c *cli.Command) error {
+	var names []string
+	for _, sub := range c.VisibleCommands() {
+		if sub.Name != "help" {
+			names = append(names, sub.Name)
+		}
+	}
+	if name := c.Args().First(); name != "" {
+		text := fmt.Sprintf("%q is not a command of %s", name, c.FullName())
+		if suggestion := cli.SuggestCommand(c.Commands, name); similar(name, suggestion) {
+			text += fmt.Sprintf("; did you mean %q?", suggestion)
+		}
+		return usageError("%s (allowed: %s)", text, strings.Join(names, ", "))
+	}
+	if err := cli.ShowSubcommandHelp(c); err != nil {
+		return fmt.Errorf("show help: %w", err)
+	}
+	return &exitError{code: exitUsage, err: errors.New("give a command: " + strings.Join(names, ", "))}
+}
+
+// noArgs refuses arguments that a command does not take.
+func noArgs(c *cli.Command) error {
+	if c.Args().Present() {
+		return usageError("%s takes no argument %q\nsee: %s --help", c.FullName(), c.Args().First(), c.FullName())
+	}
+	return nil
+}

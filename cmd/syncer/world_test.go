@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"syncer/imclient/imsim"
+	"syncer/internal/pgtest"
+)
+
+// patience bounds what a test waits for, on a busy machine under the race
+// detector.
+const patience = 90 * time.Second
+
+// world is what surrounds the program in one test: a folder with a
+// configuration, a database and a simulator. When the test ends it looks for
+// secrets in all that was written.
+type world struct {
+	t      testing.TB
+	ctx    context.Context
+	dir    string
+	dbURL  string
+	db     *pgxpool.Pool
+	sim    *imsim.Server
+	rounds *imsim.Rounds
+	simURL string
+
+	mu     sync.Mutex
+	output strings.Builder // what the processes printed
+}
+
+// worldOptions say what there is. A call rate that is not given is no limit.
+type worldOptions struct {
+	dir    string // for the configuration; "": a temporary one
+	dbURL  string // "": a new database, without syncer's schema
+	users  int    // rows of public.users: id 1…n, uid u00001…; 0: the table is empty
+	change float64
+	limits imsim.Tencent // its rates
+	config string        // more lines of the configuration, see configText
+}
+
+func newWorld(t testing.TB, o worldOptions) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	w := &world{t: t, ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: imsim.NewRounds(3, o.change)}
+	if w.dir == "" {
+		w.dir = t.TempDir()
+	}
+	if w.dbURL == "" {
+		w.dbURL = pgtest.Database(t)
+	}
+	var err error
+	if w.db, err = pgxpool.New(ctx, w.dbURL); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.db.Close)
+	w.serve(o.limits)
+	w.exec(`CREATE TABLE public.users (id bigint PRIMARY KEY, uid text)`)
+	w.exec(`INSERT INTO public.users SELECT n, 'u' || lpad(n::text, 5, '0') FROM generate_series(1, $1::int) AS n`, o.users)
+	w.write("database_url", w.dbURL)
+	w.write("config.toml", fmt.Sprintf(configText, w.simURL, tencentKey, openIMSecret)+o.config)
+	t.Cleanup(w.lookForSecrets)
+	return w
+}
+
+// configText has places for the simulator's address, the key and the secret.
+// Everything is small, so that little data goes through all of it.
+const configText = `[database]
+url_file = "database_url"
+[log]
+level = "debug"
+[http]
+listen = "127.0.0.1:0"
+[users]
+table   = "public.users"
+user_id = "uid"
+[[apps]]
+name     = "main"
+provider = "tencent"
+[apps.tencent]
+sdk_app_id = 1400000001
+base_url   = "%[1]s"
+secret_key = "%[2]s"
+[[apps]]
+name     = "chat"
+provider = "openim"
+[apps.openim]
+base_url = "%[1]s"
+secret   = "%[3]s"
+[sweep]
+range_users  = 1000
+page_users   = 500
+rescue_after = "5s"
+`
+
+func (w *world) serve(tc imsim.Tencent) {
+	w.t.Helper()
+	tc.SDKAppID, tc.Admins, tc.SecretKey = 1400000001, []string{"administrator"}, tencentKey
+	oc := imsim.OpenIM{AdminUserID: "imAdmin", Secret: openIMSecret, PresenceRate: tc.PresenceRate, AccountsRate: tc.AccountsRate}
+	for _, limit := range []*int{&tc.PresenceRate, &tc.AccountsRate} {
+		if *limit == 0 {
+			*limit = -1
+		}
+	}
+	config := imsim.Config{Tencent: &tc, OpenIM: &oc, Population: w.rounds, Record: true}
+	if err := config.Validate(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.sim = imsim.New(config)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.simURL = "http://" + l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- w.sim.Serve(ctx, l) }()
+	w.t.Cleanup(func() {
+		w.sim.ClearFaults() // lets go of calls that hang
+		cancel()
+		if err := <-served; err != nil {
+			w.t.Error(err)
+		}
+	})
+}
+
+// write writes a file that only its owner may read.
+func (w *world) write(name, text string) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) exec(sql string, args ...any) {
+	w.t.Helper()
+	if _, err := w.db.Exec(w.ctx, sql, args...); err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// query reads rows of one column of text, or of as many as T has fields.
+func query[T any](w *world, scan pgx.RowToFunc[T], sql string, args ...any) []T {
+	w.t.Helper()
+	rows, err := w.db.Query(w.ctx, sql, args...)
+	if err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	all, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		w.t.Fatalf("%s: %v", sql, err)
+	}
+	return all
+}
+
+// text reads one value as text; "" when there is no row.
+func (w *world) text(sql string, args ...any) string {
+	w.t.Helper()
+	for _, v := range query(w, pgx.RowTo[any], sql, args...) {
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// wantSQL checks one value.
+func (w *world) wantSQL(want, sql string, args ...any) {
+	w.t.Helper()
+	if got := w.text(sql, args...); got != want {
+		w.t.Errorf("%s\ngives %s, want %s", sql, got, want)
+	}
+}
+
+// eventually polls until ok reports true.
+func (w *world) eventually(what string, ok func() bool) {
+	w.t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-w.ctx.Done():
+			w.t.Fatalf("waited in vain until %s\n%s", what, w.tail())
+		}
+	}
+}
+
+// waitSQL polls until the statement gives the value.
+func (w *world) waitSQL(want, sql string, args ...any) {
+	w.t.Helper()
+	w.eventually(fmt.Sprintf("%s gives %s", sql, want), func() bool { return w.text(sql, args...) == want })
+}
+
+// printed keeps what a process printed.
+func (w *world) printed(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.output.WriteString(text)
+}
+
+// tail is the end of what the processes that have ended printed, without debug
+// lines, for a test that fails.
+func (w *world) tail() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var kept []string
+	for line := range strings.Lines(w.output.String()) {
+		if !strings.Contains(line, `"level":"debug"`) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept[max(0, len(kept)-30):], "")
+}

@@ -1,0 +1,130 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func ready(context.Context) error { return nil }
+
+func TestHandler(t *testing.T) {
+	notReady := func(context.Context) error { return errors.New("run: syncer migrate up") }
+	for _, test := range []struct {
+		name, method, path string
+		ready              func(context.Context) error
+		status             int
+		body               string
+	}{
+		{"alive", http.MethodGet, "/healthz", ready, http.StatusOK, "ok\n"},
+		{"alive for a monitor that only wants the head", http.MethodHead, "/healthz", ready, http.StatusOK, ""},
+		{"alive though not ready", http.MethodGet, "/healthz", notReady, http.StatusOK, "ok\n"},
+		{"ready", http.MethodGet, "/readyz", ready, http.StatusOK, "ok\n"},
+		{"not ready", http.MethodGet, "/readyz", notReady, http.StatusServiceUnavailable, "run: syncer migrate up\n"},
+		{"nothing to post", http.MethodPost, "/healthz", ready, http.StatusMethodNotAllowed, "Method Not Allowed\n"},
+		{"nothing below", http.MethodGet, "/healthz/x", ready, http.StatusNotFound, "404 page not found\n"},
+		{"nothing else", http.MethodGet, "/", ready, http.StatusNotFound, "404 page not found\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := httptest.NewServer((&Server{Ready: test.ready}).Handler())
+			defer server.Close()
+			request, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := server.Client().Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if response.StatusCode != test.status || string(body) != test.body {
+				t.Errorf("%s %s: %d %q, want %d %q", test.method, test.path, response.StatusCode, body, test.status, test.body)
+			}
+		})
+	}
+}
+
+// TestReadyPatience: a database that hangs is one that is not ready.
+func TestReadyPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Ready: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		begun := time.Now()
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+		if took := time.Since(begun); w.Code != http.StatusServiceUnavailable || took != readyTimeout {
+			t.Errorf("answered %d after %s, want %d after %s", w.Code, took, http.StatusServiceUnavailable, readyTimeout)
+		}
+	})
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestServe: it answers until the context ends, and then lets go of everybody.
+func TestServe(t *testing.T) {
+	asked := make(chan struct{})
+	s := &Server{Ready: func(ctx context.Context) error {
+		close(asked)
+		<-ctx.Done() // the server's stop, well before readyTimeout
+		return ctx.Err()
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	l := listen(t)
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	hanging := make(chan error, 1)
+	go func() {
+		response, err := client.Get("http://" + l.Addr().String() + "/readyz")
+		if err == nil {
+			response.Body.Close()
+		}
+		hanging <- err
+	}()
+	<-asked
+	cancel()
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if err := <-hanging; err == nil {
+		t.Error("the call in flight was answered after the stop")
+	}
+	if _, err := client.Get("http://" + l.Addr().String() + "/healthz"); err == nil {
+		t.Error("it still answers after the stop")
+	}
+}
+
+// TestServeFails: a listener that breaks is an error that says what broke.
+func TestServeFails(t *testing.T) {
+	l := listen(t)
+	l.Close()
+	err := (&Server{Ready: ready}).Serve(t.Context(), l)
+	if err == nil || !strings.HasPrefix(err.Error(), "serve health and readiness: ") || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve on a closed listener: %v", err)
+	}
+}
