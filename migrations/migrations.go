@@ -44,6 +44,7 @@ const riverVersion = 8
 
 // Migrator changes the schema. Close it after use.
 type Migrator struct {
+	schema   string
 	provider *goose.Provider
 	db       *sql.DB
 	pool     *pgxpool.Pool
@@ -56,8 +57,8 @@ type Status struct {
 	AppliedAt time.Time // zero: pending
 }
 
-// Open connects and creates the schema when it is missing. Several processes
-// may migrate at once: a session lock lets one at a time do it.
+// Open connects. Several processes may migrate at once: a session lock lets one
+// at a time do it.
 func Open(ctx context.Context, c Config) (*Migrator, error) {
 	poolConfig, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
@@ -70,7 +71,8 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	if err := createSchema(ctx, pool, c.Schema); err != nil {
+	m := &Migrator{pool: pool, schema: c.Schema}
+	if _, err := m.hasSchema(ctx); err != nil { // the first contact
 		pool.Close()
 		return nil, err
 	}
@@ -83,13 +85,12 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 		pool.Close()
 		return nil, fmt.Errorf("prepare the session lock: %w", err)
 	}
-	db := stdlib.OpenDB(*poolConfig.ConnConfig)
-	m := &Migrator{db: db, pool: pool}
+	m.db = stdlib.OpenDB(*poolConfig.ConnConfig)
 	river := goose.NewGoMigration(2,
 		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionUp, riverVersion)},
 		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionDown, -1)})
 	river.Source = "00002_river.go"
-	m.provider, err = goose.NewProvider(goose.DialectPostgres, db, files,
+	m.provider, err = goose.NewProvider(goose.DialectPostgres, m.db, files,
 		goose.WithTableName(versionTable),
 		goose.WithSessionLocker(locker),
 		goose.WithGoMigrations(river),
@@ -107,25 +108,30 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 // the password is.
 var errURL = errors.New("it cannot be read as postgres://user:password@host:port/database?sslmode=…; in user and password @ is written %40, / %2F, : %3A and % %25")
 
+// hasSchema reports whether the schema is there.
+func (m *Migrator) hasSchema(ctx context.Context) (bool, error) {
+	var exists bool
+	err := m.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", m.schema).Scan(&exists)
+	if err != nil {
+		return false, fmt.Errorf("look for schema %s: %w", m.schema, err)
+	}
+	return exists, nil
+}
+
 // createSchema makes the schema unless it is there. It looks first, because
 // CREATE SCHEMA IF NOT EXISTS asks for the right to create one all the same. It
 // is safe against another process that does the same: IF NOT EXISTS alone is not.
-func createSchema(ctx context.Context, pool *pgxpool.Pool, schema string) error {
-	var exists bool
-	err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema).Scan(&exists)
-	if err != nil {
-		return fmt.Errorf("look for schema %s: %w", schema, err)
+func (m *Migrator) createSchema(ctx context.Context) error {
+	if exists, err := m.hasSchema(ctx); err != nil || exists {
+		return err
 	}
-	if exists {
-		return nil
-	}
-	_, err = pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{schema}.Sanitize())
+	_, err := m.pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{m.schema}.Sanitize())
 	const uniqueViolation, duplicateSchema = "23505", "42P06"
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == uniqueViolation || pgErr.Code == duplicateSchema) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("create schema %s: %w", schema, err)
+		return fmt.Errorf("create schema %s: %w", m.schema, err)
 	}
 	return nil
 }
@@ -146,8 +152,12 @@ func (m *Migrator) migrateRiver(schema string, log *slog.Logger, direction river
 	}
 }
 
-// Up applies all pending migrations and returns them.
+// Up makes the schema when it is missing, applies all pending migrations and
+// returns them.
 func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
+	if err := m.createSchema(ctx); err != nil {
+		return nil, err
+	}
 	results, err := m.provider.Up(ctx)
 	return applied(results), migrationError("up", err)
 }
@@ -155,6 +165,9 @@ func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
 // Down takes back the newest migrations until version is the newest that is
 // left; 0 takes back all.
 func (m *Migrator) Down(ctx context.Context, version int64) ([]Status, error) {
+	if exists, err := m.hasSchema(ctx); err != nil || !exists {
+		return nil, err
+	}
 	results, err := m.provider.DownTo(ctx, version)
 	return applied(results), migrationError("down", err)
 }
@@ -176,8 +189,20 @@ func migrationError(direction string, err error) error {
 	return fmt.Errorf("migrate %s: %w", direction, err)
 }
 
-// Status lists every migration, oldest first.
+// Status lists every migration, oldest first. It changes nothing: without a
+// schema all are pending.
 func (m *Migrator) Status(ctx context.Context) ([]Status, error) {
+	exists, err := m.hasSchema(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !exists {
+		var pending []Status
+		for _, source := range m.provider.ListSources() {
+			pending = append(pending, Status{Version: source.Version, Name: source.Path})
+		}
+		return pending, nil
+	}
 	all, err := m.provider.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the migrations' status: %w", err)
@@ -189,8 +214,11 @@ func (m *Migrator) Status(ctx context.Context) ([]Status, error) {
 	return statuses, nil
 }
 
-// Version is the newest applied migration; 0 when there is none.
+// Version is the newest applied migration; 0 when there is none, or no schema.
 func (m *Migrator) Version(ctx context.Context) (int64, error) {
+	if exists, err := m.hasSchema(ctx); err != nil || !exists {
+		return 0, err
+	}
 	v, err := m.provider.GetDBVersion(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("read the schema's version: %w", err)

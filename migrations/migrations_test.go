@@ -309,8 +309,8 @@ func TestSchemaMadeBeforehand(t *testing.T) {
 		}
 	})
 	asRole := withParameter(t, url, "role", role)
-	if _, err := migrations.Open(t.Context(), migrations.Config{URL: asRole, Schema: schema}); err == nil || !strings.Contains(err.Error(), "create schema syncer") {
-		t.Errorf("Open without the right to create a schema: %v", err)
+	if _, err := open(t, asRole, schema).Up(t.Context()); err == nil || !strings.Contains(err.Error(), "create schema syncer") {
+		t.Errorf("Up without the right to create a schema: %v", err)
 	}
 	run(t, conn, "CREATE SCHEMA syncer AUTHORIZATION "+role)
 	up(t, open(t, asRole, schema))
@@ -345,5 +345,35 @@ func TestErrorsTellNoPassword(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLooking_changesNothing: only Up makes the schema.
+func TestLooking_changesNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	m := open(t, url, "syncer")
+	statuses, err := m.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := 0
+	for _, s := range statuses {
+		if s.AppliedAt.IsZero() {
+			pending++
+		}
+	}
+	if pending == 0 || pending != len(statuses) || statuses[len(statuses)-1].Version != migrations.Latest() {
+		t.Errorf("Status without a schema: %+v", statuses)
+	}
+	if version, err := m.Version(t.Context()); version != 0 || err != nil {
+		t.Errorf("Version without a schema: %d, %v", version, err)
+	}
+	if done, err := m.Down(t.Context(), 0); len(done) != 0 || err != nil {
+		t.Errorf("Down without a schema: %v, %v", done, err)
+	}
+	schemas := column[string](t, connect(t, url), `SELECT nspname::text FROM pg_namespace WHERE nspname = 'syncer'`)
+	if len(schemas) != 0 {
+		t.Errorf("looking made the schema")
 	}
 }
