@@ -31,8 +31,8 @@ const (
 	// always there. with-postgres sets it, pgtest reads it.
 	EnvURL = "SYNCER_TEST_DATABASE_URL"
 	// EnvRun names the environment variable that is the same for all processes
-	// of one test run and different for every run. with-postgres sets it; see
-	// pgtest for its use.
+	// of one test run and different for every run: small letters, digits and _.
+	// with-postgres sets it; see pgtest for its use.
 	EnvRun = "SYNCER_TEST_RUN"
 )
 

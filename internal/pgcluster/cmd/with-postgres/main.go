@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,7 +54,7 @@ func run(args []string) (code int, err error) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 
-	env := append(os.Environ(), fmt.Sprintf("%s=%d_%s", pgcluster.EnvRun, time.Now().Unix(), rand.Text()[:8]))
+	env := append(os.Environ(), fmt.Sprintf("%s=%d_%s", pgcluster.EnvRun, time.Now().Unix(), strings.ToLower(rand.Text()[:8])))
 	if os.Getenv(pgcluster.EnvURL) == "" {
 		cluster, startErr := start(signals)
 		if startErr != nil {

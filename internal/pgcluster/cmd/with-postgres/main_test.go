@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -71,6 +72,18 @@ func TestCommandNotFound(t *testing.T) {
 func TestExitCode(t *testing.T) {
 	wantExit(t, command(t, "--", "sh", "-c", "exit 7").Run(), 7)
 	wantExit(t, command(t, "--", "sh", "-c", "kill -KILL $$").Run(), 128+9)
+}
+
+// TestRun_needsNoQuotes: the run is part of databases' names, which tests write
+// into SQL as they are.
+func TestRun_needsNoQuotes(t *testing.T) {
+	out, err := command(t, "--", "sh", "-c", "printf %s $"+pgcluster.EnvRun).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^[a-z0-9_]+$`).Match(out) {
+		t.Errorf("%s=%s", pgcluster.EnvRun, out)
+	}
 }
 
 // TestSignal interrupts with-postgres while its command, which answers with an
