@@ -56,8 +56,9 @@ func TestStop_hard(t *testing.T) {
 	b := w.engine(s)
 	run = w.wait(b, run)
 	w.ended(run, repo.RunSucceeded)
-	if run.Users != 6000 || run.Changed != 6000 || run.Calls != w.calls() {
-		t.Errorf("counters %+v, the API saw %d calls", run.Counters, w.calls())
+	// A call that the stop cancelled on its way is counted, but not seen.
+	if seen := w.calls(); run.Users != 6000 || run.Changed != 6000 || run.Calls < seen || run.Calls > seen+callsAhead {
+		t.Errorf("counters %+v, the API saw %d calls", run.Counters, seen)
 	}
 	w.truthful(accountTables, b.app(tencentApp), userIDs(6000))
 }
