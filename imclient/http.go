@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -120,19 +121,34 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	case <-ctx.Done():
 		return Reply{}, ctx.Err()
 	}
-	if r.Gate != nil {
-		if err := r.Gate.Wait(ctx); err != nil {
-			if e, ok := errors.AsType[*Error](err); ok {
-				e.Provider, e.API = h.provider, r.API
-			}
-			return Reply{}, err
-		}
-	}
-	callCtx, cancel := context.WithTimeout(ctx, h.timeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(callCtx, http.MethodPost, r.URL, bytes.NewReader(r.Body))
+	at, err := h.pass(ctx, r)
 	if err != nil {
-		return Reply{}, h.error(ctx, r, "make the request", err)
+		return Reply{}, err
+	}
+	callCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	deadline := time.AfterFunc(h.timeout, func() { cancel(errTimeout) })
+	defer deadline.Stop()
+	reply := Reply{AskedAt: h.now()}
+	// The request is written as soon as there is a connection. When it took time
+	// to get one, because it is new or the machine is busy, the call takes a new
+	// call time: late calls would arrive together with those that are in time.
+	var refused error
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		if r.Gate == nil || !r.Gate.Missed(at) {
+			return
+		}
+		deadline.Stop()
+		if at, refused = h.pass(callCtx, r); refused != nil {
+			cancel(refused)
+			return
+		}
+		deadline.Reset(h.timeout)
+		reply.AskedAt = h.now()
+	}}
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(callCtx, trace), http.MethodPost, r.URL, bytes.NewReader(r.Body))
+	if err != nil {
+		return Reply{}, h.error(callCtx, r, "make the request", err)
 	}
 	for name, values := range r.Header {
 		req.Header[name] = values
@@ -141,19 +157,24 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	if r.Sent != nil {
 		*r.Sent++
 	}
-	reply := Reply{AskedAt: h.now()}
 	resp, err := h.client.Do(req)
 	if err != nil {
-		return Reply{}, h.error(ctx, r, "send the request", err)
+		if refused != nil && ctx.Err() == nil {
+			if r.Sent != nil {
+				*r.Sent--
+			}
+			return Reply{}, refused
+		}
+		return Reply{}, h.error(callCtx, r, "send the request", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	reply.AnsweredAt = h.now()
 	if err != nil {
-		return Reply{}, h.error(ctx, r, "read the answer", err)
+		return Reply{}, h.error(callCtx, r, "read the answer", err)
 	}
 	if len(body) > maxAnswer {
-		return Reply{}, h.error(ctx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
+		return Reply{}, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		return Reply{}, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
@@ -169,6 +190,21 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	return reply, nil
 }
 
+// pass waits for a call time.
+func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
+	if r.Gate == nil {
+		return time.Time{}, nil
+	}
+	at, err = r.Gate.Wait(ctx)
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Provider, e.API = h.provider, r.API
+	}
+	return at, err
+}
+
+// errTimeout ends a call that takes too long.
+var errTimeout = errors.New("the call's timeout is over")
+
 // places holds a place for each call of an API that is in flight.
 func (h *HTTP) places(api string) chan struct{} {
 	h.mu.Lock()
@@ -179,10 +215,11 @@ func (h *HTTP) places(api string) chan struct{} {
 	return h.inFlight[api]
 }
 
-// error makes a transient *Error of a transport failure. Go's *url.Error prints
+// error makes a transient *Error of a transport failure; ctx is that of the call. Go's *url.Error prints
 // the whole URL, in which Tencent's signature stands, so only its cause is kept.
 func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) error {
-	if ctx.Err() != nil {
+	timedOut := errors.Is(context.Cause(ctx), errTimeout)
+	if ctx.Err() != nil && !timedOut {
 		return ctx.Err()
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
@@ -190,7 +227,7 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 	}
 	text := CleanText(err.Error())
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case timedOut:
 		text = fmt.Sprintf("no answer within the timeout of %s", h.timeout)
 		err = nil // our own deadline for one call, not the end of the caller's context
 	case text != err.Error():

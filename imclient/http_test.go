@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 )
 
 // querySecret stands for the signature in the query of every request here; it
@@ -372,6 +373,61 @@ func TestCheckBaseURL(t *testing.T) {
 		err := CheckBaseURL(bad)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("%q: %v, want %q and nothing of the address", bad, err, want)
+		}
+	}
+}
+
+// TestPost_slowConnections: a call that had to wait for a new connection takes a
+// new call time. Else the first calls, held up by the dialling, would arrive
+// together with later ones on connections that are open already.
+func TestPost_slowConnections(t *testing.T) {
+	const rate, calls, callers = 50, 100, 40
+	var mu sync.Mutex
+	var arrived []time.Time
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		arrived = append(arrived, time.Now())
+		_, _ = w.Write([]byte("{}"))
+	}))
+	t.Cleanup(server.Close)
+	slow := func(ctx context.Context, network, address string) (net.Conn, error) {
+		timer := time.NewTimer(300 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	transport := &http.Transport{DialContext: slow, MaxIdleConnsPerHost: callers}
+	t.Cleanup(transport.CloseIdleConnections)
+	h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: 10 * time.Second, Now: time.Now, Transport: transport})
+	gate := NewGate(&fakeStore{interval: (time.Second + Lateness) / rate}, time.Now)
+	var all errgroup.Group
+	all.SetLimit(callers)
+	for range calls {
+		all.Go(func() error {
+			_, err := h.Post(t.Context(), Request{API: "test", Gate: gate, URL: server.URL})
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if len(arrived) != calls {
+		t.Errorf("%d calls arrived, want %d", len(arrived), calls)
+	}
+	for i, last := range arrived {
+		within := 0
+		for _, at := range arrived[:i+1] {
+			if last.Sub(at) < time.Second {
+				within++
+			}
+		}
+		if within > rate {
+			t.Fatalf("%d calls arrived within a second, want %d at most", within, rate)
 		}
 	}
 }

@@ -58,20 +58,20 @@ func NewGate(store CallStore, now func() time.Time) *Gate {
 // stops wastes little.
 const slabTime = 100 * time.Millisecond
 
-// Wait returns when one call may be sent, at once. Its errors are the
-// context's, the store's, or a ClassThrottled *Error whose RetryAfter says when
-// the next call time comes, if that is far away.
-func (g *Gate) Wait(ctx context.Context) error {
+// Wait returns when one call may be sent, at once, and gives its call time. Its
+// errors are the context's, the store's, or a ClassThrottled *Error whose
+// RetryAfter says when the next call time comes, if that is far away.
+func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 	select {
 	case g.turn <- struct{}{}:
 		defer func() { <-g.turn }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return time.Time{}, ctx.Err()
 	}
 	for {
 		at, slowed, err := g.take(ctx)
 		if err != nil {
-			return err
+			return time.Time{}, err
 		}
 		if wait := at.Sub(g.now()); wait > 0 {
 			timer := time.NewTimer(wait)
@@ -79,14 +79,17 @@ func (g *Gate) Wait(ctx context.Context) error {
 			case <-timer.C:
 			case <-ctx.Done():
 				timer.Stop()
-				return ctx.Err()
+				return time.Time{}, ctx.Err()
 			}
 		}
-		if g.now().Sub(at) <= Lateness && !g.slowedSince(slowed) {
-			return nil
+		if !g.Missed(at) && !g.slowedSince(slowed) {
+			return at, nil
 		}
 	}
 }
+
+// Missed reports whether it is too late to start the call of a call time.
+func (g *Gate) Missed(at time.Time) bool { return g.now().Sub(at) > Lateness }
 
 // slowedSince reports whether a rate-limit answer came since the call time was
 // taken.

@@ -53,7 +53,7 @@ func TestGate_spacing(t *testing.T) {
 		var all sync.WaitGroup
 		for range calls {
 			all.Go(func() {
-				if err := gate.Wait(t.Context()); err != nil {
+				if _, err := gate.Wait(t.Context()); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -81,7 +81,7 @@ func TestGate_lateness(t *testing.T) {
 		gate := NewGate(store, time.Now)
 		wait := func() {
 			t.Helper()
-			if err := gate.Wait(t.Context()); err != nil {
+			if _, err := gate.Wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -118,7 +118,7 @@ func TestGate_pauseBeyondPatience(t *testing.T) {
 		}
 		for range 3 {
 			begin := time.Now()
-			err := gate.Wait(t.Context())
+			_, err := gate.Wait(t.Context())
 			e, ok := errors.AsType[*Error](err)
 			if !ok || e.Class != ClassThrottled || e.RetryAfter != time.Minute {
 				t.Fatalf("got %#v, want a throttled error for a minute", err)
@@ -133,7 +133,7 @@ func TestGate_pauseBeyondPatience(t *testing.T) {
 		// Within patience the caller waits, and gets the very time reserved before.
 		time.Sleep(40 * time.Second)
 		begin := time.Now()
-		if err := gate.Wait(t.Context()); err != nil {
+		if _, err := gate.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took != 20*time.Second {
@@ -150,7 +150,7 @@ func TestGate_Throttled_givesSlabBack(t *testing.T) {
 		store := &fakeStore{interval: 10 * time.Millisecond}
 		gate := NewGate(store, time.Now)
 		for range 3 { // into the slab of ten
-			if err := gate.Wait(t.Context()); err != nil {
+			if _, err := gate.Wait(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -158,7 +158,7 @@ func TestGate_Throttled_givesSlabBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		if err := gate.Wait(t.Context()); err != nil {
+		if _, err := gate.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if took := time.Since(begin); took != 5*time.Second {
@@ -174,7 +174,7 @@ func TestGate_contextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &fakeStore{interval: 10 * time.Second}
 		gate := NewGate(store, time.Now)
-		if err := gate.Wait(t.Context()); err != nil {
+		if _, err := gate.Wait(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -182,13 +182,13 @@ func TestGate_contextEnds(t *testing.T) {
 		var all sync.WaitGroup
 		for range 2 { // one at the front, one in the queue
 			all.Go(func() {
-				if err := gate.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				if _, err := gate.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("got %v, want the context's error", err)
 				}
 			})
 		}
 		all.Wait()
-		if err := gate.Wait(t.Context()); err != nil {
+		if _, err := gate.Wait(t.Context()); err != nil {
 			t.Errorf("the gate is stuck after a caller left: %v", err)
 		}
 	})
@@ -197,13 +197,13 @@ func TestGate_contextEnds(t *testing.T) {
 func TestGate_storeFails(t *testing.T) {
 	down := errors.New("database down")
 	gate := NewGate(&fakeStore{err: down}, time.Now)
-	if err := gate.Wait(t.Context()); !errors.Is(err, down) {
+	if _, err := gate.Wait(t.Context()); !errors.Is(err, down) {
 		t.Errorf("Wait: %v, want the store's error", err)
 	}
 	if err := gate.Throttled(t.Context(), 0); !errors.Is(err, down) {
 		t.Errorf("Throttled: %v, want the store's error", err)
 	}
-	if err := NewGate(&fakeStore{}, time.Now).Wait(t.Context()); err == nil {
+	if _, err := NewGate(&fakeStore{}, time.Now).Wait(t.Context()); err == nil {
 		t.Error("an interval of 0 would be no limit at all; want an error")
 	}
 }

@@ -240,7 +240,7 @@ func TestPause(t *testing.T) {
 		t.Errorf("the pause of one API holds up another until %s", first)
 	}
 	gate := imclient.NewGate(q, b.clock.Now)
-	err := gate.Wait(t.Context())
+	_, err := gate.Wait(t.Context())
 	if apiErr, ok := errors.AsType[*imclient.Error](err); !ok || apiErr.Class != imclient.ClassThrottled || apiErr.RetryAfter < 50*time.Second {
 		t.Errorf("a gate's Wait during a long pause: %v; want a throttled error", err)
 	}
@@ -281,7 +281,7 @@ func TestGatesTogether(t *testing.T) {
 		for range 5 {
 			group.Go(func() error {
 				for {
-					err := gate.Wait(ctx)
+					_, err := gate.Wait(ctx)
 					if ctx.Err() != nil {
 						return nil
 					}
