@@ -75,9 +75,9 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 	}
 	display := newDisplay(p.stderr)
 	log := logger(loaded, display.logWriter(), isTerminal(p.stderr))
-	if isTerminal(p.stderr) {
-		// Bars and summary say what the log would say of runs that go well.
-		log = log.Level(max(log.GetLevel(), zerolog.WarnLevel))
+	if log.GetLevel() == zerolog.InfoLevel {
+		// Progress and summary say what the log would say of runs that go well.
+		log = log.Level(zerolog.WarnLevel)
 	}
 	s, err := open(ctx, loaded, log)
 	if err != nil {

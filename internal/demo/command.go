@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,10 +59,9 @@ func (d *demo) build(ctx context.Context) error {
 
 // runSyncer shows and runs a command of syncer to its end, with its output on
 // ours, and gives its exit code.
-func (d *demo) runSyncer(ctx context.Context, env []string, args ...string) (code int, err error) {
-	d.screen.prompt(strings.Join(slices.Concat(env, []string{"syncer"}, args), " "))
+func (d *demo) runSyncer(ctx context.Context, args ...string) (code int, err error) {
+	d.screen.prompt("syncer " + strings.Join(args, " "))
 	cmd := d.command(ctx, d.syncer(), args...)
-	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = d.screen.out, d.stderr
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() && ctx.Err() == nil {
@@ -77,7 +75,7 @@ func (d *demo) runSyncer(ctx context.Context, env []string, args ...string) (cod
 
 // mustRunSyncer is runSyncer for a command that has to end with exit code 0.
 func (d *demo) mustRunSyncer(ctx context.Context, args ...string) error {
-	code, err := d.runSyncer(ctx, nil, args...)
+	code, err := d.runSyncer(ctx, args...)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("syncer %s ended with exit code %d", strings.Join(args, " "), code)
 	}

@@ -222,8 +222,8 @@ const exitPartial = 3
 func (d *demo) backfill(ctx context.Context) error {
 	d.screen.heading("One-shot: backfill")
 	d.screen.say("Asks about every user now, of both apps and both kinds at once: who is online (presence), and whom " +
-		"the backend knows at all (accounts). What it would log is in its summary, so the log is turned down.")
-	code, err := d.runSyncer(ctx, []string{"SYNCER_LOG_LEVEL=warn"}, "backfill")
+		"the backend knows at all (accounts).")
+	code, err := d.runSyncer(ctx, "backfill")
 	switch {
 	case err != nil:
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 )
 
 // transition is a row of presence_history.
@@ -58,6 +59,7 @@ func (d *demo) showHistories(ctx context.Context) error {
 	}
 	columns := table.Row{"user", "app", "not before", "not after", "from", "to", "platforms"}
 	t := d.screen.table(len(columns)+1, columns...)
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: len(columns), WidthMax: 24, WidthMaxEnforcer: text.WrapSoft}})
 	for i, h := range transitions {
 		user, app := h.UserID, h.App
 		if i > 0 && user == transitions[i-1].UserID && app == transitions[i-1].App {
