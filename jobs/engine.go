@@ -67,7 +67,8 @@ type Engine struct {
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
 
-	firstRetry time.Duration // see retryDelay
+	firstRetry    time.Duration // see retryDelay
+	maintainEvery time.Duration
 
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
@@ -84,7 +85,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		stopping: make(chan struct{}),
 
-		firstRetry: firstRetry,
+		firstRetry:    firstRetry,
+		maintainEvery: maintainEvery,
 	}
 	queues := make(map[string]river.QueueConfig, 2*len(apps))
 	for _, app := range apps {
@@ -138,7 +140,10 @@ func (e *Engine) Start(ctx context.Context) error {
 		cancel()
 		return fmt.Errorf("start the queue's client: %w", err)
 	}
-	e.background.Go(func() { e.housekeeping(loops) })
+	// Six beats within RescueAfter: work counts as lost after four, and is found
+	// with the next. Maintenance may wait long for a lock, so it goes its own way.
+	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
+	e.background.Go(func() { e.repeat(loops, e.maintainEvery, e.maintain) })
 	return nil
 }
 
@@ -149,8 +154,8 @@ func (e *Engine) Stop(ctx context.Context) error {
 	defer e.background.Wait()
 	defer e.cancel()
 	stopped := make(chan error, 1)
-	// The queue stops to hand out jobs before the workers hear of it: a range
-	// that is given back must not come to this process again.
+	// The queue is told first: a range that is given back should not come to this
+	// process again. If it does all the same, it is given back once more.
 	go func() { stopped <- e.queue.Stop(ctx) }()
 	close(e.stopping)
 	err := <-stopped
@@ -191,26 +196,24 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 	}
 }
 
-// housekeeping gives signs of life, takes over what others lost, keeps the
-// clock and, once an hour, maintains the tables.
-func (e *Engine) housekeeping(ctx context.Context) {
-	// Six beats within RescueAfter: work counts as lost after four, and is found
-	// with the next.
-	beat := time.NewTicker(e.config.RescueAfter / 6)
-	defer beat.Stop()
-	hourly := time.NewTicker(time.Hour)
-	defer hourly.Stop()
+// housekeeping gives signs of life, takes over what others lost and keeps the
+// clock.
+func (e *Engine) housekeeping(ctx context.Context) error {
+	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+}
+
+// repeat does something again and again until the context ends. What fails is
+// tried again the next time.
+func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(context.Context) error) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
 	for {
-		var err error
 		select {
 		case <-ctx.Done():
 			return
-		case <-beat.C:
-			err = errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
-		case <-hourly.C:
-			err = e.maintain(ctx)
+		case <-ticker.C:
 		}
-		if err != nil && ctx.Err() == nil {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
 			e.log.Warn().Err(err).Msg("housekeeping failed; it will be tried again")
 		}
 	}
@@ -235,6 +238,9 @@ func (e *Engine) rescue(ctx context.Context) error {
 	}
 	return err
 }
+
+// maintainEvery is how often the tables are maintained.
+const maintainEvery = time.Hour
 
 // rangesKept is how long the ranges of a run that did not go through are kept,
 // to be resumed or asked about.

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -26,6 +27,7 @@ type engineSpec struct {
 	Workers        int
 	RescueAfter    time.Duration
 	FirstRetry     time.Duration
+	MaintainEvery  time.Duration // 0: as it is outside of tests
 }
 
 // spec is what suits most tests: both apps, no rate limit worth the name.
@@ -116,6 +118,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 		return e, err
 	}
 	e.Engine.firstRetry = s.FirstRetry
+	e.Engine.maintainEvery = cmp.Or(s.MaintainEvery, maintainEvery)
 	return e, nil
 }
 

@@ -1,8 +1,11 @@
 package jobs
 
 import (
+	"context"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
 	"syncer/imclient/imsim"
@@ -30,4 +33,37 @@ WHEN (old.status = 'running' AND new.status = 'pending') EXECUTE FUNCTION public
 	w.exec(`DROP TRIGGER refuse ON syncer.sync_range`)
 	w.ended(w.wait(e, run), repo.RunSucceeded)
 	w.truthful(accountTables, e.app(imclient.ProviderTencent), userIDs(1500))
+}
+
+// TestMaintenanceWaits: maintenance that waits for a lock, behind a long report
+// for instance, must not silence the signs of life: the process would lose its
+// ranges while it works on them.
+func TestMaintenanceWaits(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 500})
+	s := w.spec()
+	s.RescueAfter, s.MaintainEvery = 3*time.Second, 100*time.Millisecond
+	e := w.engine(s)
+	blocker, err := pgx.Connect(w.ctx, w.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = blocker.Close(context.Background()) })
+	if _, err := blocker.Exec(w.ctx, `SELECT pg_advisory_lock('syncer.presence_history'::regclass::oid::bigint)`); err != nil {
+		t.Fatal(err)
+	}
+	fault := w.fault(imsim.Fault{Kind: imsim.FaultHang})
+	run := w.start(e, imclient.ProviderOpenIM, imclient.KindAccounts)
+	w.eventually("a call hangs and maintenance waits", func() bool {
+		return w.hits(fault) > 0 && w.count(`SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted`) > 0
+	})
+	before := w.count(`SELECT (extract(epoch FROM beat_at) * 1000)::bigint FROM syncer.sync_range`)
+	w.eventually("signs of life go on", func() bool {
+		return w.count(`SELECT (extract(epoch FROM beat_at) * 1000)::bigint FROM syncer.sync_range`) > before+s.RescueAfter.Milliseconds()/3
+	})
+	w.sim.ClearFault(fault)
+	if _, err := blocker.Exec(w.ctx, `SELECT pg_advisory_unlock_all()`); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(w.wait(e, run), repo.RunSucceeded)
 }
