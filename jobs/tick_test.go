@@ -137,7 +137,7 @@ func TestTicks_catchUp(t *testing.T) {
 			now := e.store.Now()
 			newest := lastTick(every(day), time.Time{}, now)
 			if tc.dealtWith >= 0 {
-				w.exec(`INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, status, started_at, finished_at) VALUES ($1, 'p', 'presence', 'cron', $2, 'succeeded', $2, $2)`,
+				w.exec(`INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, status, started_at, observed_from, finished_at) VALUES ($1, 'p', 'presence', 'cron', $2, 'succeeded', $2, $2, $2)`,
 					e.app(openIMApp).ID, newest.Add(-tc.dealtWith))
 			}
 			job := e.job("p", openIMApp, day, tc.catchUp)

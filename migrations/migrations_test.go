@@ -116,7 +116,7 @@ func TestDownWithData(t *testing.T) {
 	conn := connect(t, url)
 	run(t, conn, `INSERT INTO app (name, provider, created_at) VALUES ('main', 'tencent', '2026-11-01')`)
 	run(t, conn, `SELECT make_history_partitions('month', '2026-11-01', '2027-02-01')`)
-	run(t, conn, `INSERT INTO presence_snapshot VALUES (1, 'u', 'online', '{}', '2026-11-02', '2026-11-02', 1)`)
+	run(t, conn, `INSERT INTO presence_snapshot VALUES (1, 'u', 'online', '{}', '2026-11-02', '2026-11-02', 1, '2026-11-02')`)
 	run(t, conn, `INSERT INTO presence_history VALUES (1, 'u', NULL, 'online', '{}', NULL, '2026-11-02', 1)`)
 	m := open(t, url, schema)
 	if _, err := m.Down(t.Context(), 0); err != nil {

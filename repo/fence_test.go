@@ -110,7 +110,7 @@ func (b *bench) lockUser(t *testing.T, userID string) (release func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `INSERT INTO presence_snapshot VALUES ($1, $2, 'offline', '{}', $3, $3, 0)`, b.app.ID, userID, noon); err != nil {
+	if _, err := tx.Exec(t.Context(), `INSERT INTO presence_snapshot VALUES ($1, $2, 'offline', '{}', $3, $3, 0, $3)`, b.app.ID, userID, noon); err != nil {
 		t.Fatal(err)
 	}
 	return func() {

@@ -24,7 +24,8 @@ CROSS JOIN LATERAL (
 // One statement writes snapshot and history of what changed. The snapshot is
 // touched only where it is still the one that the change was compared with, and
 // the history gets only rows whose snapshot was touched: replaying a page
-// writes nothing.
+// writes nothing. The history's row takes along since when the previous state
+// lasted, so that it is a whole stretch of it, whatever retention has dropped.
 const savePresenceSQL = `
 WITH changed AS (
     SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
@@ -35,26 +36,30 @@ WITH changed AS (
         AS c (user_id, prev_changed_at, not_before, asked_at, observed_at, state, platforms, prev_state)
 ), updated AS (
     UPDATE syncer.presence_snapshot AS s
-    SET state = c.state, platforms = c.platforms, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2
+    SET state = c.state, platforms = c.platforms, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2,
+        since = CASE WHEN s.state = c.state THEN s.since ELSE c.observed_at END,
+        since_after = CASE WHEN s.state = c.state THEN s.since_after ELSE c.not_before END
     FROM changed AS c
+    JOIN syncer.presence_snapshot AS prev ON prev.app_id = $1 AND prev.user_id = c.user_id
     WHERE s.app_id = $1 AND s.user_id = c.user_id
       AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
-    RETURNING c.user_id, c.prev_state, c.state, c.platforms, c.not_before, c.observed_at
+    RETURNING c.user_id, c.prev_state, prev.since AS prev_since, prev.since_after AS prev_since_after,
+              c.state, c.platforms, c.not_before, c.observed_at
 ), inserted AS (
-    INSERT INTO syncer.presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id)
-    SELECT $1, user_id, state, platforms, observed_at, asked_at, $2
+    INSERT INTO syncer.presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since)
+    SELECT $1, user_id, state, platforms, observed_at, asked_at, $2, observed_at
     FROM changed
     WHERE prev_changed_at IS NULL
     ORDER BY user_id
     ON CONFLICT DO NOTHING
     RETURNING user_id, state, platforms, changed_at
 ), recorded AS (
-    INSERT INTO syncer.presence_history (app_id, user_id, prev_state, state, platforms, not_before, observed_at, run_id)
-    SELECT $1, user_id, prev_state, state, platforms, not_before, observed_at, $2
+    INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
+    SELECT $1, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, $2
     FROM (
-        SELECT user_id, prev_state, state, platforms, not_before, observed_at FROM updated
+        SELECT user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at FROM updated
         UNION ALL
-        SELECT user_id, NULL, state, platforms, NULL, changed_at FROM inserted
+        SELECT user_id, NULL, NULL, NULL, state, platforms, NULL, changed_at FROM inserted
     ) AS written
     ORDER BY user_id
     RETURNING 1

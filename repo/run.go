@@ -122,8 +122,8 @@ var ErrBusy = errors.New("a run of this app and kind is going already")
 var ErrTicked = errors.New("this tick has a run already")
 
 const startRunSQL = `
-INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, prev_complete_at, status, finished_at)
-SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, prev.started_at, busy.status, busy.finished_at
+INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, prev_complete_at, status, finished_at)
+SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, prev.started_at, busy.status, busy.finished_at
 FROM (
     SELECT CASE WHEN count(*) = 0 THEN 'running' ELSE 'skipped' END AS status,
            CASE WHEN count(*) > 0 THEN $7::timestamptz END AS finished_at
