@@ -17,8 +17,9 @@ const BackfillJob = "backfill"
 type Backfill struct {
 	AppID  int16
 	Kind   imclient.Kind
-	Resume bool     // go on with the last backfill instead of starting a new one
-	Listed []string // distinct ids to limit it to; nil: the whole users table
+	Resume bool          // go on with the last backfill instead of starting a new one
+	Listed []string      // distinct ids to limit it to; nil: the whole users table
+	MaxGap time.Duration // see repo.NewRun
 	// Waiting, which must be set, is told of the run that is in the way, again and
 	// again as long as it is.
 	Waiting func(repo.Run)
@@ -68,7 +69,7 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 			}
 		}
 	}
-	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed})
+	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, MaxGap: b.MaxGap})
 	if err != nil {
 		return repo.Run{}, err
 	}
@@ -123,24 +124,22 @@ func (e *Engine) Cancel(ctx context.Context, runID int64, reason string) error {
 // MatchListed goes through an app's users table once and returns which of the
 // wanted ids are in it, and how many are not.
 func (e *Engine) MatchListed(ctx context.Context, appID int16, wanted map[string]bool) (found []string, missing int, err error) {
-	const limit = 50_000 // rows of two short columns
+	next := usersOf(e.apps[appID].Users)
 	seen := make(map[string]bool, len(wanted))
-	var after *string
 	for {
-		rows, err := e.apps[appID].Users.Page(ctx, after, nil, limit)
+		ids, err := next(ctx)
 		if err != nil {
 			return nil, 0, fmt.Errorf("look up the listed users: %w", err)
 		}
-		for _, row := range rows {
-			if row.UserID != nil && wanted[*row.UserID] && !seen[*row.UserID] {
-				seen[*row.UserID] = true
-				found = append(found, *row.UserID)
-			}
-		}
-		if len(rows) < limit {
+		if len(ids) == 0 {
 			return found, len(wanted) - len(found), nil
 		}
-		after = &rows[len(rows)-1].Key
+		for _, id := range ids {
+			if wanted[id] && !seen[id] {
+				seen[id] = true
+				found = append(found, id)
+			}
+		}
 	}
 }
 

@@ -86,6 +86,11 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	if err == nil {
 		err = finish(ctx, "")
 	}
+	if errors.Is(err, repo.ErrUnreconciled) {
+		if err = e.reconcile(ctx, claimed); err == nil {
+			err = finish(ctx, "")
+		}
+	}
 	return e.settle(ctx, outcome{
 		run: claimed.Run, rangeNo: claimed.No, err: err, last: job.Attempt >= job.MaxAttempts,
 		release: func(ctx context.Context, reason string) error {

@@ -20,7 +20,8 @@ type Job struct {
 	Kind     imclient.Kind
 	AppIDs   []int16
 	Schedule cron.Schedule
-	CatchUp  bool // at start, run a tick that fell while nothing was up: once
+	CatchUp  bool          // at start, run a tick that fell while nothing was up: once
+	MaxGap   time.Duration // see repo.NewRun
 }
 
 // ParseSchedule reads a schedule: five cron fields, a descriptor like @daily,
@@ -152,7 +153,7 @@ func (e *Engine) untilStopped() (context.Context, context.CancelFunc) {
 
 // tick starts the run of a tick, unless that was done before, here or elsewhere.
 func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
-	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at})
+	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at, MaxGap: job.MaxGap})
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Time("tick", at).Int64("run_id", runID).Logger()
 	switch {
 	case errors.Is(err, repo.ErrTicked):

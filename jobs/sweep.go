@@ -187,41 +187,78 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 		answer := &p.result.answers[i]
 		for _, o := range answer.Observed {
 			s.count(counts, o.Value)
-			failing := p.known.Failing[o.UserID]
+			out.Known.Add(o.UserID)
+			knownAt, failing := p.known.Failing[o.UserID]
 			if failing {
 				out.Recovered = append(out.Recovered, o.UserID)
 			}
 			prev, seen := p.known.Snapshots[o.UserID]
+			if seen {
+				out.Kept.Add(o.UserID)
+			}
 			if seen && prev.Value == o.Value {
 				continue
 			}
 			change := repo.Change[V]{UserID: o.UserID, Value: o.Value, AskedAt: answer.AskedAt, ObservedAt: answer.AnsweredAt}
 			if seen {
 				change.Prev = &prev
-				change.NotBefore = notBefore(prev.AskedAt, run.PrevCompleteAt, failing)
+				change.NotBefore = lastKnown(prev.AskedAt, run.PrevCompleteAt)
+				if failing {
+					change.NotBefore = later(prev.AskedAt, knownAt)
+				}
 			}
 			out.Changes = append(out.Changes, change)
 		}
-		out.Failures = append(out.Failures, answer.Rejected...)
+		for _, rejected := range answer.Rejected {
+			s.reject(run, p, &out, rejected)
+		}
 	}
 	slices.SortFunc(out.Changes, func(a, b repo.Change[V]) int { return strings.Compare(a.UserID, b.UserID) })
 	out.Users = int64(len(p.ids) + p.badCount)
 	out.Failed = int64(len(out.Failures) + p.badCount)
 	out.Calls, out.Retries = p.result.made.Calls, p.result.made.Retries
 	if p.badCount > 0 {
-		out.Failures = append(out.Failures, badRows(p))
+		out.Failures = append(out.Failures, repo.Failure{UserError: badRows(p)})
 	}
 	return out
 }
 
-// notBefore is when a user was last known to have the previous value: when the
-// question was sent that brought it, or when the previous complete run began,
-// in which it was seen again; not so if the user has failed since.
-func notBefore(askedAt time.Time, prevComplete *time.Time, failing bool) time.Time {
-	if prevComplete != nil && !failing && prevComplete.After(askedAt) {
-		return *prevComplete
+// reject records that the API rejected a user. One who has been rejected for
+// longer than the run's max_gap lapses: nobody knows the user's value any more.
+func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError) {
+	failure := repo.Failure{UserError: rejected}
+	prev, seen := p.known.Snapshots[rejected.UserID]
+	if seen {
+		out.Kept.Add(rejected.UserID)
+		failure.KnownAt = lastKnown(prev.AskedAt, run.PrevCompleteAt)
+		now := s.engine.store.Now()
+		knownAt, failing := p.known.Failing[rejected.UserID]
+		knownAt = later(prev.AskedAt, knownAt)
+		if failing && run.MaxGap > 0 && now.Sub(knownAt) > run.MaxGap {
+			out.Lapses = append(out.Lapses, repo.Lapse{UserID: rejected.UserID, ChangedAt: prev.ChangedAt, NotBefore: knownAt, ObservedAt: now})
+		} else {
+			out.Known.Add(rejected.UserID)
+		}
 	}
-	return askedAt
+	out.Failures = append(out.Failures, failure)
+}
+
+// lastKnown is when a user was last known to have the snapshot's value: when the
+// question was sent that brought it, or when the previous complete run began,
+// in which it was seen again. Not so if the API has rejected the user since: then
+// user_failure says when.
+func lastKnown(askedAt time.Time, prevComplete *time.Time) time.Time {
+	if prevComplete == nil {
+		return askedAt
+	}
+	return later(askedAt, *prevComplete)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // badRows is the failure of the rows of a page that have no id to ask about.

@@ -55,15 +55,41 @@ WITH changed AS (
 )
 SELECT count(*) FROM recorded`
 
+// See lapsePresenceSQL.
+const lapseAccountsSQL = `
+WITH gone AS (
+    DELETE FROM syncer.account_snapshot AS s
+    USING ` + lapsesSQL + `
+    WHERE s.app_id = $1 AND s.user_id = l.user_id
+      AND s.changed_at = l.prev_changed_at AND s.changed_at < l.observed_at
+    RETURNING s.user_id, s.status AS prev_status, 'rejected'::syncer.account_status AS status, l.not_before, l.observed_at
+)` + leaveAccountsSQL
+
+const removeAccountsSQL = `
+WITH gone AS (
+    DELETE FROM syncer.account_snapshot AS s
+    WHERE ` + leftUsersTableSQL + `
+    RETURNING s.user_id, s.status AS prev_status,
+              'removed'::syncer.account_status AS status, ` + lastKnownSQL + ` AS not_before, $3::timestamptz AS observed_at
+)` + leaveAccountsSQL
+
+const leaveAccountsSQL = `
+INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
+SELECT $1, user_id, prev_status, status, not_before, observed_at, $2
+FROM gone
+ORDER BY user_id`
+
 // Accounts gives the account snapshots and their history.
 func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 	return &Values[imclient.AccountStatus]{
-		store:   s,
-		kind:    imclient.KindAccounts,
-		loadSQL: loadAccountsSQL,
-		saveSQL: saveAccountsSQL,
-		scan:    scanAccount,
-		columns: accountColumns,
+		store:     s,
+		kind:      imclient.KindAccounts,
+		loadSQL:   loadAccountsSQL,
+		saveSQL:   saveAccountsSQL,
+		lapseSQL:  lapseAccountsSQL,
+		removeSQL: removeAccountsSQL,
+		scan:      scanAccount,
+		columns:   accountColumns,
 	}
 }
 

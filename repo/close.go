@@ -59,6 +59,30 @@ SELECT count(*) FILTER (WHERE status IN ('pending', 'running')),
 FROM syncer.sync_range
 WHERE run_id = $1`
 
+// Nobody has left the users table when the users whom the run met and who had a
+// snapshot are those whom the previous complete run knew.
+const reconciledSQL = `
+SELECT u.listed OR u.reconciled
+    OR r.kept_users = coalesce(prev.known_users, 0) AND r.kept_hash = coalesce(prev.known_hash, 0)
+FROM syncer.sync_run AS u
+CROSS JOIN (
+    SELECT coalesce(sum(kept_users), 0) AS kept_users, coalesce(bit_xor(kept_hash), 0) AS kept_hash
+    FROM syncer.sync_range
+    WHERE run_id = $1
+) AS r
+LEFT JOIN LATERAL (
+    SELECT known_users, known_hash
+    FROM syncer.sync_run
+    WHERE app_id = u.app_id AND kind = u.kind AND complete
+    ORDER BY started_at DESC
+    LIMIT 1
+) AS prev ON true
+WHERE u.run_id = $1`
+
+// ErrUnreconciled says that a run cannot be closed yet: users may have left the
+// users table, and it must be found out who. See Values.Reconcile.
+var ErrUnreconciled = errors.New("users may have left the users table")
+
 // closeIfDone closes a run whose ranges are all cut and none of them is open.
 // The caller has locked the run.
 func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned bool) (closed bool, err error) {
@@ -75,9 +99,15 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 		return false, nil
 	case failed > 0:
 		return true, s.closeRun(ctx, tx, runID, RunFailed, reason)
-	default:
-		return true, s.closeRun(ctx, tx, runID, RunSucceeded, "")
 	}
+	var reconciled bool
+	if err := tx.QueryRow(ctx, s.sql(reconciledSQL), runID).Scan(&reconciled); err != nil {
+		return false, fmt.Errorf("compare the users with the previous run's: %w", err)
+	}
+	if !reconciled {
+		return false, ErrUnreconciled
+	}
+	return true, s.closeRun(ctx, tx, runID, RunSucceeded, "")
 }
 
 const closeRunSQL = `
@@ -86,14 +116,36 @@ SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 
     complete = $2 = 'succeeded' AND NOT u.listed,
     finished_at = $3,
     error = nullif($4, ''),
-    users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries
+    observed_until = coalesce(r.page_at, $3),
+    users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries,
+    known_users = r.known_users, known_hash = r.known_hash
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
-           coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries
+           coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries, max(page_at) AS page_at,
+           coalesce(sum(known_users), 0) AS known_users, coalesce(bit_xor(known_hash), 0) AS known_hash
     FROM syncer.sync_range
     WHERE run_id = $1
 ) AS r
 WHERE u.run_id = $1`
+
+// The time between two complete runs is a gap when it is longer than either of
+// them allows. Of a run that stood still, or was opened again, only the time
+// since then counts: some users were seen after it alone.
+const saveGapSQL = `
+INSERT INTO syncer.observation_gap (app_id, kind, started_at, ended_at, last_seen_from, next_seen_by, run_id)
+SELECT u.app_id, u.kind, prev.observed_until, u.observed_from, prev.started_at, u.observed_until, u.run_id
+FROM syncer.sync_run AS u
+CROSS JOIN LATERAL (
+    SELECT started_at, observed_until, max_gap
+    FROM syncer.sync_run
+    WHERE app_id = u.app_id AND kind = u.kind AND complete AND started_at < u.observed_from AND run_id <> u.run_id
+    ORDER BY started_at DESC
+    LIMIT 1
+) AS prev
+WHERE u.run_id = $1 AND u.complete
+  AND prev.observed_until < u.observed_from
+  AND (prev.max_gap IS NULL OR u.observed_from - prev.observed_until > least(prev.max_gap, u.max_gap))
+ON CONFLICT DO NOTHING`
 
 const savePresenceCountSQL = `
 INSERT INTO syncer.presence_count (app_id, run_id, observed_at, state, platform, users)
@@ -130,7 +182,7 @@ func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status Run
 	if status != RunSucceeded {
 		return nil
 	}
-	for _, statement := range []string{savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
+	for _, statement := range []string{saveGapSQL, savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
 		if _, err := tx.Exec(ctx, s.sql(statement), runID); err != nil {
 			return fmt.Errorf("wind up run %d: %w", runID, err)
 		}

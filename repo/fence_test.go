@@ -24,7 +24,7 @@ SELECT (SELECT count(*) FROM presence_snapshot), (SELECT count(*) FROM presence_
 func alicePage() repo.Page[imclient.Presence] {
 	p := page("k", seen("alice", offline, at(1)))
 	p.Users, p.Failed = 2, 1
-	p.Failures = []imclient.UserError{{UserID: "bob", Code: "missing"}}
+	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "missing"})
 	return p
 }
 

@@ -40,7 +40,12 @@ WITH changed AS (
         since = CASE WHEN s.state = c.state THEN s.since ELSE c.observed_at END,
         since_after = CASE WHEN s.state = c.state THEN s.since_after ELSE c.not_before END
     FROM changed AS c
-    JOIN syncer.presence_snapshot AS prev ON prev.app_id = $1 AND prev.user_id = c.user_id
+    CROSS JOIN LATERAL (
+        SELECT since, since_after
+        FROM syncer.presence_snapshot
+        WHERE app_id = $1 AND user_id = c.user_id
+        LIMIT 1
+    ) AS prev
     WHERE s.app_id = $1 AND s.user_id = c.user_id
       AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
     RETURNING c.user_id, c.prev_state, prev.since AS prev_since, prev.since_after AS prev_since_after,
@@ -66,15 +71,42 @@ WITH changed AS (
 )
 SELECT count(*) FROM recorded`
 
+// A user who lapses or leaves loses the snapshot, and the history says so.
+const lapsePresenceSQL = `
+WITH gone AS (
+    DELETE FROM syncer.presence_snapshot AS s
+    USING ` + lapsesSQL + `
+    WHERE s.app_id = $1 AND s.user_id = l.user_id
+      AND s.changed_at = l.prev_changed_at AND s.changed_at < l.observed_at
+    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
+              'rejected'::syncer.presence_state AS state, l.not_before, l.observed_at
+)` + leavePresenceSQL
+
+const removePresenceSQL = `
+WITH gone AS (
+    DELETE FROM syncer.presence_snapshot AS s
+    WHERE ` + leftUsersTableSQL + `
+    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
+              'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $3::timestamptz AS observed_at
+)` + leavePresenceSQL
+
+const leavePresenceSQL = `
+INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
+SELECT $1, user_id, prev_state, prev_since, prev_since_after, state, '{}', not_before, observed_at, $2
+FROM gone
+ORDER BY user_id`
+
 // Presence gives the presence snapshots and their history.
 func (s *Store) Presence() *Values[imclient.Presence] {
 	return &Values[imclient.Presence]{
-		store:   s,
-		kind:    imclient.KindPresence,
-		loadSQL: loadPresenceSQL,
-		saveSQL: savePresenceSQL,
-		scan:    scanPresence,
-		columns: presenceColumns,
+		store:     s,
+		kind:      imclient.KindPresence,
+		loadSQL:   loadPresenceSQL,
+		saveSQL:   savePresenceSQL,
+		lapseSQL:  lapsePresenceSQL,
+		removeSQL: removePresenceSQL,
+		scan:      scanPresence,
+		columns:   presenceColumns,
 	}
 }
 

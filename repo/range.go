@@ -18,6 +18,7 @@ type Range struct {
 	Counts  []byte  // JSON: users so far by state and platform
 	store   *Store
 	attempt int
+	pageAt  time.Time // when this worker wrote its last page of it; zero: none yet
 }
 
 func (r *Range) claim() claim { return claim{r.Run.ID, r.No, r.attempt} }
@@ -111,7 +112,9 @@ SET status = $4, beat_at = NULL, error = nullif($5, '')
 WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'`
 
 // FinishRange ends a range as done, or as failed when reason is given, and with
-// the last one closes the run. complete runs in the same transaction.
+// the last one closes the run. complete runs in the same transaction. With
+// ErrUnreconciled nothing has happened: it is the last one, and must Reconcile
+// the run first.
 func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, complete func(pgx.Tx) error) (closed bool, err error) {
 	status := "done"
 	if reason != "" {
@@ -136,8 +139,8 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 		}
 		return complete(tx)
 	})
-	if errors.Is(err, ErrGone) {
-		return false, ErrGone
+	if errors.Is(err, ErrGone) || errors.Is(err, ErrUnreconciled) {
+		return false, err
 	}
 	if err != nil {
 		return false, fmt.Errorf("finish range %d of run %d: %w", r.No, r.Run.ID, err)

@@ -10,7 +10,7 @@ import (
 
 const reopenRunSQL = `
 UPDATE syncer.sync_run
-SET status = 'running', finished_at = NULL, complete = false, error = NULL
+SET status = 'running', finished_at = NULL, complete = false, error = NULL, observed_from = $2, observed_until = NULL
 WHERE run_id = $1 AND status IN ('failed', 'cancelled')
   AND NOT EXISTS (
     SELECT FROM syncer.sync_run AS other
@@ -29,12 +29,17 @@ FROM syncer.sync_range
 WHERE run_id = $1 AND status <> 'done'
 ORDER BY range_no`
 
+const lastRangeSQL = `
+SELECT max(range_no)
+FROM syncer.sync_range
+WHERE run_id = $1`
+
 // ResumeRun opens a failed or cancelled run again and enqueues what is left of
 // it. ErrBusy: another run of the app and kind is going. ErrGone: it was closed
 // so long ago that its ranges have been dropped; start a new one.
 func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID)
+		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID, s.Now())
 		if err != nil {
 			return err
 		}
@@ -65,7 +70,15 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 			}
 		}
 		_, err = s.closeIfDone(ctx, tx, run.ID, run.Planned)
-		return err
+		if !errors.Is(err, ErrUnreconciled) {
+			return err
+		}
+		// Whoever finishes its last range finds out who left.
+		var last int
+		if err := tx.QueryRow(ctx, s.sql(lastRangeSQL), run.ID).Scan(&last); err != nil {
+			return err
+		}
+		return s.requeue(ctx, tx, run, last, enqueue)
 	})
 	const uniqueViolation = "23505"
 	if errors.Is(err, ErrBusy) || sqlState(err) == uniqueViolation {

@@ -67,8 +67,10 @@ type Run struct {
 	Listed         bool
 	Planned        bool
 	PrevCompleteAt *time.Time
+	MaxGap         time.Duration // 0: nothing is scheduled to come after it
 	Counters
-	Error string
+	Removed int64 // users who were found to have left the users table
+	Error   string
 }
 
 // Duration is how long the run took, or has been going at the given time.
@@ -82,13 +84,13 @@ func (r *Run) Duration(now time.Time) time.Duration {
 // runColumns goes with fields: what of a run is read, in one order everywhere.
 const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
-    u.listed, u.planned, u.prev_complete_at,
-    u.users, u.changed, u.failed, u.calls, u.retries, coalesce(u.error, '')`
+    u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'),
+    u.users, u.changed, u.failed, u.calls, u.retries, u.removed, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
-		&r.Listed, &r.Planned, &r.PrevCompleteAt,
-		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Error}, more...)
+		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap,
+		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Removed, &r.Error}, more...)
 }
 
 func scanRun(row pgx.CollectableRow) (Run, error) {
@@ -112,7 +114,10 @@ type NewRun struct {
 	Kind    imclient.Kind
 	Trigger Trigger
 	Tick    time.Time // zero for a backfill
-	Listed  []string  // distinct ids to limit it to; nil: the whole users table
+	// MaxGap is how much later than its end the next complete run may begin
+	// before the time between counts as not observed; 0: any time does.
+	MaxGap time.Duration
+	Listed []string // distinct ids to limit it to; nil: the whole users table
 }
 
 // ErrBusy says that another run of the same app and kind is going.
@@ -122,8 +127,8 @@ var ErrBusy = errors.New("a run of this app and kind is going already")
 var ErrTicked = errors.New("this tick has a run already")
 
 const startRunSQL = `
-INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, prev_complete_at, status, finished_at)
-SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, prev.started_at, busy.status, busy.finished_at
+INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, status, finished_at)
+SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, nullif($8::interval, '0'), prev.started_at, busy.status, busy.finished_at
 FROM (
     SELECT CASE WHEN count(*) = 0 THEN 'running' ELSE 'skipped' END AS status,
            CASE WHEN count(*) > 0 THEN $7::timestamptz END AS finished_at
@@ -189,7 +194,7 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		tick = &n.Tick
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now())
+		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
 		}

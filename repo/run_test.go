@@ -264,7 +264,7 @@ func TestFailuresOfDepartedUsers(t *testing.T) {
 		r := b.startedRange(t, b.backfill(kind))
 		for _, id := range ids {
 			p := page[imclient.Presence]("k")
-			p.Failures = []imclient.UserError{{UserID: id, Code: "70107"}}
+			p.Failures = failures(imclient.UserError{UserID: id, Code: "70107"})
 			p.Failed = 1
 			var err error
 			if kind == imclient.KindPresence {

@@ -24,8 +24,9 @@ type Snapshot[V comparable] struct {
 // Known is what the tables say about the users of a page.
 type Known[V comparable] struct {
 	Snapshots map[string]Snapshot[V]
-	// Failing are the users with a user_failure row.
-	Failing map[string]bool
+	// Failing are the users with a user_failure row: when they were last known to
+	// have the value of the snapshot, zero when there was none.
+	Failing map[string]time.Time
 }
 
 // Change is a user whose value is new or differs from the snapshot.
@@ -38,16 +39,36 @@ type Change[V comparable] struct {
 	ObservedAt time.Time
 }
 
+// Failure is a user without a value.
+type Failure struct {
+	imclient.UserError
+	// KnownAt is when the user was last known to have the value of the snapshot;
+	// zero when there is none. Of a user who failed before it changes nothing.
+	KnownAt time.Time
+}
+
+// Lapse is a user whose snapshot is given up, because the API has rejected the
+// user for too long.
+type Lapse struct {
+	UserID     string
+	ChangedAt  time.Time // of the snapshot
+	NotBefore  time.Time
+	ObservedAt time.Time
+}
+
 // Page is all that one page of a range leads to; SavePage writes it at once.
 type Page[V comparable] struct {
 	LastKey  string      // the range goes on after this key
 	Changes  []Change[V] // sorted by user id, each user once
-	Failures []imclient.UserError
+	Failures []Failure
+	Lapses   []Lapse
 	// Recovered are users of the page that had a user_failure row and have a
 	// value now.
 	Recovered []string
 	Counters              // Changed is ignored: what was written counts
 	Counts    RangeCounts // of the whole range so far
+	Kept      Population  // the page's users who had a snapshot before
+	Known     Population  // the page's users who have one after
 }
 
 // RangeCounts counts the users of a range by state and platform; the platform
@@ -56,10 +77,12 @@ type RangeCounts map[string]map[string]int64
 
 // Values reads and writes the snapshots and history of one kind.
 type Values[V comparable] struct {
-	store   *Store
-	kind    imclient.Kind
-	loadSQL string
-	saveSQL string
+	store     *Store
+	kind      imclient.Kind
+	loadSQL   string
+	saveSQL   string
+	lapseSQL  string
+	removeSQL string
 	// scan reads the value columns of loadSQL.
 	scan func(row pgx.CollectableRow, userID *string, snapshot *Snapshot[V]) error
 	// columns gives the arguments of saveSQL after the common ones.
@@ -67,10 +90,10 @@ type Values[V comparable] struct {
 }
 
 const failingSQL = `
-SELECT f.user_id
+SELECT f.user_id, f.known_at
 FROM unnest($3::text[]) AS asked (user_id)
 CROSS JOIN LATERAL (
-    SELECT user_id
+    SELECT user_id, known_at
     FROM syncer.user_failure
     WHERE app_id = $1 AND kind = $2 AND user_id = asked.user_id
     LIMIT 1
@@ -93,14 +116,21 @@ func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[
 		return rows.Err()
 	})
 	batch.Queue(v.store.sql(failingSQL), appID, v.kind, ids).Query(func(rows pgx.Rows) error {
-		failing, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if len(failing) > 0 {
-			known.Failing = make(map[string]bool, len(failing))
-			for _, id := range failing {
-				known.Failing[id] = true
+		defer rows.Close()
+		for rows.Next() {
+			var id string
+			var knownAt *time.Time
+			if err := rows.Scan(&id, &knownAt); err != nil {
+				return err
+			}
+			if known.Failing == nil {
+				known.Failing = make(map[string]time.Time)
+			}
+			if known.Failing[id] = (time.Time{}); knownAt != nil {
+				known.Failing[id] = *knownAt
 			}
 		}
-		return err
+		return rows.Err()
 	})
 	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
 		return Known[V]{}, fmt.Errorf("load %d %s snapshots: %w", len(ids), v.kind, err)
@@ -131,9 +161,9 @@ SELECT set_config('enable_hashjoin', 'off', true),
        set_config('enable_seqscan', 'off', true)`
 
 const saveFailuresSQL = `
-INSERT INTO syncer.user_failure AS f (app_id, kind, user_id, code, message, first_at, last_at, times)
-SELECT $1, $2, n.user_id, n.code, n.message, $3, $3, 1
-FROM unnest($4::text[], $5::text[], $6::text[]) AS n (user_id, code, message)
+INSERT INTO syncer.user_failure AS f (app_id, kind, user_id, code, message, first_at, last_at, times, known_at)
+SELECT $1, $2, n.user_id, n.code, n.message, $3, $3, 1, n.known_at
+FROM unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) AS n (user_id, code, message, known_at)
 ORDER BY n.user_id
 ON CONFLICT (app_id, kind, user_id) DO UPDATE
 SET code = excluded.code, message = excluded.message, last_at = excluded.last_at, times = f.times + 1`
@@ -145,7 +175,8 @@ WHERE app_id = $1 AND kind = $2 AND user_id = ANY ($3)`
 const moveRangeSQL = `
 UPDATE syncer.sync_range
 SET cursor_key = $4, users = users + $5, changed = changed + $6, failed = failed + $7,
-    calls = calls + $8, retries = retries + $9, counts = $10, beat_at = $11
+    calls = calls + $8, retries = retries + $9, counts = $10, beat_at = $11, page_at = $11,
+    kept_users = kept_users + $12, kept_hash = kept_hash # $13, known_users = known_users + $14, known_hash = known_hash # $15
 WHERE run_id = $1 AND range_no = $2 AND attempt = $3`
 
 // SavePage writes a page and moves the range's cursor past it, in one
@@ -159,13 +190,15 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 		return 0, fmt.Errorf("write counts: %w", err)
 	}
 	var changed int64
+	now := v.store.Now()
 	err = v.store.inTx(ctx, func(tx pgx.Tx) error {
 		changed = 0
-		if err := v.savePage(ctx, tx, r, p, &changed); err != nil {
+		if err := v.savePage(ctx, tx, r, p, now, &changed); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, r.attempt, p.LastKey,
-			p.Users, changed, p.Failed, p.Calls, p.Retries, counts, v.store.Now())
+			p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
+			p.Kept.Users, int64(p.Kept.Hash), p.Known.Users, int64(p.Known.Hash))
 		return err
 	})
 	if errors.Is(err, ErrGone) {
@@ -174,12 +207,24 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 	if err != nil {
 		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", p.LastKey, r.No, r.Run.ID, err)
 	}
+	r.pageAt = now
 	return changed, nil
 }
 
+// A run that wrote no page for longer than its max_gap was not looking in the
+// meantime: whoever killed or froze the processes, or kept the API from them.
+const standstillSQL = `
+UPDATE syncer.sync_run
+SET observed_from = $2::timestamptz
+WHERE run_id = $1
+  AND $2::timestamptz - max_gap > greatest(observed_from, (
+    SELECT max(page_at)
+    FROM syncer.sync_range
+    WHERE run_id = $1))`
+
 // savePage sends fence and writes in one round trip; when the fence holds no
 // row, the writes after it are rolled back with it.
-func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], changed *int64) error {
+func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], now time.Time, changed *int64) error {
 	fence := func(row pgx.Row) error {
 		var owned bool
 		err := row.Scan(&owned)
@@ -190,6 +235,10 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 	}
 	var batch pgx.Batch
 	batch.Queue(v.store.sql(fenceRunSQL), r.Run.ID).QueryRow(fence)
+	// While this worker goes on, the run does.
+	if now.Sub(r.pageAt) > r.Run.MaxGap {
+		batch.Queue(v.store.sql(standstillSQL), r.Run.ID, now)
+	}
 	batch.Queue(v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).QueryRow(fence)
 	batch.Queue(byKeySQL)
 	if len(p.Changes) > 0 {
@@ -198,12 +247,12 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 			return row.Scan(changed)
 		})
 	}
+	if len(p.Lapses) > 0 {
+		args := append([]any{r.Run.AppID, r.Run.ID}, lapseColumns(p.Lapses)...)
+		batch.Queue(v.store.sql(v.lapseSQL), args...)
+	}
 	if len(p.Failures) > 0 {
-		ids, codes, messages := make([]string, len(p.Failures)), make([]string, len(p.Failures)), make([]string, len(p.Failures))
-		for i, f := range p.Failures {
-			ids[i], codes[i], messages[i] = failureID(f.UserID), f.Code, f.Text
-		}
-		batch.Queue(v.store.sql(saveFailuresSQL), r.Run.AppID, v.kind, v.store.Now(), ids, codes, messages)
+		batch.Queue(v.store.sql(saveFailuresSQL), append([]any{r.Run.AppID, v.kind, now}, failureColumns(p.Failures)...)...)
 	}
 	if len(p.Recovered) > 0 {
 		batch.Queue(v.store.sql(dropFailuresSQL), r.Run.AppID, v.kind, p.Recovered)
@@ -222,6 +271,31 @@ func failureID(id string) string {
 		return id
 	}
 	return fmt.Sprintf("%s… (sha256 %x)", strings.ToValidUTF8(id[:maxFailureID], ""), sha256.Sum256([]byte(id)))
+}
+
+// failureColumns are $4 user_id, $5 code, $6 message, $7 known_at.
+func failureColumns(failures []Failure) []any {
+	n := len(failures)
+	ids, codes, messages, knownAt := make([]string, n), make([]string, n), make([]string, n), make([]*time.Time, n)
+	for i := range failures {
+		f := &failures[i]
+		ids[i], codes[i], messages[i] = failureID(f.UserID), f.Code, f.Text
+		if !f.KnownAt.IsZero() {
+			knownAt[i] = &f.KnownAt
+		}
+	}
+	return []any{ids, codes, messages, knownAt}
+}
+
+// lapseColumns are $3 user_id, $4 prev_changed_at, $5 not_before, $6 observed_at.
+func lapseColumns(lapses []Lapse) []any {
+	n := len(lapses)
+	ids := make([]string, n)
+	changedAt, notBefore, observedAt := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
+	for i, l := range lapses {
+		ids[i], changedAt[i], notBefore[i], observedAt[i] = l.UserID, l.ChangedAt, earlier(l.NotBefore, l.ObservedAt), l.ObservedAt
+	}
+	return []any{ids, changedAt, notBefore, observedAt}
 }
 
 // changeColumns are the columns that every kind has: $3 user_id,

@@ -67,6 +67,23 @@ func page[V comparable](lastKey string, changes ...repo.Change[V]) repo.Page[V] 
 	return repo.Page[V]{LastKey: lastKey, Changes: changes, Counts: repo.RangeCounts{}}
 }
 
+// failures are of users without a snapshot.
+func failures(errs ...imclient.UserError) []repo.Failure {
+	all := make([]repo.Failure, len(errs))
+	for i, err := range errs {
+		all[i].UserError = err
+	}
+	return all
+}
+
+// population is a set of users.
+func population(ids ...string) (p repo.Population) {
+	for _, id := range ids {
+		p.Add(id)
+	}
+	return p
+}
+
 // save saves a page and checks how many users it changed.
 func save[V comparable](t testing.TB, values *repo.Values[V], r *repo.Range, p repo.Page[V], want int64) {
 	t.Helper()
@@ -235,7 +252,7 @@ func TestAppsAndKindsApart(t *testing.T) {
 	n.AppID = other.ID
 	r2 := b.startedRange(t, n)
 	p := page("1", seen("alice", onlineIOS, at(1)))
-	p.Failures = []imclient.UserError{{UserID: "bob", Code: "70107", Text: "unknown"}}
+	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "70107", Text: "unknown"})
 	save(t, b.store.Presence(), r2, p, 1)
 	for _, test := range []struct {
 		appID int16
@@ -244,7 +261,7 @@ func TestAppsAndKindsApart(t *testing.T) {
 		{b.app.ID, repo.Known[imclient.Presence]{Snapshots: map[string]repo.Snapshot[imclient.Presence]{"alice": {Value: offline, ChangedAt: at(1), AskedAt: at(0)}}}},
 		{other.ID, repo.Known[imclient.Presence]{
 			Snapshots: map[string]repo.Snapshot[imclient.Presence]{"alice": {Value: onlineIOS, ChangedAt: at(1), AskedAt: at(0)}},
-			Failing:   map[string]bool{"bob": true}}},
+			Failing:   map[string]time.Time{"bob": {}}}},
 	} {
 		got, err := b.store.Presence().Load(t.Context(), test.appID, []string{"alice", "bob"})
 		if err != nil {
@@ -266,12 +283,12 @@ func TestFailuresAndRecovery(t *testing.T) {
 	values := b.store.Presence()
 	r := b.startedRange(t, b.backfill(imclient.KindPresence))
 	p := page[imclient.Presence]("1")
-	p.Failures = []imclient.UserError{{UserID: "bob", Code: "70107", Text: "no such user"}, {UserID: "", Code: "null_id", Text: "2 rows"}, {UserID: "alice", Code: "missing"}}
+	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "70107", Text: "no such user"}, imclient.UserError{UserID: "", Code: "null_id", Text: "2 rows"}, imclient.UserError{UserID: "alice", Code: "missing"})
 	p.Failed = 4
 	save(t, values, r, p, 0)
 	b.clock.pass(time.Minute)
 	p = page[imclient.Presence]("2")
-	p.Failures = []imclient.UserError{{UserID: "bob", Code: "70500", Text: "busy"}}
+	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "70500", Text: "busy"})
 	p.Failed, p.Recovered = 1, []string{"alice", "never failed"}
 	save(t, values, r, p, 0)
 	wantLines(t, b.conn, "failures", failuresSQL,
@@ -300,7 +317,7 @@ func TestOverlongIDsCanFail(t *testing.T) {
 	r := b.startedRange(t, b.backfill(imclient.KindPresence))
 	p := page[imclient.Presence]("1")
 	for i := range 3 { // ids that differ only at their end stay apart
-		p.Failures = append(p.Failures, imclient.UserError{UserID: fmt.Sprintf("%s%d", long.String(), i), Code: imclient.CodeInvalidID, Text: "too long"})
+		p.Failures = append(p.Failures, repo.Failure{UserError: imclient.UserError{UserID: fmt.Sprintf("%s%d", long.String(), i), Code: imclient.CodeInvalidID, Text: "too long"}})
 	}
 	save(t, b.store.Presence(), r, p, 0)
 	got := lines(t, b.conn, `SELECT octet_length(user_id) < 1200, starts_with($1, left(user_id, 400)), times FROM user_failure`, long.String())
@@ -340,7 +357,7 @@ func TestFailedPageWritesNothing(t *testing.T) {
 	r := b.startedRange(t, b.backfill(imclient.KindPresence))
 	p := page("k1", seen("alice", offline, at(1)))
 	p.Users = 1
-	p.Failures = []imclient.UserError{{UserID: "bob", Code: "1", Text: "not UTF-8: \xff"}}
+	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "1", Text: "not UTF-8: \xff"})
 	if _, err := b.store.Presence().SavePage(t.Context(), r, p); err == nil {
 		t.Fatal("a page with a text that cannot be stored was saved")
 	} else if want := "save the page up to key k1 of range 1 of run 1: "; !strings.HasPrefix(err.Error(), want) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
@@ -45,6 +46,7 @@ type sweep struct {
 	app    *jobs.App
 	config config.App
 	kind   imclient.Kind
+	maxGap time.Duration
 	listed []string
 	run    repo.Run
 	begun  bool // run is set
@@ -136,11 +138,23 @@ func (s *system) selected(names []string, kind string) (sweeps []*sweep, apps []
 		apps = append(apps, app)
 		for _, k := range imclient.Kinds() {
 			if kind == "" || kind == string(k) {
-				sweeps = append(sweeps, &sweep{app: app, config: s.config.Apps[i], kind: k})
+				sweeps = append(sweeps, &sweep{app: app, config: s.config.Apps[i], kind: k, maxGap: maxGap(s.config, app.Name, k)})
 			}
 		}
 	}
 	return sweeps, apps
+}
+
+// maxGap is how long after a backfill the next run of the app may come: by the
+// most frequent of its jobs; 0 when there is none.
+func maxGap(c *config.Config, app string, kind imclient.Kind) time.Duration {
+	var shortest time.Duration
+	for _, job := range c.Jobs {
+		if job.Kind == kind && (job.App == "" || job.App == app) && (shortest == 0 || job.MaxGap < shortest) {
+			shortest = job.MaxGap
+		}
+	}
+	return shortest
 }
 
 // backfillAll runs all sweeps at once: each has a quota of its own.
@@ -157,7 +171,7 @@ func backfillAll(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, resu
 
 func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, resume bool, display *display) error {
 	run, err := engine.StartBackfill(ctx, jobs.Backfill{
-		AppID: s.app.ID, Kind: s.kind, Resume: resume, Listed: s.listed,
+		AppID: s.app.ID, Kind: s.kind, Resume: resume, Listed: s.listed, MaxGap: s.maxGap,
 		Waiting: func(other repo.Run) { display.waiting(s, other) },
 	})
 	if err != nil {

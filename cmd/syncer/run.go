@@ -82,7 +82,7 @@ func (s *system) scheduled() ([]jobs.Job, error) {
 		if err != nil {
 			return nil, err
 		}
-		job := jobs.Job{Name: c.Name, Kind: c.Kind, Schedule: schedule, CatchUp: c.CatchUp}
+		job := jobs.Job{Name: c.Name, Kind: c.Kind, Schedule: schedule, CatchUp: c.CatchUp, MaxGap: c.MaxGap}
 		for _, app := range s.apps {
 			if c.App == "" || c.App == app.Name {
 				job.AppIDs = append(job.AppIDs, app.ID)

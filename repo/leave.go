@@ -1,0 +1,140 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Population is a set of users, told from others by their number and by a hash
+// of their ids: enough to see that nobody left, without a row for each.
+type Population struct {
+	Users int64
+	Hash  uint64 // the ids' hashes, combined with XOR
+}
+
+// Add adds a user.
+func (p *Population) Add(id string) {
+	// FNV-1a, whose last bytes stir little, and the finish of SplitMix64.
+	h := uint64(14695981039346656037)
+	for i := range len(id) {
+		h = (h ^ uint64(id[i])) * 1099511628211
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	p.Users++
+	p.Hash ^= h ^ h>>31
+}
+
+// lapsesSQL are the users whom the API has rejected for too long: $3 user_id,
+// $4 prev_changed_at, $5 not_before, $6 observed_at.
+const lapsesSQL = `unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[])
+        AS l (user_id, prev_changed_at, not_before, observed_at)`
+
+const createUsersSQL = `
+CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL) ON COMMIT DROP`
+
+const analyzeUsersSQL = `ANALYZE pg_temp.sync_users`
+
+// The users with a snapshot ($1 app) who were not in the users table when it
+// was read, from $3 on. What was seen later is newer than that.
+const leftUsersTableSQL = `s.app_id = $1 AND s.changed_at < $3
+      AND NOT EXISTS (SELECT FROM pg_temp.sync_users AS u WHERE u.user_id = s.user_id)`
+
+// When such a user was last known to have the value: in the previous complete
+// run ($4), unless the API rejected the user.
+const lastKnownSQL = `least($3, coalesce((
+                  SELECT coalesce(f.known_at, s.asked_at)
+                  FROM syncer.user_failure AS f
+                  WHERE f.app_id = $1 AND f.kind = $5 AND f.user_id = s.user_id
+              ), greatest(s.asked_at, $4)))`
+
+const setReconciledSQL = `
+UPDATE syncer.sync_run
+SET reconciled = true, removed = removed + $2
+WHERE run_id = $1`
+
+// Reconcile finds out who left the users table since the previous complete run,
+// by comparing the whole of it with the snapshots, and removes them. next gives
+// the ids of the table part by part, none at its end; the table may be in
+// another database, so it is copied over. r is the run's last open range. It
+// returns how many users were removed.
+func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error)) (int64, error) {
+	var removed int64
+	readFrom := v.store.Now()
+	err := pgx.BeginFunc(ctx, v.store.pool, func(tx pgx.Tx) error {
+		// First what takes long, then the locks.
+		if err := copyUsers(ctx, tx, next); err != nil {
+			return err
+		}
+		if _, err := v.store.lockRun(ctx, tx, r.Run.ID, forProgress); err != nil {
+			return err
+		}
+		var owned bool
+		err := tx.QueryRow(ctx, v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).Scan(&owned)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrGone
+		}
+		if err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind)
+		if err != nil {
+			return fmt.Errorf("remove the users who left: %w", err)
+		}
+		removed = tag.RowsAffected()
+		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, removed)
+		return err
+	})
+	if errors.Is(err, ErrGone) {
+		return 0, ErrGone
+	}
+	if err != nil {
+		return 0, fmt.Errorf("find out who left the users table in run %d: %w", r.Run.ID, err)
+	}
+	return removed, nil
+}
+
+func copyUsers(ctx context.Context, tx pgx.Tx, next func(context.Context) ([]string, error)) error {
+	if _, err := tx.Exec(ctx, createUsersSQL); err != nil {
+		return err
+	}
+	source := &usersCopy{next: func() ([]string, error) { return next(ctx) }}
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id"}, source)
+	if source.err != nil {
+		return source.err // of which the database only has the words
+	}
+	if err != nil {
+		return fmt.Errorf("copy the users table: %w", err)
+	}
+	// Without it the planner would take it for a small table.
+	_, err = tx.Exec(ctx, analyzeUsersSQL)
+	return err
+}
+
+// usersCopy feeds a COPY from parts of a users table.
+type usersCopy struct {
+	next func() ([]string, error)
+	part []string
+	at   int
+	err  error
+}
+
+// Next goes to the next user.
+func (c *usersCopy) Next() bool {
+	c.at++
+	if c.at < len(c.part) {
+		return true
+	}
+	c.part, c.err = c.next()
+	c.at = 0
+	return c.err == nil && len(c.part) > 0
+}
+
+// Values gives the user.
+func (c *usersCopy) Values() ([]any, error) { return []any{c.part[c.at]}, nil }
+
+// Err says why there was no further part.
+func (c *usersCopy) Err() error { return c.err }

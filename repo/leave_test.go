@@ -1,0 +1,223 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+const leaversSQL = `
+SELECT user_id, prev_state::text, state::text, platforms::text, prev_since, not_before, observed_at, run_id
+FROM presence_history
+ORDER BY observed_at, user_id`
+
+// table gives users as a users table is read: part by part.
+func table(parts ...[]string) func(context.Context) ([]string, error) {
+	return func(context.Context) ([]string, error) {
+		if len(parts) == 0 {
+			return nil, nil
+		}
+		part := parts[0]
+		parts = parts[1:]
+		return part, nil
+	}
+}
+
+// meet saves a page of users who are online; those before had a snapshot.
+func (b *bench) meet(t testing.TB, r *repo.Range, before, now []string) {
+	t.Helper()
+	known, err := b.store.Presence().Load(t.Context(), b.app.ID, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page[imclient.Presence]("k")
+	for _, id := range now {
+		if _, ok := known.Snapshots[id]; !ok {
+			p.Changes = append(p.Changes, seen(id, onlineIOS, b.clock.Now()))
+		}
+	}
+	p.Kept, p.Known = population(before...), population(now...)
+	save(t, b.store.Presence(), r, p, int64(len(p.Changes)))
+}
+
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	values := b.store.Presence()
+	other, err := b.store.EnsureApp(t.Context(), "other", imclient.ProviderOpenIM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, b.conn, `INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since) VALUES ($1, 'bob', 'online', '{}', $2, $2, 0, $2)`, other.ID, at(0))
+
+	first := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, first, nil, []string{"alice", "bob", "carol"})
+	b.finish(t, first, "") // nobody was there before, so nobody can have left
+
+	b.clock.pass(time.Minute)
+	second := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, second, []string{"alice", "bob", "carol"}, []string{"alice", "bob", "carol"})
+	b.finish(t, second, "") // the same users again
+
+	b.clock.pass(time.Minute)
+	third := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, third, []string{"alice", "carol"}, []string{"alice", "carol", "dave"})
+	if _, err := b.store.FinishRange(t.Context(), third, "", nothing); !errors.Is(err, repo.ErrUnreconciled) {
+		t.Fatalf("FinishRange of a run that did not meet bob: %v, want ErrUnreconciled", err)
+	}
+	wantLines(t, b.conn, "the range", `SELECT status FROM sync_range WHERE run_id = 3`, "running")
+	b.clock.pass(time.Second)
+	removed, err := values.Reconcile(t.Context(), third, table([]string{"carol", "alice"}, []string{"dave", "erin", "alice"}))
+	if err != nil || removed != 1 {
+		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	}
+	b.finish(t, third, "")
+	wantLines(t, b.conn, "who left", leaversSQL,
+		"alice - online {\"ios\": \"online\"} - - 12:00:00 1",
+		"bob - online {\"ios\": \"online\"} - - 12:00:00 1",
+		"carol - online {\"ios\": \"online\"} - - 12:00:00 1",
+		"dave - online {\"ios\": \"online\"} - - 12:02:00 3",
+		"bob online removed {} 12:00:00 12:01:00 12:02:01 3")
+	wantLines(t, b.conn, "snapshots", `SELECT app_id, user_id FROM presence_snapshot ORDER BY 1, 2`, "1 alice", "1 carol", "1 dave", "2 bob")
+	wantLines(t, b.conn, "runs", `SELECT run_id, status, removed, known_users, reconciled FROM sync_run`,
+		"1 succeeded 0 3 false", "2 succeeded 0 3 false", "3 succeeded 1 3 true")
+
+	// Who comes back starts anew, and is then one of the known.
+	b.clock.pass(time.Minute)
+	fourth := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, fourth, []string{"alice", "carol", "dave"}, []string{"alice", "bob", "carol", "dave"})
+	b.finish(t, fourth, "")
+	wantLines(t, b.conn, "who came back", `SELECT prev_state, state::text, not_before, observed_at FROM presence_history WHERE run_id = 4`,
+		"- online - 12:03:01")
+}
+
+func TestReconcileLeavesWhatIsNewer(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, r, nil, []string{"alice", "bob"})
+	// The table is read from now on; bob is seen while it is read.
+	b.clock.pass(time.Second)
+	reads := 0
+	_, err := b.store.Presence().Reconcile(t.Context(), r, func(context.Context) ([]string, error) {
+		if reads++; reads > 1 {
+			return nil, nil
+		}
+		exec(t, b.conn, `UPDATE presence_snapshot SET changed_at = $1 WHERE user_id = 'bob'`, at(2))
+		return []string{"carol"}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "bob")
+}
+
+func TestReconcileThatFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, r, nil, []string{"alice"})
+	gone := errors.New("the users database is gone")
+	if _, err := b.store.Presence().Reconcile(t.Context(), r, func(context.Context) ([]string, error) { return nil, gone }); !errors.Is(err, gone) {
+		t.Errorf("Reconcile = %v, want %v", err, gone)
+	}
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
+	wantLines(t, b.conn, "the run", `SELECT status, reconciled FROM sync_run`, "running false")
+
+	// A worker whose range was taken over removes nobody.
+	b.clock.pass(2 * time.Minute)
+	b.claim(t, r.Run.ID, 1)
+	if _, err := b.store.Presence().Reconcile(t.Context(), r, table([]string{"bob"})); !errors.Is(err, repo.ErrGone) {
+		t.Errorf("Reconcile of a lost range = %v, want ErrGone", err)
+	}
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
+}
+
+func TestReconcileAccounts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	values := b.store.Accounts()
+	r := b.startedRange(t, b.backfill(imclient.KindAccounts))
+	save(t, values, r, page("k", seen("alice", imclient.StatusImported, at(0)), seen("bob", imclient.StatusNotImported, at(0))), 2)
+	b.clock.pass(time.Minute)
+	if removed, err := values.Reconcile(t.Context(), r, table([]string{"alice"})); err != nil || removed != 1 {
+		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	}
+	wantLines(t, b.conn, "history", `SELECT user_id, prev_status::text, status::text, not_before, observed_at FROM account_history ORDER BY observed_at, user_id`,
+		"alice - imported - 12:00:00", "bob - not_imported - 12:00:00", "bob not_imported removed 11:59:59 12:01:00")
+}
+
+// What is left of a run is no more than finding out who left.
+func TestResumeBeforeReconcile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, first, nil, []string{"alice", "bob"})
+	b.finish(t, first, "")
+	b.clock.pass(time.Minute)
+	second := b.startedRange(t, b.backfill(imclient.KindPresence))
+	b.meet(t, second, []string{"alice"}, []string{"alice"})
+	if err := b.store.EndRun(t.Context(), second.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, b.conn, `UPDATE sync_range SET status = 'done' WHERE run_id = 2`)
+	if err := b.store.ResumeRun(t.Context(), b.find(t, second.Run.ID), enqueue); err != nil {
+		t.Fatal(err)
+	}
+	second = b.claim(t, second.Run.ID, 1)
+	if removed, err := b.store.Presence().Reconcile(t.Context(), second, table([]string{"alice"})); err != nil || removed != 1 {
+		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	}
+	if !b.finish(t, second, "") {
+		t.Error("the run is not closed")
+	}
+}
+
+func TestRejectedForTooLong(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	values := b.store.Presence()
+	r := b.startedRange(t, b.every(time.Minute))
+	save(t, values, r, page("a", seen("alice", onlineIOS, at(0)), seen("bob", onlineIOS, at(0))), 2)
+	b.clock.pass(time.Minute)
+	p := page[imclient.Presence]("b")
+	p.Failures = []repo.Failure{{UserError: imclient.UserError{UserID: "bob", Code: "70107"}, KnownAt: at(30)}}
+	save(t, values, r, p, 0)
+	p.Failures[0].KnownAt = at(99) // what was first said stands
+	save(t, values, r, p, 0)
+	known, err := values.Load(t.Context(), b.app.ID, []string{"alice", "bob"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := known.Failing["bob"]; !got.Equal(at(30)) || len(known.Failing) != 1 {
+		t.Errorf("failing are %v, want bob, known at 12:00:30", known.Failing)
+	}
+	p = page[imclient.Presence]("c")
+	p.Lapses = []repo.Lapse{
+		{UserID: "bob", ChangedAt: at(0), NotBefore: at(30), ObservedAt: at(300)},
+		{UserID: "alice", ChangedAt: at(-1), NotBefore: at(30), ObservedAt: at(300)}, // compared with another snapshot
+	}
+	save(t, values, r, p, 0)
+	save(t, values, r, p, 0) // replayed
+	wantLines(t, b.conn, "history", leaversSQL,
+		"alice - online {\"ios\": \"online\"} - - 12:00:00 1",
+		"bob - online {\"ios\": \"online\"} - - 12:00:00 1",
+		"bob online rejected {} 12:00:00 12:00:30 12:05:00 1")
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
+}
+
+func TestPopulation(t *testing.T) {
+	t.Parallel()
+	if population("alice", "bob") != population("bob", "alice") {
+		t.Error("the order counts")
+	}
+	for _, other := range []repo.Population{population("alice"), population("alice", "bo"), population("alice", "bob", "bob"), population("alic", "ebob"), population()} {
+		if population("alice", "bob") == other {
+			t.Errorf("%v passes for alice and bob", other)
+		}
+	}
+}
