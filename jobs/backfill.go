@@ -25,8 +25,12 @@ type Backfill struct {
 	Waiting func(repo.Run)
 }
 
-// pollEvery is how often a run is looked at while somebody waits for it.
-const pollEvery = 200 * time.Millisecond
+// pollEvery is how often a run is looked at while somebody waits for it; at first
+// more often, because that of a small app takes no longer.
+const (
+	pollEvery = 200 * time.Millisecond
+	firstPoll = 10 * time.Millisecond
+)
 
 // StartBackfill starts a run, or opens the last backfill again, and returns it.
 // While another run of the app and kind is going it waits, and works on that
@@ -92,7 +96,7 @@ const waitPatience = time.Minute
 // leaves the run going.
 func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.Run)) (repo.Run, error) {
 	seenAt := time.Now()
-	for {
+	for wait := firstPoll; ; wait = min(2*wait, pollEvery) {
 		now, err := e.store.FindRun(ctx, run.ID)
 		switch {
 		case err == nil:
@@ -106,7 +110,7 @@ func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.R
 		if run.Status != repo.RunRunning {
 			return run, nil
 		}
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return run, err
 		}
 	}

@@ -114,7 +114,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		// Within one cooldown the queue announces only the first of several new
 		// jobs; those that follow close upon it, as a run's first range follows
 		// its planning, would wait for the next poll, a second later.
-		FetchCooldown: 5 * time.Millisecond,
+		FetchCooldown: river.FetchCooldownMin,
 		// What becomes of a job is logged by its worker, once.
 		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
 	})

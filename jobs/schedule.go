@@ -151,6 +151,19 @@ func (e *Engine) untilStopped() (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
+// StartTick starts the run of a job's tick now, whatever time it is: for
+// simulations, whose clock does not go by itself. See repo.Store.StartRun for
+// its errors.
+func (e *Engine) StartTick(ctx context.Context, job Job, appID int16, at time.Time) (repo.Run, error) {
+	runID, err := e.start(ctx, repo.NewRun{
+		AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: repo.TriggerCron, Tick: at, MaxGap: job.MaxGap,
+	})
+	if err != nil {
+		return repo.Run{}, err
+	}
+	return e.store.FindRun(ctx, runID)
+}
+
 // tick starts the run of a tick, unless that was done before, here or elsewhere.
 func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
 	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at, MaxGap: job.MaxGap})

@@ -1,0 +1,211 @@
+// Package simulation lets days pass in a minute: the real engine, clients and
+// database, and the simulator of both backends, on a clock that jumps from tick to
+// tick. The demo shows a week of it, and a test compares what the views say of
+// such a week with what the simulator knows.
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"syncer/imclient"
+	"syncer/imclient/imsim"
+	"syncer/imclient/openim"
+	"syncer/imclient/tencent"
+	"syncer/jobs"
+	"syncer/repo"
+)
+
+// Config says what to simulate.
+type Config struct {
+	URL       string    // of a database with the schema syncer and the users table
+	Table     []string  // the users table: its key is id, its user id im_id
+	Start     time.Time // of the simulated time, in the past
+	Every     time.Duration
+	People    imsim.Population
+	Providers []imclient.Provider // an app for each, named after it
+	Log       zerolog.Logger
+}
+
+// Simulation is a system on simulated time. Make it with Open; Close it.
+type Simulation struct {
+	Clock   *Clock
+	Backend *imsim.Server
+	Apps    []repo.App
+
+	store   *repo.Store
+	engine  *jobs.Engine
+	every   time.Duration
+	closers []func() error
+}
+
+// Nothing of these is a secret: they are the simulator's.
+const (
+	sdkAppID      = 1400000001
+	identifier    = "administrator"
+	tencentSecret = "the simulator's secret key for Tencent"
+	openIMAdmin   = "imAdmin"
+	openIMSecret  = "the simulator's secret for OpenIM"
+)
+
+// callRate is far above what a small simulation needs.
+const callRate = 5000
+
+// Open starts the backends and an engine.
+func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
+	s := &Simulation{Clock: NewClock(c.Start), every: c.Every}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	base, err := s.serve(c.People)
+	if err != nil {
+		return nil, err
+	}
+	s.store, err = repo.Open(ctx, repo.Config{URL: c.URL, Schema: "syncer", MaxConns: 8, Process: "simulation", Now: s.Clock.Now})
+	if err != nil {
+		return nil, err
+	}
+	s.atClose(s.store.Close)
+	var apps []*jobs.App
+	for _, provider := range c.Providers {
+		app, err := s.open(ctx, c, provider, base)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", provider, err)
+		}
+		apps = append(apps, app)
+		s.Apps = append(s.Apps, app.App)
+	}
+	s.engine, err = jobs.New(s.store, apps, jobs.Config{
+		RangeUsers: 50_000, PageUsers: 5_000, Workers: 2, RescueAfter: time.Minute, Partition: "day", Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.engine.Start(ctx); err != nil {
+		return nil, err
+	}
+	s.closers = append(s.closers, func() error {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return s.engine.Stop(stop)
+	})
+	return s, nil
+}
+
+func (s *Simulation) atClose(do func()) {
+	s.closers = append(s.closers, func() error { do(); return nil })
+}
+
+// serve starts the backends and returns their address.
+func (s *Simulation) serve(people imsim.Population) (string, error) {
+	config := imsim.Config{
+		Tencent:    &imsim.Tencent{SDKAppID: sdkAppID, Admins: []string{identifier}, SecretKey: tencentSecret, PresenceRate: -1, AccountsRate: -1},
+		OpenIM:     &imsim.OpenIM{AdminUserID: openIMAdmin, Secret: openIMSecret},
+		Population: people,
+		Now:        s.Clock.Now,
+	}
+	if err := config.Validate(); err != nil {
+		return "", err
+	}
+	s.Backend = imsim.New(config)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("serve the simulated backends: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving errgroup.Group
+	serving.Go(func() error { return s.Backend.Serve(ctx, listener) })
+	s.closers = append(s.closers, func() error {
+		s.Backend.ClearFaults() // lets go of calls that hang
+		cancel()
+		return serving.Wait()
+	})
+	return "http://" + listener.Addr().String(), nil
+}
+
+// open makes an app with its client.
+func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provider, base string) (*jobs.App, error) {
+	app, err := s.store.EnsureApp(ctx, string(provider), provider)
+	if err != nil {
+		return nil, err
+	}
+	users, err := repo.OpenUsers(ctx, repo.UsersConfig{URL: c.URL, Table: c.Table, KeyColumn: "id", UserID: "im_id"})
+	if err != nil {
+		return nil, err
+	}
+	s.atClose(users.Close)
+	gate := func(kind imclient.Kind) *imclient.Gate {
+		return imclient.NewGate(s.store.Quota(app.ID, kind, callRate), s.Clock.Now)
+	}
+	opened := &jobs.App{App: app, Users: users}
+	if provider == imclient.ProviderTencent {
+		client, err := tencent.New(tencent.Config{
+			SDKAppID: sdkAppID, Identifier: identifier, SecretKey: tencentSecret, BaseURL: base,
+			PresenceAPI: "query_online_status", Detail: true, UserSigTTL: 24 * time.Hour, Timeout: 8 * time.Second,
+			Now: s.Clock.Now, Log: c.Log,
+			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.atClose(client.Close)
+		opened.Presence, opened.Accounts = client, client
+		return opened, nil
+	}
+	client, err := openim.New(openim.Config{
+		BaseURL: base, AdminUserID: openIMAdmin, Secret: openIMSecret, PresenceBatch: 500, AccountsBatch: 500,
+		Timeout: 8 * time.Second, Now: s.Clock.Now, Log: c.Log,
+		PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.atClose(client.Close)
+	opened.Presence, opened.Accounts = client, client
+	return opened, nil
+}
+
+// Tick jumps to a time and sweeps all apps, presence or accounts, to the end.
+// The runs are in the order of Apps.
+func (s *Simulation) Tick(ctx context.Context, kind imclient.Kind, at time.Time) ([]repo.Run, error) {
+	if err := s.Clock.JumpTo(at); err != nil {
+		return nil, err
+	}
+	job := jobs.Job{Name: string(kind), Kind: kind, MaxGap: 3 * s.every}
+	if kind == imclient.KindAccounts {
+		job.MaxGap = 3 * 24 * time.Hour
+	}
+	runs := make([]repo.Run, len(s.Apps))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, app := range s.Apps {
+		group.Go(func() error {
+			run, err := s.engine.StartTick(ctx, job, app.ID, at)
+			if err == nil {
+				runs[i], err = s.engine.WaitRun(ctx, run, func(repo.Run) {})
+			}
+			if err != nil {
+				return fmt.Errorf("sweep %s of %s at %s: %w", kind, app.Name, at.Format(time.DateTime), err)
+			}
+			return nil
+		})
+	}
+	return runs, group.Wait()
+}
+
+// Close ends everything.
+func (s *Simulation) Close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
