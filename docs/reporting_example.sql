@@ -49,8 +49,8 @@ INSERT INTO seen VALUES
     ('main', 'dan', '2026-03-16 00:00+00', 'offline', '{}'), -- new in the users table
     ('main', 'dan', '2026-03-16 09:00+00', 'online', '{"windows": "online"}'),
     ('main', 'dan', '2026-03-16 11:00+00', 'offline', '{}'),
-    ('main', 'dan', '2026-03-23 09:00+00', 'online', '{"windows": "online"}'),
-    ('main', 'dan', '2026-03-23 10:00+00', 'offline', '{}'),
+    ('main', 'dan', '2026-03-23 09:00+00', 'online', '{"android": "online"}'),
+    ('main', 'dan', '2026-03-23 10:00+00', 'push_online', '{"android": "push_online"}'),
     ('main', 'eve', '2026-03-02 00:00+00', 'online', '{"web": "online"}'),
     ('main', 'eve', '2026-03-02 02:00+00', 'offline', '{}'),
     ('main', 'eve', '2026-03-05 00:00+00', 'removed', '{}'), -- left the users table
