@@ -69,6 +69,7 @@ type Engine struct {
 
 	firstRetry    time.Duration // see retryDelay
 	maintainEvery time.Duration
+	maintainRetry time.Duration
 
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
@@ -87,6 +88,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 
 		firstRetry:    firstRetry,
 		maintainEvery: maintainEvery,
+		maintainRetry: maintainRetry,
 	}
 	queues := make(map[string]river.QueueConfig, 2*len(apps))
 	for _, app := range apps {
@@ -131,8 +133,10 @@ func queueName(appID int16, kind imclient.Kind) string {
 // Start makes missing history partitions and starts to work on the runs of the
 // engine's apps, whoever starts them. The context bounds only the start.
 func (e *Engine) Start(ctx context.Context) error {
-	if err := e.maintain(ctx); err != nil {
-		return err
+	// Sweeps can do without: rows without a partition go to the default one.
+	next := e.maintain(ctx)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("maintain the tables: %w", err)
 	}
 	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	e.cancel = cancel
@@ -141,9 +145,9 @@ func (e *Engine) Start(ctx context.Context) error {
 		return fmt.Errorf("start the queue's client: %w", err)
 	}
 	// Six beats within RescueAfter: work counts as lost after four, and is found
-	// with the next. Maintenance may wait long for a lock, so it goes its own way.
+	// with the next. Maintenance may take long, so it goes its own way.
 	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
-	e.background.Go(func() { e.repeat(loops, e.maintainEvery, e.maintain) })
+	e.background.Go(func() { e.keepMaintained(loops, next) })
 	return nil
 }
 
@@ -236,31 +240,5 @@ func (e *Engine) rescue(ctx context.Context) error {
 	if err == nil && rescued > 0 {
 		e.log.Warn().Int("ranges", rescued).Msg("took over work whose worker gave no sign of life")
 	}
-	return err
-}
-
-// maintainEvery is how often the tables are maintained.
-const maintainEvery = time.Hour
-
-// rangesKept is how long the ranges of a run that did not go through are kept,
-// to be resumed or asked about.
-const rangesKept = 7 * 24 * time.Hour
-
-func (e *Engine) maintain(ctx context.Context) error {
-	const ahead = 3 * 31 * 24 * time.Hour
-	now := e.store.Now()
-	if _, err := e.store.MakePartitions(ctx, e.config.Partition, now.Add(ahead)); err != nil {
-		return err
-	}
-	if e.config.Retention > 0 {
-		dropped, err := e.store.DropPartitions(ctx, now.Add(-e.config.Retention))
-		if err != nil {
-			return err
-		}
-		if dropped > 0 {
-			e.log.Info().Int("partitions", dropped).Msg("dropped history beyond the retention")
-		}
-	}
-	_, err := e.store.DropOldRanges(ctx, now.Add(-rangesKept))
 	return err
 }

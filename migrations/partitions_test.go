@@ -87,61 +87,81 @@ func TestMakeHistoryPartitionsRefusesOtherPeriods(t *testing.T) {
 	}
 }
 
-// Every time from the first partition on must lie in exactly one partition.
-func TestChangedPeriodMakesNoHole(t *testing.T) {
-	t.Parallel()
-	conn := connect(t, migrated(t))
-	for _, step := range []struct{ period, until string }{
-		{"month", "2026-12-01"}, {"week", "2026-12-20"}, {"day", "2026-12-24"}, {"week", "2026-12-31"},
-		{"month", "2027-02-01"}, {"day", "2027-02-03"}, {"month", "2027-03-01"},
-	} {
-		makePartitions(t, conn, step.period, "2026-11-22 00:00+00", step.until+" 00:00+00")
-	}
-	want := []string{
-		"presence_history_20261101: FROM ('2026-11-01') TO ('2026-12-01')",
-		"presence_history_20261201: FROM ('2026-12-01') TO ('2026-12-07')",
-		"presence_history_20261207: FROM ('2026-12-07') TO ('2026-12-14')",
-		"presence_history_20261214: FROM ('2026-12-14') TO ('2026-12-21')",
-		"presence_history_20261221: FROM ('2026-12-21') TO ('2026-12-22')",
-		"presence_history_20261222: FROM ('2026-12-22') TO ('2026-12-23')",
-		"presence_history_20261223: FROM ('2026-12-23') TO ('2026-12-24')",
-		"presence_history_20261224: FROM ('2026-12-24') TO ('2026-12-28')",
-		"presence_history_20261228: FROM ('2026-12-28') TO ('2027-01-04')",
-		"presence_history_20270104: FROM ('2027-01-04') TO ('2027-02-01')",
-		"presence_history_20270201: FROM ('2027-02-01') TO ('2027-02-02')",
-		"presence_history_20270202: FROM ('2027-02-02') TO ('2027-02-03')",
-		"presence_history_20270203: FROM ('2027-02-03') TO ('2027-03-01')",
-		"presence_history_default: DEFAULT",
-	}
-	if diff := cmp.Diff(want, partitions(t, conn, "presence_history")); diff != "" {
-		t.Errorf("partitions (-want +got):\n%s", diff)
-	}
-}
-
 const addTransitionSQL = `
 INSERT INTO presence_history (app_id, user_id, state, platforms, observed_at, run_id)
 VALUES (1, $1, 'online', '{}', $2::text::timestamptz, 1)`
 
+// placesSQL tells in which partition each row is.
+const placesSQL = `SELECT tableoid::regclass || ' ' || user_id FROM presence_history ORDER BY observed_at, user_id`
+
+// Rows that were written while their partition was missing get it later,
+// whether the newest partitions ran out or there is a hole between two.
 func TestRowsInTheDefaultPartition(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, migrated(t))
-	run(t, conn, addTransitionSQL, "early", "2026-12-15 12:00+00")
-	if made := makePartitions(t, conn, "month", "2026-11-22 00:00+00", "2027-01-15 00:00+00"); made != 2+3 {
-		t.Errorf("made %d partitions, want 5: all but December's of presence_history", made)
+	run(t, conn, addTransitionSQL, "first", "2026-10-30 12:00+00")
+	run(t, conn, `CREATE TABLE account_history_20261101 PARTITION OF account_history FOR VALUES FROM ('2026-11-01 00:00+00') TO ('2026-12-01 00:00+00')`)
+	run(t, conn, `CREATE TABLE account_history_20270101 PARTITION OF account_history FOR VALUES FROM ('2027-01-01 00:00+00') TO ('2027-02-01 00:00+00')`)
+	run(t, conn, `INSERT INTO account_history VALUES (1, 'hole', NULL, 'imported', NULL, '2026-12-31 23:59:59.999999+00', 1)`)
+	if made := makePartitions(t, conn, "month", "2026-11-22 00:00+00", "2027-01-15 00:00+00"); made != 4+1 {
+		t.Errorf("made %d partitions, want October to January, and December", made)
+	}
+	run(t, conn, addTransitionSQL, "past the last", "2027-02-28 12:00+00")
+	run(t, conn, addTransitionSQL, "far ahead", "2027-09-01 12:00+00")
+	if made := makePartitions(t, conn, "month", "2027-02-28 13:00+00", "2027-03-15 00:00+00"); made != 2+2 {
+		t.Errorf("made %d partitions, want February and March of both", made)
 	}
 	want := []string{
+		"presence_history_20261001: FROM ('2026-10-01') TO ('2026-11-01')",
 		"presence_history_20261101: FROM ('2026-11-01') TO ('2026-12-01')",
+		"presence_history_20261201: FROM ('2026-12-01') TO ('2027-01-01')",
 		"presence_history_20270101: FROM ('2027-01-01') TO ('2027-02-01')",
+		"presence_history_20270201: FROM ('2027-02-01') TO ('2027-03-01')",
+		"presence_history_20270301: FROM ('2027-03-01') TO ('2027-04-01')",
 		"presence_history_default: DEFAULT",
 	}
 	if diff := cmp.Diff(want, partitions(t, conn, "presence_history")); diff != "" {
 		t.Errorf("partitions (-want +got):\n%s", diff)
 	}
-	run(t, conn, addTransitionSQL, "later", "2026-12-16 12:00+00")
-	run(t, conn, addTransitionSQL, "next", "2027-01-01 00:00+00")
-	got := column[string](t, conn, `SELECT tableoid::regclass || ' ' || user_id FROM presence_history ORDER BY observed_at`)
-	if diff := cmp.Diff([]string{"presence_history_default early", "presence_history_default later", "presence_history_20270101 next"}, got); diff != "" {
+	want = []string{"presence_history_20261001 first", "presence_history_20270201 past the last", "presence_history_default far ahead"}
+	if diff := cmp.Diff(want, column[string](t, conn, placesSQL)); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+	want = []string{"account_history_20261201 hole"}
+	if diff := cmp.Diff(want, column[string](t, conn, `SELECT tableoid::regclass || ' ' || user_id FROM account_history`)); diff != "" {
+		t.Errorf("rows of account_history (-want +got):\n%s", diff)
+	}
+	// Whatever the way in which it was made, a partition is like any other.
+	const describeSQL = `
+SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = $1::text::regclass
+UNION ALL SELECT replace(pg_get_indexdef(indexrelid), indrelid::regclass::text, 'history') FROM pg_index WHERE indrelid = $1::text::regclass AND NOT indisprimary
+UNION ALL SELECT attname || attnotnull FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY 1`
+	if diff := cmp.Diff(column[string](t, conn, describeSQL, "presence_history_default"), column[string](t, conn, describeSQL, "presence_history_20270201")); diff != "" {
+		t.Errorf("a partition (-default +made):\n%s", diff)
+	}
+}
+
+// At most so many are made in one transaction; with as many calls as needed all.
+func TestManyPartitions(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, migrated(t))
+	run(t, conn, addTransitionSQL, "old", "2026-08-20 12:00+00")
+	var made []int
+	for len(made) == 0 || made[len(made)-1] > 0 {
+		made = append(made, makePartitions(t, conn, "day", "2026-11-22 00:00+00", "2026-11-30 00:00+00"))
+	}
+	if diff := cmp.Diff([]int{50 + 8, 50, 2, 0}, made); diff != "" {
+		t.Errorf("made call by call (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"presence_history_20260820 old"}, column[string](t, conn, placesSQL)); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+	var dropped []int
+	for len(dropped) == 0 || dropped[len(dropped)-1] > 0 {
+		dropped = append(dropped, column[int](t, conn, `SELECT drop_history_partitions('2026-11-24 00:00+00')`)[0])
+	}
+	if diff := cmp.Diff([]int{50 + 2, 46, 0}, dropped); diff != "" {
+		t.Errorf("dropped call by call (-want +got):\n%s", diff)
 	}
 }
 
@@ -151,7 +171,9 @@ func TestDropHistoryPartitions(t *testing.T) {
 	makePartitions(t, conn, "day", "2026-11-20 00:00+00", "2026-11-24 00:00+00")
 	run(t, conn, addTransitionSQL, "old", "2026-11-20 12:00+00")
 	run(t, conn, addTransitionSQL, "kept", "2026-11-22 12:00+00")
-	run(t, conn, addTransitionSQL, "never had a partition", "2026-11-19 12:00+00")
+	run(t, conn, `DROP TABLE presence_history_20261121`)
+	run(t, conn, addTransitionSQL, "too old", "2026-11-19 12:00+00")
+	run(t, conn, addTransitionSQL, "in the default partition", "2026-11-21 00:00+00")
 	run(t, conn, `SET timezone = 'Asia/Shanghai'`)
 	drop := func(before string) int {
 		t.Helper()
@@ -161,10 +183,10 @@ func TestDropHistoryPartitions(t *testing.T) {
 	if dropped := drop("2026-11-20 23:59:59.999999+00"); dropped != 0 {
 		t.Errorf("dropped %d partitions that end later", dropped)
 	}
-	if dropped := drop("2026-11-22 00:00+00"); dropped != 4 {
-		t.Errorf("dropped %d, want two of each history", dropped)
+	if dropped := drop("2026-11-21 00:00+00"); dropped != 2 {
+		t.Errorf("dropped %d, want one of each history", dropped)
 	}
-	if dropped := drop("2026-11-22 00:00+00"); dropped != 0 {
+	if dropped := drop("2026-11-21 00:00+00"); dropped != 0 {
 		t.Errorf("the second call dropped %d", dropped)
 	}
 	want := []string{
@@ -176,7 +198,7 @@ func TestDropHistoryPartitions(t *testing.T) {
 		t.Errorf("partitions (-want +got):\n%s", diff)
 	}
 	got := column[string](t, conn, `SELECT user_id FROM presence_history ORDER BY observed_at`)
-	if diff := cmp.Diff([]string{"never had a partition", "kept"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"in the default partition", "kept"}, got); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 	// The newest ends where it ended: nothing is made again.
@@ -194,18 +216,29 @@ func TestPartitionsAtOnce(t *testing.T) {
 	for i := range conns {
 		conns[i] = connect(t, url)
 	}
-	var group errgroup.Group
-	for i, conn := range conns {
-		group.Go(func() error {
-			if err := conn.QueryRow(t.Context(), `SELECT make_history_partitions('day', '2026-11-20', '2026-11-30')`).Scan(&made[i]); err != nil {
-				return err
-			}
-			return conn.QueryRow(t.Context(), `SELECT drop_history_partitions('2026-11-22 00:00+00')`).Scan(&dropped[i])
-		})
+	// calls counts what all instances did, each twice: who comes while another
+	// is at it leaves it to that one.
+	calls := func(did []int, call string) {
+		t.Helper()
+		var group errgroup.Group
+		for i, conn := range conns {
+			group.Go(func() error {
+				for range 2 {
+					var n int
+					if err := conn.QueryRow(t.Context(), call).Scan(&n); err != nil {
+						return err
+					}
+					did[i] += n
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := group.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	calls(made, `SELECT make_history_partitions('day', '2026-11-20', '2026-11-30')`)
+	calls(dropped, `SELECT drop_history_partitions('2026-11-22 00:00+00')`)
 	sum := func(counts []int) (total int) {
 		for _, n := range counts {
 			total += n

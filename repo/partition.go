@@ -2,32 +2,60 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
 
+// ErrHistoryInUse says that maintenance gave way to somebody who uses a
+// history, a long report for instance. What could be done without a lock on it
+// is done; the rest can be tried again soon.
+var ErrHistoryInUse = errors.New("somebody uses the history")
+
 const makePartitionsSQL = `SELECT syncer.make_history_partitions($1, $2, $3)`
 
-// MakePartitions makes the partitions of both histories that are missing from
-// now until the given time; period is day, week or month. Rows for which there
-// is none go to the default partition, so being late is no failure.
+// MakePartitions makes the partitions of both histories that are missing until
+// the given time, and returns how many it made; period is day, week or month.
+// Rows for which there was none went to the default partition, so being late is
+// no failure, and are moved from there.
 func (s *Store) MakePartitions(ctx context.Context, period string, until time.Time) (int, error) {
-	var made int
-	if err := s.pool.QueryRow(ctx, s.sql(makePartitionsSQL), period, s.Now(), until).Scan(&made); err != nil {
-		return 0, fmt.Errorf("make history partitions: %w", err)
+	made, err := s.changePartitions(ctx, makePartitionsSQL, period, s.Now(), until)
+	if err != nil {
+		return made, fmt.Errorf("make history partitions: %w", err)
 	}
 	return made, nil
 }
 
 const dropPartitionsSQL = `SELECT syncer.drop_history_partitions($1)`
 
-// DropPartitions drops the partitions that end at or before the given time.
+// DropPartitions drops the partitions that end at or before the given time, and
+// returns how many it dropped. What is older goes from the default ones too.
 func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, error) {
-	var dropped int
-	if err := s.pool.QueryRow(ctx, s.sql(dropPartitionsSQL), before).Scan(&dropped); err != nil {
-		return 0, fmt.Errorf("drop history partitions: %w", err)
+	dropped, err := s.changePartitions(ctx, dropPartitionsSQL, before)
+	if err != nil {
+		return dropped, fmt.Errorf("drop history partitions: %w", err)
 	}
 	return dropped, nil
+}
+
+// changePartitions calls a function, which changes only so many partitions in
+// one transaction, until it has none to change.
+func (s *Store) changePartitions(ctx context.Context, statement string, args ...any) (int, error) {
+	for all := 0; ; {
+		var changed *int
+		err := s.pool.QueryRow(ctx, s.sql(statement), args...).Scan(&changed)
+		switch {
+		case err == nil && changed == nil || sqlState(err) == lockNotAvailable:
+			return all, ErrHistoryInUse
+		case sqlState(err) == insufficientPrivilege:
+			return all, fmt.Errorf("it takes the owner of presence_history and account_history, with the right to create tables in the schema: %w", err)
+		case err != nil:
+			return all, err
+		case *changed == 0:
+			return all, nil
+		}
+		all += *changed
+	}
 }
 
 // The lists go with the ranges, in one statement: see leftSQL.
@@ -52,4 +80,70 @@ func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, err
 		return 0, fmt.Errorf("drop old ranges: %w", err)
 	}
 	return tag.RowsAffected(), nil
+}
+
+// What the next runs build on stays: the newest complete run of an app and
+// kind, which startRunSQL reads, and the newest tick of a job, which lastTickSQL
+// reads. So does a run that may be resumed.
+const dropOldRunsSQL = `
+WITH dropped AS (
+    DELETE FROM syncer.sync_run
+    WHERE finished_at < $1 AND run_id IN (
+        SELECT u.run_id
+        FROM syncer.sync_run AS u
+        WHERE u.finished_at < $1
+          AND (NOT u.complete OR EXISTS (
+              SELECT FROM syncer.sync_run AS n
+              WHERE n.app_id = u.app_id AND n.kind = u.kind AND n.complete AND n.started_at > u.started_at
+          ))
+          AND (u.tick IS NULL OR EXISTS (
+              SELECT FROM syncer.sync_run AS n
+              WHERE n.app_id = u.app_id AND n.kind = u.kind AND n.job = u.job AND n.tick > u.tick
+          ))
+          AND NOT EXISTS (SELECT FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)
+        LIMIT $2
+    )
+    RETURNING app_id, run_id
+), counts AS (
+    DELETE FROM syncer.presence_count AS c
+    USING dropped AS d
+    WHERE c.app_id = d.app_id AND c.run_id = d.run_id
+)
+SELECT count(*) FROM dropped`
+
+// A gap says how much of a stretch nobody watched, so it stays as long as any
+// stretch that it may have interrupted: one that is still open, or one that
+// ended since and is told by its last row of the history.
+const dropOldGapsSQL = `
+DELETE FROM syncer.observation_gap AS g
+WHERE g.next_seen_by < $1
+  AND NOT CASE g.kind
+      WHEN 'presence' THEN
+          EXISTS (SELECT FROM syncer.presence_snapshot AS s WHERE s.app_id = g.app_id AND s.since <= g.next_seen_by)
+          OR EXISTS (SELECT FROM syncer.presence_history AS h WHERE h.app_id = g.app_id AND h.prev_since <= g.next_seen_by AND h.observed_at >= g.started_at)
+      ELSE
+          EXISTS (SELECT FROM syncer.account_snapshot AS s WHERE s.app_id = g.app_id AND s.changed_at <= g.next_seen_by)
+          OR EXISTS (SELECT FROM syncer.account_history AS h WHERE h.app_id = g.app_id AND h.not_before <= g.next_seen_by AND h.observed_at >= g.started_at)
+      END`
+
+// runsDropped is how many runs are removed at once, with up to 40 counts each.
+const runsDropped = 5000
+
+// DropOldRuns removes what has lost its history: the runs that were closed
+// before the given time, with their counts, and the gaps that had ended by
+// then. It returns how many runs it removed.
+func (s *Store) DropOldRuns(ctx context.Context, before time.Time) (int64, error) {
+	if _, err := s.pool.Exec(ctx, s.sql(dropOldGapsSQL), before); err != nil {
+		return 0, fmt.Errorf("drop old gaps: %w", err)
+	}
+	for all := int64(0); ; {
+		var dropped int64
+		if err := s.pool.QueryRow(ctx, s.sql(dropOldRunsSQL), before, runsDropped).Scan(&dropped); err != nil {
+			return all, fmt.Errorf("drop old runs: %w", err)
+		}
+		all += dropped
+		if dropped < runsDropped {
+			return all, nil
+		}
+	}
 }

@@ -127,6 +127,7 @@ const (
 	undefinedTable        = "42P01"
 	invalidSchemaName     = "3F000"
 	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
 )
 
 // sqlState gives the SQLSTATE of a server's error, "" for any other.

@@ -1,0 +1,324 @@
+-- Partitions on a live database. Making and dropping them gives way to whoever
+-- reads or writes the histories, moves what the default partition caught, and
+-- follows a change of the period.
+
+-- +goose Up
+
+-- +goose StatementBegin
+CREATE FUNCTION history_partitions(history regclass) RETURNS TABLE (relation regclass, lower_end timestamptz, upper_end timestamptz)
+LANGUAGE sql
+STABLE
+SET search_path FROM CURRENT
+AS $$
+    SELECT c.oid::regclass,
+           coalesce(substring(b.bounds FROM $re$FROM \('([^']+)'\)$re$)::timestamptz, '-infinity'),
+           coalesce(substring(b.bounds FROM $re$TO \('([^']+)'\)$re$)::timestamptz, 'infinity')
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (bounds)
+    WHERE i.inhparent = history AND b.bounds <> 'DEFAULT'
+    ORDER BY 2
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION history_partitions IS 'The partitions of a history but the default one, oldest first: rows observed from lower_end on and before upper_end are in it.';
+
+-- +goose StatementBegin
+CREATE FUNCTION history_has_rows(history regclass, lower_end timestamptz, upper_end timestamptz) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+AS $$
+DECLARE
+    has_rows boolean;
+BEGIN
+    -- Literals: so only the partitions of that time are looked at and locked.
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE observed_at >= %L AND observed_at < %L)', history, lower_end, upper_end) INTO has_rows;
+    RETURN has_rows;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION history_has_rows IS 'Whether a history holds any row observed from lower_end on and before upper_end.';
+
+-- +goose StatementBegin
+CREATE FUNCTION add_history_partition(history text, lower_end timestamptz, upper_end timestamptz, since timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    added    text := history || '_' || to_char(lower_end, 'YYYYMMDD');
+    fallback text := history || '_default';
+    move     text;
+    moved    bigint;
+BEGIN
+    -- With the check, ATTACH need not read the rows that are moved there.
+    EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL, CONSTRAINT bounds CHECK (observed_at >= %L AND observed_at < %L))',
+        added, history, lower_end, upper_end);
+    move := format('WITH moved AS (DELETE FROM %I WHERE observed_at >= %L AND observed_at < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
+        fallback, lower_end, upper_end, added);
+    -- Most rows are moved before anybody is locked out. Readers find them in the
+    -- default partition until all is committed.
+    EXECUTE move;
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    -- ATTACH takes these locks anyway; the stronger one keeps writers of that time
+    -- from finding their way to the default partition and being refused there,
+    -- once it has become the wrong place. Readers pass both. The parent comes
+    -- first, as with everybody else.
+    EXECUTE format('LOCK TABLE %I IN %s MODE', history,
+        CASE WHEN moved > 0 OR lower_end <= since + interval '1 hour' THEN 'SHARE ROW EXCLUSIVE' ELSE 'SHARE UPDATE EXCLUSIVE' END);
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', fallback);
+    EXECUTE move; -- what was written meanwhile
+    -- ATTACH reads all of the default partition, which is short: what it catches
+    -- is moved out again.
+    EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', history, added, lower_end, upper_end);
+    EXECUTE format('ALTER TABLE %I DROP CONSTRAINT bounds', added);
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION add_history_partition IS 'Makes one partition, and moves the rows of its time from the default one there. Part of make_history_partitions, which takes care that only one makes partitions at a time.';
+
+-- +goose StatementBegin
+CREATE FUNCTION drop_unfit_history_partitions(history text, period text, since timestamptz) RETURNS void
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    ahead        record;
+    previous_end timestamptz;
+    unfit        regclass[] := '{}';
+    empty        record;
+BEGIN
+    -- What make_history_partitions would make between those that stay is fit.
+    FOR ahead IN
+        SELECT p.relation, p.lower_end, p.upper_end, s.stays,
+               least(date_trunc(period, p.lower_end) + ('1 ' || period)::interval,
+                     min(p.lower_end) FILTER (WHERE s.stays) OVER (ORDER BY p.lower_end ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)) AS fit_end
+        FROM history_partitions(history::regclass) AS p
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN p.lower_end <= since THEN true ELSE history_has_rows(history::regclass, p.lower_end, p.upper_end) END
+        ) AS s (stays)
+        ORDER BY p.lower_end
+    LOOP
+        IF ahead.stays OR (ahead.upper_end = ahead.fit_end
+            AND ahead.lower_end IN (previous_end, date_trunc(period, ahead.lower_end)))
+        THEN
+            previous_end := ahead.upper_end;
+        ELSE
+            unfit := unfit || ahead.relation;
+        END IF;
+    END LOOP;
+    IF unfit = '{}' THEN
+        RETURN;
+    END IF;
+    -- DROP takes this lock anyway; from here on nobody puts rows there.
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', history);
+    FOR empty IN
+        SELECT p.relation
+        FROM history_partitions(history::regclass) AS p
+        WHERE p.relation = ANY (unfit) AND NOT history_has_rows(history::regclass, p.lower_end, p.upper_end)
+    LOOP
+        EXECUTE format('DROP TABLE %s', empty.relation);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION drop_unfit_history_partitions IS 'Drops the partitions of one history that begin after since, hold no rows and do not fit the period. Part of make_history_partitions, which fills the holes in the same transaction.';
+
+-- A lock is waited for less long than deadlock_timeout (by default a second), so
+-- that if it comes to a deadlock maintenance gives way, never a page or a report.
+-- All that would queue behind it waits no longer than that either.
+
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION make_history_partitions(period text, since timestamptz, until timestamptz) RETURNS int
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+SET lock_timeout = '800ms'
+AS $$
+DECLARE
+    most      CONSTANT int := 50; -- of one history at once: each takes some places in the table of locks
+    step      interval;
+    history   text;
+    next      record;
+    lower_end timestamptz;
+    upper_end timestamptz;
+    oldest    timestamptz;
+    made      int;
+    all_made  int := 0;
+    gave_way  boolean := false;
+BEGIN
+    IF period NOT IN ('day', 'week', 'month') THEN
+        RAISE EXCEPTION 'period % is not one of day, week, month', period;
+    END IF;
+    step := ('1 ' || period)::interval;
+    -- Any number of instances may call this at once; one of them is enough.
+    IF NOT pg_try_advisory_xact_lock('presence_history'::regclass::oid::bigint) THEN
+        RETURN 0;
+    END IF;
+    FOREACH history IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
+        BEGIN
+            made := 0;
+            PERFORM drop_unfit_history_partitions(history, period, since);
+            SELECT min(p.lower_end) INTO lower_end FROM history_partitions(history::regclass) AS p;
+            IF lower_end IS NULL THEN
+                EXECUTE format('SELECT min(observed_at) FROM %I', history || '_default') INTO oldest;
+                lower_end := date_trunc(period, least(since, oldest));
+            END IF;
+            -- Each partition is made where the one before it ends, and as long as the
+            -- calendar or the next one allows: after a change the first is a short one.
+            FOR next IN
+                SELECT p.lower_end, p.upper_end FROM history_partitions(history::regclass) AS p
+                UNION ALL
+                SELECT 'infinity', 'infinity'
+                ORDER BY 1
+            LOOP
+                WHILE lower_end < least(next.lower_end, until) AND made < most LOOP
+                    upper_end := least(date_trunc(period, lower_end) + step, next.lower_end);
+                    PERFORM add_history_partition(history, lower_end, upper_end, since);
+                    made := made + 1;
+                    lower_end := upper_end;
+                END LOOP;
+                lower_end := next.upper_end;
+            END LOOP;
+            all_made := all_made + made;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            -- All is as it was before this history, and its locks are gone.
+            RAISE WARNING 'no partitions of % were made: others use it', history;
+            gave_way := true;
+        END;
+    END LOOP;
+    RETURN CASE WHEN NOT gave_way THEN all_made END;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from the oldest to until; the first ever begins with the oldest row, or with since. Partitions made ahead of since for another period are made anew while they hold no rows, and rows are moved from the default partition to where they belong. Returns how many it made, at most 50 of each history (call it again until it makes none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
+
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION drop_history_partitions(before timestamptz) RETURNS int
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+SET lock_timeout = '800ms'
+AS $$
+DECLARE
+    history  text;
+    old      regclass[];
+    relation regclass;
+    dropped  int := 0;
+    gave_way boolean := false;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock('presence_history'::regclass::oid::bigint) THEN
+        RETURN 0;
+    END IF;
+    FOREACH history IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
+        EXECUTE format('DELETE FROM %I WHERE observed_at < %L', history || '_default', before);
+    END LOOP;
+    FOREACH history IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
+        old := ARRAY(
+            SELECT p.relation
+            FROM history_partitions(history::regclass) AS p
+            WHERE p.upper_end <= before
+            ORDER BY p.lower_end
+            LIMIT 50 -- see make_history_partitions
+        );
+        CONTINUE WHEN old = '{}';
+        BEGIN
+            -- DROP takes this lock anyway; here it comes before those on the
+            -- partitions, as with everybody else.
+            EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', history);
+            FOREACH relation IN ARRAY old LOOP
+                EXECUTE format('DROP TABLE %s', relation);
+            END LOOP;
+            dropped := dropped + cardinality(old);
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            RAISE WARNING 'no partitions of % were dropped: others use it', history;
+            gave_way := true;
+        END;
+    END LOOP;
+    RETURN CASE WHEN NOT gave_way THEN dropped END;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time, and removes what is older from the default ones. Returns how many partitions it dropped, at most 50 of each history (call it again until it drops none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
+
+-- +goose Down
+
+DROP FUNCTION drop_unfit_history_partitions;
+DROP FUNCTION add_history_partition;
+DROP FUNCTION history_has_rows;
+DROP FUNCTION history_partitions;
+
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION make_history_partitions(period text, since timestamptz, until timestamptz) RETURNS int
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    parent    text;
+    lower_end timestamptz;
+    upper_end timestamptz;
+    step      interval;
+    made      int := 0;
+BEGIN
+    IF period NOT IN ('day', 'week', 'month') THEN
+        RAISE EXCEPTION 'period % is not one of day, week, month', period;
+    END IF;
+    step := ('1 ' || period)::interval;
+    -- Any number of instances may call this at once.
+    PERFORM pg_advisory_xact_lock('presence_history'::regclass::oid::bigint);
+    FOREACH parent IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
+        -- Go on where the newest partition ends, so that a changed period makes
+        -- no overlap: the first new partition is then a short one.
+        SELECT max(substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([^']+)'\)$re$)::timestamptz)
+        INTO lower_end
+        FROM pg_inherits AS i
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent = parent::regclass;
+        lower_end := coalesce(lower_end, date_trunc(period, since));
+        WHILE lower_end < until LOOP
+            upper_end := date_trunc(period, lower_end) + step;
+            BEGIN
+                EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                    parent || '_' || to_char(lower_end, 'YYYYMMDD'), parent, lower_end, upper_end);
+                made := made + 1;
+            EXCEPTION WHEN check_violation THEN
+                -- The default partition holds rows of that time already. They
+                -- stay there, and are found there.
+                RAISE WARNING 'no partition of % from % to %: the default partition holds rows of that time', parent, lower_end, upper_end;
+            END;
+            lower_end := upper_end;
+        END LOOP;
+    END LOOP;
+    RETURN made;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from where the newest ends (at first: from since) to until. Returns how many it made.';
+
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION drop_history_partitions(before timestamptz) RETURNS int
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    old_partition regclass;
+    dropped       int := 0;
+BEGIN
+    PERFORM pg_advisory_xact_lock('presence_history'::regclass::oid::bigint);
+    FOR old_partition IN
+        SELECT c.oid::regclass
+        FROM pg_inherits AS i
+        JOIN pg_class AS c ON c.oid = i.inhrelid
+        WHERE i.inhparent IN ('presence_history'::regclass, 'account_history'::regclass)
+          AND substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([^']+)'\)$re$)::timestamptz <= before
+    LOOP
+        EXECUTE format('DROP TABLE %s', old_partition);
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time. Returns how many it dropped.';
