@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -194,26 +193,4 @@ func TestListed(t *testing.T) {
 	if rows, err := b.store.Listed(runID+1).Page(t.Context(), nil, nil, 10); len(rows) != 0 || err != nil {
 		t.Errorf("the list of another run: %v, %v", rows, err)
 	}
-}
-
-func TestPartitions(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
-	until := noon.AddDate(0, 2, 0)
-	if made, err := b.store.MakePartitions(t.Context(), "month", until); made != 6 || err != nil {
-		t.Errorf("MakePartitions = %d, %v; want 6", made, err)
-	}
-	if made, err := b.store.MakePartitions(t.Context(), "month", until); made != 0 || err != nil {
-		t.Errorf("MakePartitions again = %d, %v; want 0", made, err)
-	}
-	if _, err := b.store.MakePartitions(t.Context(), "year", until); err == nil || !strings.Contains(err.Error(), "make history partitions: ") {
-		t.Errorf("MakePartitions by year: %v", err)
-	}
-	r := b.startedRange(t, b.backfill(imclient.KindPresence))
-	save(t, b.store.Presence(), r, page("k", seen("alice", offline, at(1))), 1)
-	wantLines(t, b.conn, "where the row is", `SELECT tableoid::regclass::text FROM presence_history`, "presence_history_20261101")
-	if dropped, err := b.store.DropPartitions(t.Context(), time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)); dropped != 2 || err != nil {
-		t.Errorf("DropPartitions = %d, %v; want 2", dropped, err)
-	}
-	wantLines(t, b.conn, "history beyond the retention", historySQL)
 }
