@@ -1,0 +1,176 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"syncer/imclient"
+	"syncer/repo"
+)
+
+// newEngine makes an engine that is not started yet.
+func (w *world) newEngine(s engineSpec, configure func(*Engine)) *testEngine {
+	w.t.Helper()
+	e, err := newTestEngine(w.ctx, s, w.log.logger())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(e.close)
+	configure(e.Engine)
+	return e
+}
+
+// begin starts an engine that is stopped when the test ends.
+func (w *world) begin(e *testEngine) {
+	w.t.Helper()
+	if err := e.Start(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { w.stop(e, 10*time.Second) })
+}
+
+// spans gives the partitions of a history as from-to pairs of days since today.
+func (w *world) spans(history string) []string {
+	w.t.Helper()
+	return query(w, pgx.RowTo[string], `
+SELECT (lower_end AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date || ' to ' || (upper_end AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date
+FROM syncer.history_partitions($1::text::regclass)`, "syncer."+history)
+}
+
+// TestMaintain_ahead: how far ahead partitions reach, from one period to the
+// next: as far as is meant, and not a whole partition further.
+func TestMaintain_ahead(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{})
+	for _, tc := range []struct {
+		period       string
+		days, longer int
+	}{{"month", 62, 31}, {"week", 35, 7}, {"day", 14, 1}} {
+		e := w.newEngine(w.spec(), func(e *Engine) { e.config.Partition = tc.period })
+		if next := e.maintain(w.ctx); next != maintainEvery {
+			t.Errorf("%s: again in %s, want %s", tc.period, next, maintainEvery)
+		}
+		end := query(w, pgx.RowTo[time.Time], `SELECT max(upper_end) FROM syncer.history_partitions('syncer.presence_history')`)[0]
+		until := e.store.Now().AddDate(0, 0, tc.days)
+		present := query(w, pgx.RowTo[time.Time], `SELECT upper_end FROM syncer.history_partitions('syncer.presence_history') WHERE lower_end <= now() AND upper_end > now()`)[0]
+		if until.Before(present) {
+			until = present // which stays, whatever its period
+		}
+		if end.Before(until.Add(-time.Minute)) || end.After(until.AddDate(0, 0, tc.longer)) {
+			t.Errorf("%s: partitions are made until %s, want %d days", tc.period, end, tc.days)
+		}
+	}
+}
+
+// TestMaintain_givesWay: while a report reads the history for long, the engine
+// starts, pages are written, and maintenance is tried again soon. When the
+// report is done, the partitions are made and hold what was written meanwhile.
+func TestMaintain_givesWay(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 500})
+	reader, err := pgx.Connect(w.ctx, w.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reader.Close(context.Background()) })
+	if _, err := reader.Exec(w.ctx, `BEGIN; SELECT count(*) FROM syncer.presence_history`); err != nil {
+		t.Fatal(err)
+	}
+	e := w.newEngine(w.spec(), func(e *Engine) {
+		e.config.Partition, e.config.Retention = "day", 24*time.Hour
+		e.maintainRetry = 50 * time.Millisecond
+	})
+	w.begin(e)
+	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
+	const placesSQL = `SELECT DISTINCT tableoid::regclass::text FROM syncer.presence_history`
+	if diff := cmp.Diff([]string{"syncer.presence_history_default"}, query(w, pgx.RowTo[string], placesSQL)); diff != "" {
+		t.Errorf("where the rows are while the history is read (-want +got):\n%s", diff)
+	}
+	w.eventually("maintenance gave way again", func() bool { return len(w.log.lines("maintenance gave way")) > 1 })
+	if _, err := reader.Exec(w.ctx, `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the partitions are made", func() bool { return len(w.spans("presence_history")) > 0 })
+	if got := query(w, pgx.RowTo[string], placesSQL); len(got) == 0 || slices.Contains(got, "syncer.presence_history_default") {
+		t.Errorf("the rows are in %s in the end", got)
+	}
+	w.truthful(presenceTables, e.app(tencentApp), userIDs(500))
+	if failed := w.log.lines("maintenance failed"); len(failed) > 0 {
+		t.Errorf("giving way is logged as a failure: %s", failed)
+	}
+}
+
+// TestMaintain_anotherRole: without the right to make partitions sweeps go on,
+// and the log says what is missing.
+func TestMaintain_anotherRole(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 300})
+	role := "syncer_test_" + strings.ToLower(rand.Text()[:10])
+	w.exec(`CREATE ROLE ` + role)
+	t.Cleanup(func() { w.exec("DROP OWNED BY " + role); w.exec("DROP ROLE " + role) })
+	for _, grant := range []string{`USAGE ON SCHEMA syncer`, `SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncer`, `USAGE ON ALL SEQUENCES IN SCHEMA syncer`} {
+		w.exec(`GRANT ` + grant + ` TO ` + role)
+	}
+	w.exec(`GRANT SELECT ON public.users TO ` + role)
+	s := w.spec()
+	u, err := url.Parse(s.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.RawQuery += "&role=" + role
+	s.Database = u.String()
+	e := w.newEngine(s, func(*Engine) {})
+	w.begin(e)
+	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
+	w.truthful(presenceTables, e.app(tencentApp), userIDs(300))
+	if got := query(w, pgx.RowTo[string], `SELECT DISTINCT tableoid::regclass::text FROM syncer.presence_history`); !cmp.Equal(got, []string{"syncer.presence_history_default"}) {
+		t.Errorf("the rows are in %s", got)
+	}
+	if len(w.log.lines(`"level":"warn"`, "maintenance failed", "it takes the owner of presence_history")) != 1 {
+		t.Errorf("the missing right is not logged once:\n%s", w.log.tail())
+	}
+}
+
+// TestMaintain_retention: what is beyond the retention goes, and the period's
+// change takes effect with the next start.
+func TestMaintain_retention(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 300})
+	w.exec(`SELECT syncer.make_history_partitions('month', now() - interval '100 days', now() + interval '60 days')`)
+	e := w.newEngine(w.spec(), func(e *Engine) { e.config.Partition, e.config.Retention = "day", 30*24*time.Hour })
+	w.exec(`
+INSERT INTO syncer.presence_history (app_id, user_id, state, platforms, observed_at, run_id)
+SELECT 1, 'old', 'online', '{}', now() - days * interval '1 day', 1 FROM unnest('{1000,90,20}'::int[]) AS days`)
+	w.begin(e)
+	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
+	ages := query(w, pgx.RowTo[int], `SELECT extract(day FROM now() - observed_at)::int FROM syncer.presence_history WHERE user_id = 'old'`)
+	if diff := cmp.Diff([]int{20}, ages); diff != "" {
+		t.Errorf("ages of what is kept in days (-want +got):\n%s", diff)
+	}
+	for _, history := range []string{"presence_history", "account_history"} {
+		for _, span := range w.spans(history) {
+			var from, to int
+			if _, err := fmt.Sscanf(span, "%d to %d", &from, &to); err != nil {
+				t.Fatal(err)
+			}
+			if to <= -30 || from > 0 && to != from+1 {
+				t.Errorf("%s has a partition from day %s", history, span)
+			}
+		}
+	}
+	if n := w.count(`SELECT count(*) FROM syncer.presence_history_default`); n != 0 {
+		t.Errorf("%d rows are in the default partition", n)
+	}
+	if len(w.log.lines("dropped history beyond the retention", `"partitions":`)) != 1 {
+		t.Errorf("the drop is not logged once:\n%s", w.log.tail())
+	}
+}
