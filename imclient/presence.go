@@ -72,6 +72,17 @@ func (p *Platforms) Add(platform Platform, mode Mode) {
 	}
 }
 
+// SameDevices reports whether the user is reachable on the same platforms, be it
+// in another mode.
+func (p Platforms) SameDevices(q Platforms) bool {
+	for platform := range p {
+		if (p[platform] == ModeNone) != (q[platform] == ModeNone) {
+			return false
+		}
+	}
+	return true
+}
+
 // AppendJSON appends the stored form: {"ios":"online","web":"push_online"},
 // always in the same order; {} when there is none.
 func (p *Platforms) AppendJSON(b []byte) []byte {

@@ -62,6 +62,30 @@ func TestPlatforms_Add(t *testing.T) {
 	}
 }
 
+func TestPlatforms_SameDevices(t *testing.T) {
+	parse := func(stored string) Platforms {
+		p, err := ParsePlatforms([]byte(stored))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for _, tc := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{}`, `{}`, true},
+		{`{"ios":"online","web":"online"}`, `{"ios":"background","web":"push_online"}`, true},
+		{`{"ios":"online","web":"online"}`, `{"ios":"online"}`, false},
+		{`{"ios":"online"}`, `{"web":"online"}`, false},
+		{`{}`, `{"admin":"online"}`, false},
+	} {
+		if a, b := parse(tc.a), parse(tc.b); a.SameDevices(b) != tc.want || b.SameDevices(a) != tc.want {
+			t.Errorf("%s and %s: same devices %t, want %t", tc.a, tc.b, a.SameDevices(b), tc.want)
+		}
+	}
+}
+
 func TestParsePlatforms_refuses(t *testing.T) {
 	for stored, want := range map[string]string{
 		`{"fridge":"online"}`: `unknown platform "fridge"`,

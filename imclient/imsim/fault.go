@@ -33,7 +33,7 @@ const (
 	FaultRepeat      FaultKind = "repeat"       // ids are answered twice [IDs, default the first asked]
 	FaultUnasked     FaultKind = "unasked"      // ids are answered that were not asked for [IDs]
 	FaultOffline     FaultKind = "offline"      // users look offline, with success [IDs, default all]
-	FaultFlip        FaultKind = "flip"         // of several connected devices a random half is shown, as OpenIM does with two gateways
+	FaultFlip        FaultKind = "flip"         // of several connected devices a random half is shown, as OpenIM does with two gateways; get_users_status shows all
 
 	// Errors that the backend itself answers.
 	FaultCode     FaultKind = "code"      // a provider's code [Code, Text]

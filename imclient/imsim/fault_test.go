@@ -191,6 +191,32 @@ func TestFaultFlip(t *testing.T) {
 	}
 }
 
+// TestFaultUsersStatus: get_users_status has all devices whatever the gateways
+// answer; a collapse reaches it only when the fault's path does.
+func TestFaultUsersStatus(t *testing.T) {
+	const (
+		asked   = `{"userID":"imAdmin","userIDs":["u1"]}`
+		online  = `{"errCode":0,"errMsg":"","errDlt":"","data":{"statusList":[{"userID":"u1","status":1,"platformIDs":[1,5]}]}}`
+		offline = `{"errCode":0,"errMsg":"","errDlt":"","data":{"statusList":[{"userID":"u1","status":0,"platformIDs":null}]}}`
+	)
+	b := newOpenIMBench(t, OpenIM383)
+	for _, tt := range []struct {
+		fault Fault
+		want  string
+	}{
+		{Fault{Kind: FaultFlip}, online},
+		{Fault{Kind: FaultOffline, Path: PathOpenIMPresence}, online},
+		{Fault{Kind: FaultOffline}, offline},
+		{Fault{Kind: FaultOffline, Path: PathOpenIMUsersStatus}, offline},
+	} {
+		mustFault(t, b, tt.fault)
+		if got := b.openIMCall(PathOpenIMUsersStatus, asked); got != tt.want {
+			t.Errorf("%+v: got %s, want %s", tt.fault, got, tt.want)
+		}
+		b.ClearFaults()
+	}
+}
+
 func TestFaultMatching(t *testing.T) {
 	b := newBench(t, nil)
 	setUsers(b)

@@ -73,7 +73,7 @@ func (o *openIM) apis() []*api {
 		&api{path: PathOpenIMPresence, kind: OpenIMPresence, backend: o, limit: presence,
 			parse: o.parsePresence, answer: o.presence, poison: 1001, mangled: mangled},
 		&api{path: PathOpenIMUsersStatus, kind: OpenIMPresence, backend: o, limit: presence,
-			parse: o.parsePresence, answer: o.usersStatus, poison: 1001, mangled: mangled},
+			parse: o.parsePresence, answer: o.usersStatus, poison: 1001, mangled: mangled, merged: true},
 		&api{path: PathOpenIMAccounts, kind: OpenIMAccounts, backend: o, limit: &limiter{rate: o.config.AccountsRate},
 			parse: o.parseAccounts, answer: o.accounts, poison: 1001, mangled: mangled},
 	)

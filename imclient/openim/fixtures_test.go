@@ -51,8 +51,7 @@ var expected = map[string]expectation{
 	"v3.8.0/admin_token_bad_user.json":      failed(imclient.ClassFatal, "1004"),
 	"admin_token_no_opid.json":              failed(imclient.ClassFatal, "1001"),
 	"admin_token_ok.json":                   users("imAdmin", "imported"),
-	// An API of another shape, which this client does not use: data is no list.
-	"get_users_status_online.json":          users("u1", imclient.CodeMissing),
+	"get_users_status_online.json":          users("u1", `online {"ios":"online","web":"online"}`, "u2", `online {"android":"online"}`, "ghost", "offline {}"),
 	"ms_all_gw_killed.json":                 users("u1", "offline {}", "u2", "offline {}", "u3", "offline {}"),
 	"ms_auth_down_online.json":              failed(imclient.ClassTransient, "14"),
 	"main-7848d7c/ms_auth_down_online.json": failed(imclient.ClassTransient, "500"),
@@ -113,7 +112,7 @@ func TestFixtures(t *testing.T) {
 func checkFixture(t *testing.T, file string, want expectation) {
 	t.Helper()
 	answer := fixture(t, file)
-	answers := map[string][]http.HandlerFunc{online: times(2, answer), check: times(2, answer)}
+	answers := map[string][]http.HandlerFunc{online: times(2, answer), merged: times(2, answer), check: times(2, answer)}
 	if strings.Contains(file, "admin_token") {
 		answers = map[string][]http.HandlerFunc{
 			newLogin: {answer},
@@ -122,6 +121,9 @@ func checkFixture(t *testing.T, file string, want expectation) {
 	}
 	s := newServer(t, answers)
 	ask := askPresence
+	if strings.Contains(file, "get_users_status") {
+		ask = askStatus
+	}
 	if strings.Contains(file, "check") || strings.Contains(file, "admin_token") {
 		ask = askAccounts
 	}
@@ -163,7 +165,16 @@ func checkFailure(t *testing.T, s *server, err error, want expectation) {
 // askPresence gives each user's state and platforms, or code of rejection.
 func askPresence(t *testing.T, c *Client, ids []string) (map[string]string, error) {
 	t.Helper()
-	answer, err := c.QueryPresence(t.Context(), ids)
+	return values(c.QueryPresence(t.Context(), ids))
+}
+
+// askStatus is askPresence of the other API.
+func askStatus(t *testing.T, c *Client, ids []string) (map[string]string, error) {
+	t.Helper()
+	return values(c.QueryStatus(t.Context(), ids))
+}
+
+func values(answer presences, err error) (map[string]string, error) {
 	got := map[string]string{}
 	for _, o := range answer.Observed {
 		got[o.UserID] = o.Value.State.String() + " " + o.Value.Platforms.String()

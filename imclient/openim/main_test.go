@@ -32,6 +32,7 @@ const (
 	newLogin   = "/auth/get_admin_token"
 	oldLogin   = "/auth/user_token"
 	online     = "/user/get_users_online_status"
+	merged     = "/user/get_users_status"
 	check      = "/user/account_check"
 )
 

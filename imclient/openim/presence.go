@@ -2,7 +2,6 @@ package openim
 
 import (
 	"context"
-	"strconv"
 
 	"syncer/imclient"
 )
@@ -51,15 +50,9 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 // notePresence notes the users of an answer.
 func notePresence(b *imclient.Batch[imclient.Presence], users []presenceUser) {
 	for _, u := range users {
-		var state imclient.State
-		switch u.Status {
-		case "1", "online":
-			state = imclient.StateOnline
-		case "0", "offline":
-			state = imclient.StateOffline
-		default:
-			b.Doubt(u.UserID, imclient.CodeUnknownValue,
-				"the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(string(u.Status))))
+		state, ok := stateOf(u.Status)
+		if !ok {
+			b.Doubt(u.UserID, imclient.CodeUnknownValue, unknownState(u.Status))
 			continue
 		}
 		platforms, unknown := platformsOf(u.Devices)

@@ -70,6 +70,25 @@ type device struct {
 	Background bool   `json:"isBackground"`
 }
 
+type statusRequest struct {
+	UserID  string   `json:"userID"` // the caller
+	UserIDs []string `json:"userIDs"`
+}
+
+// statusReply is the answer of get_users_status.
+type statusReply struct {
+	status
+	Data struct {
+		Users []userStatus `json:"statusList"`
+	} `json:"data"`
+}
+
+type userStatus struct {
+	UserID      string `json:"userID"`
+	Status      word   `json:"status"`
+	PlatformIDs []word `json:"platformIDs"` // null when offline
+}
+
 type accountsRequest struct {
 	UserIDs []string `json:"checkUserIDs"`
 }
