@@ -100,6 +100,13 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 	case failed > 0:
 		return true, s.closeRun(ctx, tx, runID, RunFailed, reason)
 	}
+	disbelief, err := s.disbelief(ctx, tx, runID)
+	if err != nil {
+		return false, err
+	}
+	if disbelief != "" {
+		return true, s.closeRun(ctx, tx, runID, RunSucceeded, disbelief)
+	}
 	var reconciled bool
 	if err := tx.QueryRow(ctx, s.sql(reconciledSQL), runID).Scan(&reconciled); err != nil {
 		return false, fmt.Errorf("compare the users with the previous run's: %w", err)
@@ -113,7 +120,8 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
 SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 END,
-    complete = $2 = 'succeeded' AND NOT u.listed,
+    complete = $2 = 'succeeded' AND NOT u.listed AND r.disbelieved = 0,
+    suspect = false, suspected = r.suspected, disbelieved = r.disbelieved,
     finished_at = $3,
     error = nullif($4, ''),
     observed_until = coalesce(r.page_at, $3),
@@ -122,6 +130,7 @@ SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
            coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries, max(page_at) AS page_at,
+           coalesce(sum(suspected), 0) AS suspected, coalesce(sum(disbelieved), 0) AS disbelieved,
            coalesce(sum(known_users), 0) AS known_users, coalesce(bit_xor(known_hash), 0) AS known_hash
     FROM syncer.sync_range
     WHERE run_id = $1

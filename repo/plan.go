@@ -14,7 +14,6 @@ type Plan struct {
 	store   *Store
 	attempt int
 	cursor  *string
-	ranges  int
 }
 
 func (p *Plan) claim() claim { return claim{p.Run.ID, PlanRange, p.attempt} }
@@ -30,7 +29,7 @@ const claimPlanSQL = `
 UPDATE syncer.sync_run AS u
 SET plan_attempt = plan_attempt + 1, plan_owner = $3, plan_beat_at = $4
 WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned
-RETURNING ` + runColumns + `, u.plan_attempt, u.plan_cursor, u.plan_ranges`
+RETURNING ` + runColumns + `, u.plan_attempt, u.plan_cursor`
 
 // ClaimPlan takes over the planning of a run for the queue's job. ErrGone: the
 // run is closed or planned, or the planning was given to another job.
@@ -40,7 +39,7 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 	if err == nil {
 		p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Plan, error) {
 			var p Plan
-			err := row.Scan(p.Run.fields(&p.attempt, &p.cursor, &p.ranges)...)
+			err := row.Scan(p.Run.fields(&p.attempt, &p.cursor)...)
 			return p, err
 		})
 	}
@@ -73,15 +72,13 @@ const addRangeSQL = `
 INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, job_id)
 VALUES ($1, $2, $3, $4, $5)`
 
+// Ranges are numbered by the run, under its lock: pages in doubt become ranges
+// too.
 const movePlanSQL = `
 UPDATE syncer.sync_run
-SET plan_cursor = $3, plan_ranges = $4, planned = $5, plan_beat_at = $6
-WHERE run_id = $1 AND plan_attempt = $2`
-
-const planOwnedSQL = `
-SELECT plan_attempt = $2 AND NOT planned
-FROM syncer.sync_run
-WHERE run_id = $1`
+SET plan_ranges = plan_ranges + 1, plan_cursor = $3, planned = $4, plan_beat_at = $5
+WHERE run_id = $1 AND plan_attempt = $2 AND NOT planned
+RETURNING plan_ranges`
 
 // AddRange adds the range after the plan's cursor, up to and with key upper
 // (nil: to the end of the table, which ends the planning), and enqueues it. A
@@ -91,30 +88,27 @@ func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue En
 		if _, err := s.lockRun(ctx, tx, p.Run.ID, forProgress); err != nil {
 			return err
 		}
-		var owned bool
-		if err := tx.QueryRow(ctx, s.sql(planOwnedSQL), p.Run.ID, p.attempt).Scan(&owned); err != nil {
-			return err
-		}
-		if !owned {
+		var no int
+		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.Run.ID, p.attempt, upper, upper == nil, s.Now()).Scan(&no)
+		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrGone
 		}
-		jobID, err := enqueue(tx, p.Run, p.ranges+1)
+		if err != nil {
+			return err
+		}
+		jobID, err := enqueue(tx, p.Run, no)
 		if err != nil {
 			return fmt.Errorf("enqueue: %w", err)
 		}
-		if _, err := tx.Exec(ctx, s.sql(addRangeSQL), p.Run.ID, p.ranges+1, p.cursor, upper, jobID); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, s.sql(movePlanSQL), p.Run.ID, p.attempt, upper, p.ranges+1, upper == nil, s.Now())
+		_, err = tx.Exec(ctx, s.sql(addRangeSQL), p.Run.ID, no, p.cursor, upper, jobID)
 		return err
 	})
 	if errors.Is(err, ErrGone) {
 		return ErrGone
 	}
 	if err != nil {
-		return fmt.Errorf("add range %d of run %d: %w", p.ranges+1, p.Run.ID, err)
+		return fmt.Errorf("add a range of run %d: %w", p.Run.ID, err)
 	}
 	p.cursor = upper
-	p.ranges++
 	return nil
 }

@@ -11,14 +11,17 @@ import (
 
 // Range is a claim on a range.
 type Range struct {
-	Run     Run
-	No      int
-	Lower   *string // keys above it; nil: from the start. After a resumption: the last key written
-	Upper   *string // keys up to and with it; nil: to the end
-	Counts  []byte  // JSON: users so far by state and platform
-	store   *Store
-	attempt int
-	pageAt  time.Time // when this worker wrote its last page of it; zero: none yet
+	Run    Run
+	No     int
+	Lower  *string // keys above it; nil: from the start. After a resumption: the last key written
+	Upper  *string // keys up to and with it; nil: to the end
+	Counts []byte  // JSON: users so far by state and platform
+	// Suspicion is how many answers in a row about its users have been in doubt;
+	// 0: an ordinary range.
+	Suspicion int
+	store     *Store
+	attempt   int
+	pageAt    time.Time // when this worker wrote its last page of it; zero: none yet
 }
 
 func (r *Range) claim() claim { return claim{r.Run.ID, r.No, r.attempt} }
@@ -34,39 +37,26 @@ SET status = 'running', attempt = attempt + 1, owner = $4, beat_at = $5, error =
 FROM syncer.sync_run AS u
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.status = 'pending' OR r.status = 'running' AND r.beat_at < $6)
+  AND (r.ask_after IS NULL OR r.ask_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
-RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.attempt`
-
-const rangeHeldSQL = `
-SELECT EXISTS (
-    SELECT FROM syncer.sync_range AS r
-    JOIN syncer.sync_run AS u USING (run_id)
-    WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
-      AND r.status = 'running' AND u.status = 'running'
-)`
+RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspicion, r.attempt`
 
 // ClaimRange takes a range for the queue's job. ErrHeld: another worker has it
 // and gave a sign of life since staleBefore. ErrGone: it is done, its run is
-// closed, or it was given to another job.
+// closed, or it was given to another job. EarlyError: it is in doubt, and its
+// time has not come.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
 	rows, err := s.pool.Query(ctx, s.sql(claimRangeSQL), runID, rangeNo, jobID, s.process, s.Now(), staleBefore)
 	var claimed Range
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {
 			var c Range
-			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.attempt)...)
+			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.Suspicion, &c.attempt)...)
 			return c, err
 		})
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
-		var held bool
-		if err := s.pool.QueryRow(ctx, s.sql(rangeHeldSQL), runID, rangeNo, jobID).Scan(&held); err != nil {
-			return nil, fmt.Errorf("look who holds range %d of run %d: %w", rangeNo, runID, err)
-		}
-		if held {
-			return nil, ErrHeld
-		}
-		return nil, ErrGone
+		return nil, s.unclaimed(ctx, runID, rangeNo, jobID)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim range %d of run %d: %w", rangeNo, runID, err)
@@ -133,6 +123,11 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 		}
 		if tag.RowsAffected() == 0 {
 			return ErrGone
+		}
+		if r.Suspicion > 0 {
+			if err := s.settleSuspect(ctx, tx, r.Run.ID); err != nil {
+				return err
+			}
 		}
 		if closed, err = s.closeIfDone(ctx, tx, r.Run.ID, planned); err != nil {
 			return err

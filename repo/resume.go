@@ -69,6 +69,9 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 				return err
 			}
 		}
+		if err := s.settleSuspect(ctx, tx, run.ID); err != nil {
+			return err
+		}
 		_, err = s.closeIfDone(ctx, tx, run.ID, run.Planned)
 		if !errors.Is(err, ErrUnreconciled) {
 			return err

@@ -25,7 +25,7 @@ const (
 type RunStatus string
 
 // The statuses. Succeeded and partial runs went through all their users; in a
-// partial one some users failed.
+// partial one some users failed, or the answers about them were not believed.
 const (
 	RunRunning   RunStatus = "running"
 	RunSucceeded RunStatus = "succeeded"
@@ -69,8 +69,11 @@ type Run struct {
 	PrevCompleteAt *time.Time
 	MaxGap         time.Duration // 0: nothing is scheduled to come after it
 	Counters
-	Removed int64 // users who were found to have left the users table
-	Error   string
+	Removed     int64 // users who were found to have left the users table
+	Suspect     bool  // some of its answers are in doubt right now and are being asked again
+	Suspected   int64 // pages that were in doubt
+	Disbelieved int64 // users whose answers stayed in doubt and were not written
+	Error       string
 }
 
 // Duration is how long the run took, or has been going at the given time.
@@ -85,12 +88,14 @@ func (r *Run) Duration(now time.Time) time.Duration {
 const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
     u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'),
-    u.users, u.changed, u.failed, u.calls, u.retries, u.removed, coalesce(u.error, '')`
+    u.users, u.changed, u.failed, u.calls, u.retries, u.removed,
+    u.suspect, u.suspected, u.disbelieved, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
 		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap,
-		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Removed, &r.Error}, more...)
+		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Removed,
+		&r.Suspect, &r.Suspected, &r.Disbelieved, &r.Error}, more...)
 }
 
 func scanRun(row pgx.CollectableRow) (Run, error) {
@@ -227,7 +232,7 @@ WHERE u.run_id = $1`
 
 const rangeSumsSQL = `
 SELECT coalesce(sum(users), 0), coalesce(sum(changed), 0), coalesce(sum(failed), 0),
-       coalesce(sum(calls), 0), coalesce(sum(retries), 0)
+       coalesce(sum(calls), 0), coalesce(sum(retries), 0), coalesce(sum(suspected), 0), coalesce(sum(disbelieved), 0)
 FROM syncer.sync_range
 WHERE run_id = $1`
 
@@ -237,7 +242,7 @@ func (s *Store) FindRun(ctx context.Context, runID int64) (Run, error) {
 	run, err := s.oneRun(ctx, findRunSQL, runID)
 	if err == nil && run.Status == RunRunning {
 		err = s.pool.QueryRow(ctx, s.sql(rangeSumsSQL), runID).
-			Scan(&run.Users, &run.Changed, &run.Failed, &run.Calls, &run.Retries)
+			Scan(&run.Users, &run.Changed, &run.Failed, &run.Calls, &run.Retries, &run.Suspected, &run.Disbelieved)
 	}
 	if err != nil {
 		return Run{}, fmt.Errorf("find run %d: %w", runID, err)
