@@ -13,6 +13,13 @@ import (
 	"syncer/repo"
 )
 
+// asker asks one API of an app about users, in batches.
+type asker[V comparable] struct {
+	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
+	maxBatch int
+	unsaved  *tally
+}
+
 // batchResult is what the batches of a page came back with.
 type batchResult[V comparable] struct {
 	mu               sync.Mutex
@@ -37,14 +44,14 @@ func pagesAsked(pageUsers, maxBatch int) int {
 // askAll asks about all ids in batches. Either every id is in one of the
 // answers, observed or rejected, or an error says why not; the calls count in
 // both cases.
-func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult[V]) error {
+func (a *asker[V]) askAll(ctx context.Context, ids []string, result *batchResult[V]) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(callsAhead)
-	for start := 0; start < len(ids); start += s.maxBatch {
-		batch := ids[start:min(start+s.maxBatch, len(ids))]
+	for start := 0; start < len(ids); start += a.maxBatch {
+		batch := ids[start:min(start+a.maxBatch, len(ids))]
 		group.Go(guard(func() error {
-			made, err := s.askBatch(ctx, batch, result)
-			s.unsaved.add(made)
+			made, err := a.askBatch(ctx, batch, result)
+			a.unsaved.add(made)
 			result.mu.Lock()
 			defer result.mu.Unlock()
 			result.made.Add(made)
@@ -56,8 +63,8 @@ func (s *sweep[V]) askAll(ctx context.Context, ids []string, result *batchResult
 
 // askBatch asks about one batch. A batch that is refused for what is in it is
 // halved until the offending ids stand alone; they become rejected users.
-func (s *sweep[V]) askBatch(ctx context.Context, ids []string, result *batchResult[V]) (made repo.Counters, err error) {
-	answer, made, err := s.askPatiently(ctx, ids)
+func (a *asker[V]) askBatch(ctx context.Context, ids []string, result *batchResult[V]) (made repo.Counters, err error) {
+	answer, made, err := a.askPatiently(ctx, ids)
 	if err == nil {
 		result.add(answer)
 		return made, nil
@@ -71,7 +78,7 @@ func (s *sweep[V]) askBatch(ctx context.Context, ids []string, result *batchResu
 		return made, nil
 	}
 	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {
-		halfMade, err := s.askBatch(ctx, half, result)
+		halfMade, err := a.askBatch(ctx, half, result)
 		if halfMade.Calls > 0 {
 			halfMade.Retries++ // its first call repeats the refused one
 		}
@@ -112,11 +119,11 @@ const (
 // mends, or the budget is spent. After a rate-limit answer it is the quota gate
 // that makes the next call wait; if that would take long, the error is given
 // back at once.
-func (s *sweep[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], made repo.Counters, err error) {
+func (a *asker[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], made repo.Counters, err error) {
 	waits := backoff.NewExponentialBackOff()
 	waits.InitialInterval, waits.MaxInterval, waits.RandomizationFactor = firstBackoff, maxBackoff, 0.5
 	answer, err = backoff.Retry(ctx, func() (imclient.Answer[V], error) {
-		answer, err := s.ask(ctx, ids)
+		answer, err := a.ask(ctx, ids)
 		if made.Calls > 0 && answer.Calls > 0 {
 			made.Retries++
 		}

@@ -21,7 +21,8 @@ import (
 	"syncer/repo"
 )
 
-// presenceAPI is what a presence sweep needs from a provider's client.
+// presenceAPI is what a presence sweep needs from a provider's client, which may
+// be a statusAPI too.
 type presenceAPI interface {
 	// QueryPresence asks about at most MaxPresenceBatch distinct users. Every id
 	// comes back exactly once, observed or rejected; an error is about the whole
@@ -52,7 +53,14 @@ type Config struct {
 	RescueAfter time.Duration // a range without a sign of life for so long has been taken over
 	Partition   string        // day, week or month
 	Retention   time.Duration // of the histories; 0: for ever
-	Log         zerolog.Logger
+	// A page of which at least CollapseMin users, and more than CollapseRatio of
+	// those who were reachable, are offline at once is asked again, each time
+	// CollapseDelay after the answer. A ratio of 1 turns that off.
+	CollapseRatio float64
+	CollapseMin   int
+	CollapseDelay time.Duration
+	Metrics       *Metrics
+	Log           zerolog.Logger
 }
 
 // Engine works on the runs of its apps, together with all other engines on the
@@ -64,6 +72,8 @@ type Engine struct {
 	log    zerolog.Logger
 	queue  *river.Client[pgx.Tx]
 
+	// opinions are those of the apps whose provider has them, by app.
+	opinions map[int16]*secondOpinion
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
 
@@ -84,6 +94,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		config:   c,
 		log:      c.Log,
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
+		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
 
 		firstRetry:    firstRetry,
@@ -93,6 +104,10 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	queues := make(map[string]river.QueueConfig, 2*len(apps))
 	for _, app := range apps {
 		e.apps[app.ID] = app
+		c.Metrics.show(app.Name)
+		if api, ok := app.Presence.(statusAPI); ok {
+			e.opinions[app.ID] = &secondOpinion{api: api}
+		}
 		for _, kind := range imclient.Kinds() {
 			// A queue of its own for each app and kind: none can starve another.
 			queues[queueName(app.ID, kind)] = river.QueueConfig{MaxWorkers: c.Workers}

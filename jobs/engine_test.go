@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
@@ -24,6 +25,9 @@ type engineSpec struct {
 	Key, Secret    string
 	Users          repo.UsersConfig
 	Range, Page    int // users
+	CollapseRatio  float64
+	CollapseMin    int
+	CollapseDelay  time.Duration
 	Workers        int
 	RescueAfter    time.Duration
 	FirstRetry     time.Duration
@@ -38,15 +42,17 @@ func (w *world) spec() engineSpec {
 		Rate:      5000, Batch: 500, Timeout: 10 * time.Second, Key: simKey, Secret: simSecret,
 		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
 		Range: 4000, Page: 1000, Workers: 2, RescueAfter: time.Minute, FirstRetry: 100 * time.Millisecond,
+		CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 100 * time.Millisecond,
 	}
 }
 
 // testEngine is an engine with all that it needs.
 type testEngine struct {
 	*Engine
-	apps    map[imclient.Provider]*App
-	closers []func()
-	stopped bool
+	apps     map[imclient.Provider]*App
+	registry *prometheus.Registry
+	closers  []func()
+	stopped  bool
 }
 
 // engine starts an engine that is stopped when the test ends.
@@ -90,7 +96,7 @@ type apiClient interface {
 func (e *testEngine) app(p imclient.Provider) *App { return e.apps[p] }
 
 func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *testEngine, err error) {
-	e = &testEngine{apps: make(map[imclient.Provider]*App)}
+	e = &testEngine{apps: make(map[imclient.Provider]*App), registry: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
 			e.close()
@@ -112,7 +118,8 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	}
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
-		Partition: "month", Log: log,
+		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
+		Partition: "month", Metrics: NewMetrics(e.registry), Log: log,
 	})
 	if err != nil {
 		return e, err

@@ -60,7 +60,10 @@ func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
 func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error {
 	e := w.engine
 	claimed, err := e.store.ClaimRange(ctx, job.Args.RunID, job.Args.RangeNo, job.ID, e.staleBefore())
+	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {
+	case tooEarly:
+		return river.JobSnooze(max(early.AskAfter.Sub(e.store.Now()), 0))
 	case errors.Is(err, repo.ErrGone):
 		return nil
 	case errors.Is(err, repo.ErrHeld):
@@ -107,18 +110,19 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 
 // sweepRange sweeps with the client and the tables of the run's kind.
 func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (unsaved repo.Counters, err error) {
-	app := e.apps[r.Run.AppID]
+	app, unsavedCalls := e.apps[r.Run.AppID], &tally{}
 	switch r.Run.Kind {
 	case imclient.KindPresence:
+		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls}
 		s := &sweep[imclient.Presence]{
-			engine: e, source: e.source(app, r.Run), values: e.store.Presence(),
-			ask: app.Presence.QueryPresence, maxBatch: app.Presence.MaxPresenceBatch(), count: countPresence,
+			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls},
+			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review,
 		}
 		return s.run(ctx, r)
 	case imclient.KindAccounts:
 		s := &sweep[imclient.AccountStatus]{
-			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(),
-			ask: app.Accounts.CheckAccounts, maxBatch: app.Accounts.MaxAccountsBatch(), count: countAccount,
+			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls},
+			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount,
 		}
 		return s.run(ctx, r)
 	default:
@@ -224,8 +228,11 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 		return
 	}
 	event := e.log.Info()
-	if run.Status == repo.RunFailed {
+	switch {
+	case run.Status == repo.RunFailed:
 		event = e.log.Error().Str("error", run.Error)
+	case run.Disbelieved > 0:
+		event = e.log.Warn().Str("error", run.Error)
 	}
 	event.Str("app", e.apps[run.AppID].Name).Str("job", run.Job).Str("kind", string(run.Kind)).
 		Str("trigger", string(run.Trigger)).Int64("run_id", run.ID).Str("status", string(run.Status)).

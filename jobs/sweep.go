@@ -17,13 +17,13 @@ import (
 
 // sweep goes through a range of one kind.
 type sweep[V comparable] struct {
-	engine   *Engine
-	source   userSource
-	values   *repo.Values[V]
-	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
-	maxBatch int
-	count    func(repo.RangeCounts, V)
-	unsaved  tally
+	asker[V]
+	engine *Engine
+	source userSource
+	values *repo.Values[V]
+	count  func(repo.RangeCounts, V)
+	// review judges a page's answers before they are believed; nil: they are.
+	review func(ctx context.Context, r *repo.Range, p *page[V]) error
 }
 
 // tally counts the calls made for pages that are not written (yet).
@@ -41,12 +41,14 @@ func (t *tally) add(made repo.Counters) {
 // page is a page on its way: read, then asked about, then written in the order
 // in which the pages were read.
 type page[V comparable] struct {
+	after    *string // the key before it; nil: it is the first
 	lastKey  string
 	ids      []string // distinct
 	badRows  []string // keys of rows whose id is NULL or empty
 	badCount int
 	known    repo.Known[V]
 	result   batchResult[V]
+	review   review
 	err      error
 	done     chan struct{} // closed when asked about
 }
@@ -112,10 +114,11 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			return false, err
 		}
 		p := newPage[V](rows)
+		p.after = after
 		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
-			p.err = guard(func() error { return s.query(ctx, r.Run.AppID, p) })()
+			p.err = guard(func() error { return s.query(ctx, r, p) })()
 		})
 		select {
 		case pages <- p:
@@ -147,18 +150,22 @@ func newPage[V comparable](rows []repo.UserRow) *page[V] {
 	return p
 }
 
-// query loads what is known about the page's users while the API is asked.
-func (s *sweep[V]) query(ctx context.Context, appID int16, p *page[V]) error {
+// query loads what is known about the page's users while the API is asked, and
+// judges the answers.
+func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 	if len(p.ids) == 0 {
 		return nil
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(guard(func() (err error) {
-		p.known, err = s.values.Load(ctx, appID, p.ids)
+		p.known, err = s.values.Load(groupCtx, r.Run.AppID, p.ids)
 		return err
 	}))
-	group.Go(guard(func() error { return s.askAll(ctx, p.ids, &p.result) }))
-	return group.Wait()
+	group.Go(guard(func() error { return s.askAll(groupCtx, p.ids, &p.result) }))
+	if err := group.Wait(); err != nil || s.review == nil {
+		return err
+	}
+	return s.review(ctx, r, p)
 }
 
 // save writes the page. Once it is answered it is written even though the
@@ -167,6 +174,9 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	const saveTimeout = time.Minute
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
+	if !p.review.verdict.written() {
+		return s.setAside(ctx, r, p)
+	}
 	out := s.diff(r.Run, p, counts)
 	changed, err := s.values.SavePage(ctx, r, out)
 	if err != nil {
@@ -176,6 +186,9 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 		Int64("changed", changed).Int64("failed", out.Failed).Int64("calls", out.Calls).
 		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
 		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")
+	if p.review.verdict != ordinary {
+		s.logReview(r, p.review).Msg("a page that was in doubt is decided")
+	}
 	return nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
@@ -83,6 +85,7 @@ type system struct {
 	store   *repo.Store
 	apps    []*jobs.App
 	clients []apiClient
+	metrics *prometheus.Registry
 	closers []func()
 }
 
@@ -101,7 +104,8 @@ const connectTimeout = 15 * time.Second
 
 // open connects to the database, checks its schema and makes the apps' clients.
 func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
-	s := &system{config: c, log: log}
+	s := &system{config: c, log: log, metrics: prometheus.NewRegistry()}
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.openStore(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -223,7 +227,8 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
 		RescueAfter: s.config.Sweep.RescueAfter,
 		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
-		Log: s.log,
+		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
+		Metrics: jobs.NewMetrics(s.metrics), Log: s.log,
 	})
 }
 

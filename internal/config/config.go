@@ -178,6 +178,8 @@ type Sweep struct {
 	// switches that off.
 	CollapseRatio float64 `toml:"collapse_ratio" default:"0.5" min:"0" max:"1"`
 	CollapseMin   int     `toml:"collapse_min" default:"50" min:"1" max:"1000000"`
+	// CollapseDelay is how long such a page waits before it is asked again.
+	CollapseDelay time.Duration `toml:"collapse_delay" default:"20s" min:"100ms" max:"10m"`
 }
 
 // History is how transitions are kept.

@@ -85,7 +85,7 @@ func TestLoadDefaults(t *testing.T) {
 				Interval: 24 * time.Hour, MaxGap: 72 * time.Hour},
 		},
 		Sweep: Sweep{RangeUsers: 50000, PageUsers: 5000, Workers: 4, RescueAfter: time.Minute,
-			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50},
+			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second},
 		History: History{Partition: "month"},
 	}
 	// Secrets compare as strings: formatted, they are all the same.
