@@ -6,8 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
+	"syncer/imclient/imsim"
 	"syncer/internal/pgcluster"
 )
 
@@ -82,6 +84,31 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	_, stderr := w.run(exitFailed, "SYNCER_HTTP_LISTEN="+l.Addr().String(), "run")
-	wantText(t, stderr, "syncer: listen for health and readiness: ", "address already in use", `check [http] listen ("" turns it off)`)
+	wantText(t, stderr, "syncer: listen for health, readiness and metrics: ", "address already in use", `check [http] listen ("" turns it off)`)
 	w.daemon("SYNCER_HTTP_LISTEN=").stop()
+}
+
+// TestMetrics: a daemon's counters are there from the start, for each app.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{users: 500, config: fmt.Sprintf(ticking, "1s", false)})
+	w.run(exitDone, "migrate", "up")
+	p := w.daemon("SYNCER_SWEEP_COLLAPSE_DELAY=100ms", "SYNCER_SWEEP_COLLAPSE_MIN=1")
+	w.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE status = 'succeeded'`)
+	status, body := w.get(p.admin() + "/metrics")
+	wantText(t, body, "go_goroutines ", "process_resident_memory_bytes ",
+		"\nsyncer_suspect_pages_total{app=\"chat\"} 0\n", "\nsyncer_suspect_pages_total{app=\"main\"} 0\n",
+		"\nsyncer_disbelieved_users_total{app=\"chat\"} 0\n", "\nsyncer_disbelieved_users_total{app=\"main\"} 0\n")
+	if status != http.StatusOK {
+		t.Errorf("/metrics: %d", status)
+	}
+	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Path: imsim.PathOpenIMPresence}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("a page was not believed", func() bool {
+		_, body := w.get(p.admin() + "/metrics")
+		return strings.Contains(body, "\nsyncer_disbelieved_users_total{app=\"chat\"} 500\n") && !strings.Contains(body, "\nsyncer_suspect_pages_total{app=\"chat\"} 0\n")
+	})
+	w.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE status = 'partial' AND disbelieved = 500`)
+	p.stop()
 }

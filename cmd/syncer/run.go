@@ -93,7 +93,7 @@ func (s *system) scheduled() ([]jobs.Job, error) {
 	return scheduled, nil
 }
 
-// serveAdmin answers health and readiness until ctx ends; the channel tells
+// serveAdmin answers health, readiness and metrics until ctx ends; the channel tells
 // when it no longer can.
 func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	failed := make(chan error, 1)
@@ -102,16 +102,17 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	}
 	listener, err := net.Listen("tcp", s.config.HTTP.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("listen for health and readiness: %w\ncheck [http] listen (\"\" turns it off)", err)
+		return nil, fmt.Errorf("listen for health, readiness and metrics: %w\ncheck [http] listen (\"\" turns it off)", err)
 	}
-	server := &admin.Server{Ready: func(ctx context.Context) error {
-		return s.store.CheckSchema(ctx, migrations.Latest())
-	}}
+	server := &admin.Server{
+		Ready:   func(ctx context.Context) error { return s.store.CheckSchema(ctx, migrations.Latest()) },
+		Metrics: s.metrics,
+	}
 	go func() {
 		if err := server.Serve(ctx, listener); err != nil {
 			failed <- err
 		}
 	}()
-	s.log.Info().Stringer("address", listener.Addr()).Msg("health and readiness")
+	s.log.Info().Stringer("address", listener.Addr()).Msg("health, readiness and metrics")
 	return failed, nil
 }

@@ -1,5 +1,5 @@
 // Package admin is the daemon's HTTP server for those who run it: is it alive,
-// is it ready.
+// is it ready, and its metrics.
 package admin
 
 import (
@@ -9,12 +9,17 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Server answers GET /healthz (200 while the process lives) and GET /readyz
-// (200 when Ready says so, else 503 with the reason).
+// (200 when Ready says so, else 503 with the reason), and GET /metrics for
+// Prometheus.
 type Server struct {
-	Ready func(ctx context.Context) error
+	Ready   func(ctx context.Context) error
+	Metrics prometheus.Gatherer
 }
 
 // readyTimeout bounds one look at the database.
@@ -35,6 +40,7 @@ func (s *Server) Handler() http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
 	return mux
 }
 
@@ -51,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve health and readiness: %w", err)
+		return fmt.Errorf("serve health, readiness and metrics: %w", err)
 	}
 	return nil
 }

@@ -12,12 +12,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func ready(context.Context) error { return nil }
+
+// metrics has one counter.
+func metrics() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	answers := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "answers_total", Help: "Answers."}, []string{"app"})
+	registry.MustRegister(answers)
+	answers.WithLabelValues("main").Add(42)
+	return registry
+}
 
 func TestHandler(t *testing.T) {
 	notReady := func(context.Context) error { return errors.New("run: syncer migrate up") }
@@ -33,11 +43,12 @@ func TestHandler(t *testing.T) {
 		{"ready", http.MethodGet, "/readyz", ready, http.StatusOK, "ok\n"},
 		{"not ready", http.MethodGet, "/readyz", notReady, http.StatusServiceUnavailable, "run: syncer migrate up\n"},
 		{"nothing to post", http.MethodPost, "/healthz", ready, http.StatusMethodNotAllowed, "Method Not Allowed\n"},
+		{"metrics", http.MethodGet, "/metrics", notReady, http.StatusOK, "# HELP answers_total Answers.\n# TYPE answers_total counter\nanswers_total{app=\"main\"} 42\n"},
 		{"nothing below", http.MethodGet, "/healthz/x", ready, http.StatusNotFound, "404 page not found\n"},
 		{"nothing else", http.MethodGet, "/", ready, http.StatusNotFound, "404 page not found\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			server := httptest.NewServer((&Server{Ready: test.ready}).Handler())
+			server := httptest.NewServer((&Server{Ready: test.ready, Metrics: metrics()}).Handler())
 			defer server.Close()
 			request, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+test.path, nil)
 			if err != nil {
@@ -62,7 +73,7 @@ func TestHandler(t *testing.T) {
 // TestReadyPatience: a database that hangs is one that is not ready.
 func TestReadyPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &Server{Ready: func(ctx context.Context) error {
+		s := &Server{Metrics: metrics(), Ready: func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}}
@@ -87,7 +98,7 @@ func listen(t *testing.T) net.Listener {
 // TestServe: it answers until the context ends, and then lets go of everybody.
 func TestServe(t *testing.T) {
 	asked := make(chan struct{})
-	s := &Server{Ready: func(ctx context.Context) error {
+	s := &Server{Metrics: metrics(), Ready: func(ctx context.Context) error {
 		close(asked)
 		<-ctx.Done() // the server's stop, well before readyTimeout
 		return ctx.Err()
@@ -123,8 +134,8 @@ func TestServe(t *testing.T) {
 func TestServeFails(t *testing.T) {
 	l := listen(t)
 	l.Close()
-	err := (&Server{Ready: ready}).Serve(t.Context(), l)
-	if err == nil || !strings.HasPrefix(err.Error(), "serve health and readiness: ") || !errors.Is(err, net.ErrClosed) {
+	err := (&Server{Ready: ready, Metrics: metrics()}).Serve(t.Context(), l)
+	if err == nil || !strings.HasPrefix(err.Error(), "serve health, readiness and metrics: ") || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve on a closed listener: %v", err)
 	}
 }
