@@ -39,6 +39,9 @@ type shown struct {
 // lineEvery is how often a sweep gets a plain line.
 const lineEvery = 5 * time.Second
 
+// suspect follows the name of a sweep while some of its answers are in doubt.
+const suspect = " (answers in doubt are asked again)"
+
 func newDisplay(w io.Writer) *display {
 	d := &display{w: w, shown: map[*sweep]*shown{}}
 	if isTerminal(w) {
@@ -143,7 +146,12 @@ func (d *display) progress(s *sweep, run repo.Run) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	shown := d.shown[s]
+	name := s.name()
+	if run.Suspect {
+		name += suspect
+	}
 	if shown.tracker != nil {
+		shown.tracker.UpdateMessage(name)
 		if run.Users > 0 {
 			shown.tracker.Start()
 		}
@@ -155,7 +163,7 @@ func (d *display) progress(s *sweep, run repo.Run) {
 	}
 	shown.lastLine = time.Now()
 	rate := float64(run.Users) / time.Since(shown.begun).Seconds()
-	text := fmt.Sprintf("%s: %s users", s.name(), thousands(run.Users))
+	text := fmt.Sprintf("%s: %s users", name, thousands(run.Users))
 	if shown.total > 0 {
 		text += fmt.Sprintf(" of %s (%d%%)", thousands(shown.total), 100*run.Users/shown.total)
 	}
@@ -183,6 +191,7 @@ func (d *display) done(s *sweep) {
 	case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
 		shown.tracker.MarkAsErrored()
 	default:
+		shown.tracker.UpdateMessage(s.name())
 		shown.tracker.SetValue(s.run.Users)
 		shown.tracker.MarkAsDone()
 	}

@@ -23,6 +23,7 @@ type runSummary struct {
 	Users       int64   `json:"users"`
 	Changed     int64   `json:"changed"`
 	Failed      int64   `json:"failed"`
+	Disbelieved int64   `json:"disbelieved,omitempty"` // of those failed: their answers were in doubt to the end
 	Calls       int64   `json:"calls"`
 	Retries     int64   `json:"retries"`
 	Seconds     float64 `json:"seconds"`
@@ -45,6 +46,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	run := s.run
 	r.RunID, r.Status = run.ID, string(run.Status)
 	r.Users, r.Changed, r.Failed, r.Calls, r.Retries = run.Users, run.Changed, run.Failed, run.Calls, run.Retries
+	r.Disbelieved = run.Disbelieved
 	r.Seconds = run.Duration(now).Seconds()
 	if r.Seconds > 0 {
 		r.UsersPerSec = float64(run.Users) / r.Seconds
@@ -105,7 +107,7 @@ func (p *program) printRemarks(s *system, sweeps []*sweep) {
 		if sw.begun && summary.Users == 0 && (sw.run.Status == repo.RunSucceeded) {
 			fmt.Fprintf(p.stdout, "\n%s: users table %s has no rows within [users] where; nobody was asked about\n", sw.name(), sw.app.Users.Name())
 		}
-		if summary.Failed > 0 {
+		if summary.Failed > summary.Disbelieved {
 			p.printFailures(ctx, s, sw)
 		}
 	}
@@ -130,12 +132,13 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 // verdict is the exit code: the worst of all runs counts.
 func verdict(sweeps []*sweep) error {
 	var stopped, failed []string
-	partial := false
+	partial, doubted := false, false
 	for _, s := range sweeps {
 		switch {
 		case s.begun && s.run.Status == repo.RunSucceeded:
 		case s.begun && s.run.Status == repo.RunPartial:
 			partial = true
+			doubted = doubted || s.run.Disbelieved > 0
 		case errors.Is(s.err, context.Canceled):
 			stopped = append(stopped, s.name())
 		default:
@@ -147,6 +150,8 @@ func verdict(sweeps []*sweep) error {
 		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: syncer backfill --resume", strings.Join(failed, ", "))}
 	case len(stopped) > 0:
 		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: syncer backfill --resume", strings.Join(stopped, ", "))}
+	case doubted:
+		return &exitError{code: exitPartial, err: errors.New("done, but some answers were not believed: see above; sweep again when the backend is well")}
 	case partial:
 		return &exitError{code: exitPartial, err: errors.New("done, but some users failed")}
 	default:

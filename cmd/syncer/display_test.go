@@ -1,0 +1,28 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"syncer/jobs"
+	"syncer/repo"
+)
+
+// TestDisplay_suspect: while answers are in doubt, the progress says so.
+func TestDisplay_suspect(t *testing.T) {
+	var printed strings.Builder
+	d := newDisplay(&printed)
+	s := &sweep{app: &jobs.App{App: repo.App{Name: "chat"}}, kind: "presence"}
+	for _, suspect := range []bool{true, false} {
+		past := time.Now().Add(-time.Hour)
+		d.shown[s] = &shown{begun: past, lastLine: past, total: 500}
+		d.progress(s, repo.Run{Counters: repo.Counters{Users: 500}, Suspect: suspect})
+	}
+	want := "chat presence (answers in doubt are asked again): 500 users of 500 (100%), 0 users/s\nchat presence: 500 users of 500 (100%), 0 users/s\n"
+	if diff := cmp.Diff(want, printed.String()); diff != "" {
+		t.Errorf("printed (-want +got):\n%s", diff)
+	}
+}
