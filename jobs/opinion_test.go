@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"syncer/imclient"
 	"syncer/imclient/imsim"
@@ -120,5 +122,44 @@ func TestFlips_cost(t *testing.T) {
 	got := fmt.Sprintf("%d changed, %d calls, %d of them second opinions", run.Changed, run.Calls, w.opinions())
 	if want := "1000 changed, 44 calls, 4 of them second opinions"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestMerge: the modes of a user's platforms, and the time of an answer that
+// took two questions.
+func TestMerge(t *testing.T) {
+	t.Parallel()
+	parse := func(stored string) imclient.Platforms {
+		p, err := imclient.ParsePlatforms([]byte(stored))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	seen := func(id, stored string) imclient.Observed[imclient.Presence] {
+		return imclient.Observed[imclient.Presence]{UserID: id, Value: imclient.Presence{State: imclient.StateOnline, Platforms: parse(stored)}}
+	}
+	at := func(second int) time.Time { return time.Date(2026, 11, 22, 12, 0, second, 0, time.UTC) }
+	type answer = imclient.Answer[imclient.Presence]
+	opinions := map[string]opinion{
+		"a": {imclient.Presence{State: imclient.StateOnline, Platforms: parse(`{"ios":"online","web":"online","linux":"online"}`)}, at(9)},
+		"d": {imclient.Presence{State: imclient.StateOffline}, at(8)},
+	}
+	known := map[string]imclient.Platforms{"a": parse(`{"web":"background","ipad":"online"}`), "d": parse(`{"web":"online"}`)}
+	got := merge([]answer{
+		{AskedAt: at(1), AnsweredAt: at(2), Observed: []imclient.Observed[imclient.Presence]{seen("a", `{"ios":"background"}`), seen("b", `{"ios":"online"}`)}, Calls: 1},
+		{AskedAt: at(3), AnsweredAt: at(4), Observed: []imclient.Observed[imclient.Presence]{seen("c", `{}`)}, Rejected: []imclient.UserError{{UserID: "x"}}},
+		{AskedAt: at(5), AnsweredAt: at(6), Observed: []imclient.Observed[imclient.Presence]{seen("d", `{"ios":"online"}`)}},
+	}, opinions, func(id string) imclient.Platforms { return known[id] })
+	want := []answer{
+		{AskedAt: at(1), AnsweredAt: at(2), Observed: []imclient.Observed[imclient.Presence]{seen("b", `{"ios":"online"}`)}, Calls: 1},
+		{AskedAt: at(3), AnsweredAt: at(4), Observed: []imclient.Observed[imclient.Presence]{seen("c", `{}`)}, Rejected: []imclient.UserError{{UserID: "x"}}},
+		{AskedAt: at(5), AnsweredAt: at(6)},
+		{AskedAt: at(1), AnsweredAt: at(9), Observed: []imclient.Observed[imclient.Presence]{seen("a", `{"ios":"background","web":"background","linux":"online"}`)}},
+		// The second opinion takes nothing away.
+		{AskedAt: at(5), AnsweredAt: at(8), Observed: []imclient.Observed[imclient.Presence]{seen("d", `{"ios":"online"}`)}},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("answers (-want +got):\n%s", diff)
 	}
 }
