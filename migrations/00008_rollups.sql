@@ -1,0 +1,324 @@
+-- Days of users, from the history and rolled up, and the reports made of them.
+
+-- +goose Up
+
+CREATE TABLE presence_day (
+    app_id         smallint         NOT NULL REFERENCES app,
+    user_id        text COLLATE "C" NOT NULL,
+    day            date             NOT NULL,
+    online_seconds double precision NOT NULL,
+    sessions       bigint           NOT NULL,
+    first_online   timestamptz      NOT NULL,
+    last_online    timestamptz      NOT NULL,
+    PRIMARY KEY (app_id, day, user_id)
+);
+COMMENT ON TABLE presence_day IS 'The rows of presence_daily of closed days in one time zone, kept so that reports need not go through the history. Rows later than presence_rollup.until_day do not count.';
+COMMENT ON COLUMN presence_day.app_id IS 'The app.';
+COMMENT ON COLUMN presence_day.user_id IS 'IM user id.';
+COMMENT ON COLUMN presence_day.day IS 'Local day in the zone of presence_rollup.';
+COMMENT ON COLUMN presence_day.online_seconds IS 'Estimated time online, in seconds, outside of gaps.';
+COMMENT ON COLUMN presence_day.sessions IS 'Sessions that touch the day.';
+COMMENT ON COLUMN presence_day.first_online IS 'Estimated beginning of the first of them, not before the day''s.';
+COMMENT ON COLUMN presence_day.last_online IS 'Estimated end of the last of them, not after the day''s.';
+
+CREATE TABLE presence_rollup (
+    app_id     smallint       PRIMARY KEY REFERENCES app,
+    zone       text           NOT NULL,
+    until_day  date           NOT NULL,
+    kept_from  timestamptz    NOT NULL,
+    seen_until timestamptz    NOT NULL,
+    gaps       tstzmultirange NOT NULL,
+    first_at   timestamptz    NOT NULL
+);
+COMMENT ON TABLE presence_rollup IS 'How far presence_day goes: one row per app.';
+COMMENT ON COLUMN presence_rollup.app_id IS 'The app.';
+COMMENT ON COLUMN presence_rollup.zone IS 'Time zone of the days: report.timezone of the configuration.';
+COMMENT ON COLUMN presence_rollup.until_day IS 'The last day rolled up.';
+COMMENT ON COLUMN presence_rollup.kept_from IS 'Earlier history may have been dropped: days that began before stay as they are, in the zone that they were made in.';
+COMMENT ON COLUMN presence_rollup.seen_until IS 'All history observed before has been taken into account; later rows are looked at again, whether they reach back into days rolled up.';
+COMMENT ON COLUMN presence_rollup.gaps IS 'The gaps that have been taken into account.';
+COMMENT ON COLUMN presence_rollup.first_at IS 'When the app''s first complete presence run was started, known beyond retention.';
+
+-- A day, or each part of it between gaps, is a slot; so is a gap. bounds holds the
+-- beginnings of an app's slots and the end of the last: binary search finds the
+-- slots of a stretch, and nearly always it is the same one. Not inlined, like
+-- presence_gaps.
+-- +goose StatementBegin
+CREATE FUNCTION presence_slots(from_day date, to_day date, tz text, beyond_rollup boolean)
+RETURNS TABLE (app_id smallint, slot int, begins timestamptz, ends timestamptz, day date, bounds timestamptz[])
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 40
+SET search_path FROM CURRENT
+AS $$
+    WITH span AS (
+        SELECT a.app_id, d.first_day, d.first_day::timestamp AT TIME ZONE tz AS begins, (to_day + 1)::timestamp AT TIME ZONE tz AS ends
+        FROM app AS a
+        LEFT JOIN presence_rollup AS r ON r.app_id = a.app_id AND r.zone = tz AND beyond_rollup
+        CROSS JOIN LATERAL (
+            SELECT greatest(from_day, CASE WHEN r.until_day IS NOT NULL THEN least(r.until_day + 1, (as_of() AT TIME ZONE tz)::date) END) AS first_day
+        ) AS d
+        WHERE d.first_day <= to_day
+    ), bound AS (
+        SELECT s.app_id, d.day::timestamp AT TIME ZONE tz AS at
+        FROM span AS s
+        CROSS JOIN LATERAL (SELECT s.first_day + n AS day FROM generate_series(0, to_day + 1 - s.first_day) AS n) AS d
+        UNION
+        SELECT s.app_id, b.at
+        FROM span AS s
+        JOIN presence_gaps() AS g ON g.app_id = s.app_id
+        CROSS JOIN LATERAL (VALUES (g.started_at), (g.ended_at)) AS b (at)
+        WHERE b.at > s.begins AND b.at < s.ends
+    ), slot AS (
+        SELECT b.app_id, row_number() OVER bounds AS slot, b.at AS begins, lead(b.at) OVER bounds AS ends, array_agg(b.at) OVER (PARTITION BY b.app_id ORDER BY b.at ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS bounds
+        FROM bound AS b
+        WINDOW bounds AS (PARTITION BY b.app_id ORDER BY b.at)
+    )
+    SELECT s.app_id, s.slot, s.begins, s.ends, CASE WHEN g.app_id IS NULL THEN (s.begins AT TIME ZONE tz)::date END, s.bounds
+    FROM slot AS s
+    LEFT JOIN presence_gaps() AS g ON g.app_id = s.app_id AND s.begins >= g.started_at AND s.begins < g.ended_at
+    WHERE s.ends IS NOT NULL
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION presence_slots IS 'The local days from from_day to to_day, cut at gaps: one row per app and part, numbered from 1, day null in a gap, bounds the same in all rows of an app. With beyond_rollup only days that presence_day does not cover.';
+
+-- +goose StatementBegin
+CREATE FUNCTION presence_daily_from_history(from_day date, to_day date, tz text, beyond_rollup boolean) RETURNS SETOF presence_day
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    -- Intervals are summed up, not seconds: exact in whatever order.
+    SELECT t.app_id, t.user_id, s.day,
+           date_part('epoch', sum(least(t.ended, s.ends) - greatest(t.begun, s.begins))), count(*),
+           min(greatest(t.begun, s.begins)), max(least(t.ended, s.ends))
+    FROM (
+        SELECT e.app_id, e.user_id, e.begun, e.ended,
+               generate_series(greatest(width_bucket(e.begun, b.bounds), 1), least(width_bucket(e.ended, b.bounds), cardinality(b.bounds) - 1)) AS slot
+        FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
+        JOIN presence_ended_stretch AS e USING (app_id)
+        WHERE b.slot = 1
+          -- For the index, and to leave out partitions.
+          AND e.ended_by >= from_day::timestamp AT TIME ZONE tz AND e.begun_from < (to_day + 1)::timestamp AT TIME ZONE tz
+          AND e.ended_by >= (SELECT min(f.begins) FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS f)
+        UNION ALL
+        SELECT o.app_id, o.user_id, o.begun, o.ended,
+               generate_series(greatest(width_bucket(o.begun, b.bounds), 1), least(width_bucket(o.ended, b.bounds), cardinality(b.bounds) - 1))
+        FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
+        JOIN presence_open_stretch AS o USING (app_id)
+        WHERE b.slot = 1
+    ) AS t
+    JOIN presence_slots(from_day, to_day, tz, beyond_rollup) AS s ON s.app_id = t.app_id AND s.slot = t.slot
+    WHERE s.day IS NOT NULL
+      AND (greatest(t.begun, s.begins) < least(t.ended, s.ends) OR t.begun = t.ended)
+    GROUP BY t.app_id, t.user_id, s.day;
+END;
+-- +goose StatementEnd
+COMMENT ON FUNCTION presence_daily_from_history IS 'The rows of presence_daily computed from the history. With beyond_rollup only of days that presence_day does not cover.';
+
+-- A type of its own, because the columns of a function have no collation: users
+-- could not be looked up by index.
+CREATE TYPE presence_daily_row AS (
+    app_id         smallint,
+    app            text,
+    user_id        text COLLATE "C",
+    day            date,
+    online_seconds double precision,
+    sessions       bigint,
+    first_online   timestamptz,
+    last_online    timestamptz
+);
+COMMENT ON TYPE presence_daily_row IS 'A row of presence_daily.';
+COMMENT ON COLUMN presence_daily_row.app_id IS 'The app.';
+COMMENT ON COLUMN presence_daily_row.app IS 'Its name.';
+COMMENT ON COLUMN presence_daily_row.user_id IS 'IM user id.';
+COMMENT ON COLUMN presence_daily_row.day IS 'The local day.';
+COMMENT ON COLUMN presence_daily_row.online_seconds IS 'Estimated time online, in seconds, outside of gaps.';
+COMMENT ON COLUMN presence_daily_row.sessions IS 'Sessions that touch the day.';
+COMMENT ON COLUMN presence_daily_row.first_online IS 'Estimated beginning of the first of them, not before the day''s.';
+COMMENT ON COLUMN presence_daily_row.last_online IS 'Estimated end of the last of them, not after the day''s.';
+
+-- +goose StatementBegin
+CREATE FUNCTION presence_daily(from_day date, to_day date, tz text) RETURNS SETOF presence_daily_row
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT d.app_id, a.name, d.user_id, d.day, d.online_seconds, d.sessions, d.first_online, d.last_online
+    FROM (
+        SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
+        FROM presence_day AS p
+        JOIN presence_rollup AS r USING (app_id)
+        WHERE r.zone = tz AND p.day BETWEEN from_day AND to_day
+          AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE tz)::date
+        UNION ALL
+        SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
+        FROM presence_daily_from_history(from_day, to_day, tz, true) AS p
+    ) AS d
+    JOIN app AS a USING (app_id);
+END;
+-- +goose StatementEnd
+COMMENT ON FUNCTION presence_daily IS 'Users'' days from from_day to to_day, both included, local to the time zone tz: one row per app, user and day with a session. online_seconds: estimated time online of the day, without gaps; sessions: how many touch the day; first_online, last_online: estimated beginning and end of the first and last, within the day. Quick when tz is report.timezone of the configuration, else computed from the history.';
+
+-- +goose StatementBegin
+CREATE FUNCTION active_users(from_day date, to_day date, tz text)
+RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint, monthly bigint, observed_seconds double precision)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    WITH active AS MATERIALIZED (
+        -- A day of a user counts in the days after it until the user's next one
+        -- takes over, at most 30: so everybody counts once.
+        SELECT p.app_id, p.day, p.lasts, count(*) AS users
+        FROM (
+            SELECT p.app_id, p.day,
+                   least(coalesce(lead(p.day) OVER (PARTITION BY p.app_id, p.user_id ORDER BY p.day) - p.day, 30), 30) AS lasts
+            FROM presence_daily(from_day - 29, to_day, tz) AS p
+        ) AS p
+        GROUP BY p.app_id, p.day, p.lasts
+    ), day AS (
+        SELECT o.app_id, o.app, d.day, greatest(d.day::timestamp AT TIME ZONE tz, f.first_at) AS begins,
+               least((d.day + 1)::timestamp AT TIME ZONE tz, o.observed_until) AS ends
+        FROM sync_observed AS o
+        LEFT JOIN presence_rollup AS r USING (app_id)
+        CROSS JOIN LATERAL (SELECT least(r.first_at, o.first_started_at) AS first_at) AS f
+        CROSS JOIN LATERAL (SELECT greatest(from_day, (f.first_at AT TIME ZONE tz)::date) AS first_day, least(to_day, (as_of() AT TIME ZONE tz)::date) AS last_day) AS b
+        CROSS JOIN LATERAL (SELECT b.first_day + n AS day FROM generate_series(0, b.last_day - b.first_day) AS n) AS d
+        WHERE o.kind = 'presence'
+    )
+    SELECT d.app_id, d.app, d.day, u.daily, u.weekly, u.monthly,
+           greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds
+    FROM day AS d
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(a.users) FILTER (WHERE a.day = d.day), 0)::bigint AS daily,
+               coalesce(sum(a.users) FILTER (WHERE a.day + least(a.lasts, 7) > d.day), 0)::bigint AS weekly,
+               coalesce(sum(a.users) FILTER (WHERE a.day + a.lasts > d.day), 0)::bigint AS monthly
+        FROM active AS a
+        WHERE a.app_id = d.app_id AND a.day <= d.day
+    ) AS u
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(greatest(date_part('epoch', least(g.ended_at, d.ends) - greatest(g.started_at, d.begins)), 0)), 0) AS seconds
+        FROM presence_gaps() AS g
+        WHERE g.app_id = d.app_id AND g.started_at < d.ends AND g.ended_at > d.begins
+    ) AS g;
+END;
+-- +goose StatementEnd
+COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. Quick when tz is report.timezone of the configuration, else computed from the history.';
+
+-- +goose StatementBegin
+CREATE FUNCTION roll_up_presence(of_app smallint, in_zone text, history_from timestamptz) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET plan_cache_mode = force_custom_plan
+-- Closed days are the same whatever the present is.
+SET syncer.as_of = '9999-12-31 00:00:00+00'
+AS $$
+DECLARE
+    most_days CONSTANT int := 7; -- in one transaction
+    done       presence_rollup;
+    observed   sync_observed;
+    first_day  date; -- of the app
+    kept_day   date; -- the first whose history is all there
+    closed_day date; -- the last that no later run can put into a gap
+    until_time timestamptz; -- end of the last day rolled up
+    look_again timestamptz;
+    gaps_now   tstzmultirange;
+    changed    tstzmultirange;
+    late_users text[];
+    late_day   date;
+    last_day   date;
+BEGIN
+    -- One at a time; whoever comes second has nothing to do.
+    IF NOT pg_try_advisory_xact_lock(('presence_rollup'::regclass::oid::bigint << 16) + of_app) THEN
+        RETURN false;
+    END IF;
+    SELECT o.* INTO observed FROM sync_observed AS o WHERE o.app_id = of_app AND o.kind = 'presence';
+    IF NOT FOUND THEN
+        RETURN false; -- no complete run yet
+    END IF;
+    SELECT r.* INTO done FROM presence_rollup AS r WHERE r.app_id = of_app;
+    done.first_at := least(done.first_at, observed.first_started_at);
+    done.kept_from := greatest(done.kept_from, history_from);
+    SELECT (least(a.created_at, done.first_at, min(u.started_at)) AT TIME ZONE in_zone)::date INTO first_day
+    FROM app AS a
+    JOIN sync_run AS u USING (app_id)
+    WHERE a.app_id = of_app
+    GROUP BY a.app_id;
+    kept_day := ((done.kept_from - interval '1 microsecond') AT TIME ZONE in_zone)::date + 1;
+
+    -- All that is read further down is read after this: what is written meanwhile
+    -- is found the next time, because its run is still going or comes later. The
+    -- minute is for clocks that do not agree.
+    SELECT coalesce(min(u.started_at), observed.observed_until) - interval '1 minute' INTO look_again
+    FROM sync_run AS u
+    WHERE u.app_id = of_app AND u.kind = 'presence' AND u.status = 'running';
+    SELECT (max(u.observed_from) AT TIME ZONE in_zone)::date - 1 INTO closed_day
+    FROM sync_run AS u
+    WHERE u.app_id = of_app AND u.kind = 'presence' AND u.complete;
+    SELECT coalesce(range_agg(tstzrange(g.started_at, g.ended_at)), '{}') INTO gaps_now
+    FROM observation_gap AS g
+    WHERE g.app_id = of_app AND g.kind = 'presence';
+
+    IF done.app_id IS NULL THEN
+        done.app_id := of_app;
+        done.zone := in_zone;
+        done.until_day := first_day - 1;
+    ELSE
+        -- A changed gap, or another zone: everything from there on is done again,
+        -- as far as its history is there.
+        until_time := (done.until_day + 1)::timestamp AT TIME ZONE done.zone;
+        changed := ((done.gaps + gaps_now) - (done.gaps * gaps_now)) * tstzmultirange(tstzrange(NULL, until_time));
+        IF done.zone <> in_zone THEN
+            changed := tstzmultirange(tstzrange(NULL, NULL));
+            done.zone := in_zone;
+        END IF;
+        changed := changed * tstzmultirange(tstzrange(kept_day::timestamp AT TIME ZONE in_zone, NULL));
+        IF NOT isempty(changed) THEN
+            done.until_day := least(done.until_day, greatest((lower(changed) AT TIME ZONE in_zone)::date, kept_day, first_day) - 1);
+        END IF;
+
+        -- Users of whom something came to light that happened on a day rolled up:
+        -- mostly users who had failed, or of a run that was resumed.
+        until_time := (done.until_day + 1)::timestamp AT TIME ZONE in_zone;
+        SELECT array_agg(DISTINCT h.user_id), (min(coalesce(h.not_before, h.observed_at)) AT TIME ZONE in_zone)::date INTO late_users, late_day
+        FROM presence_history AS h
+        WHERE h.app_id = of_app AND h.observed_at >= done.seen_until AND coalesce(h.not_before, h.observed_at) < until_time
+          AND (h.prev_state IS NOT DISTINCT FROM 'online') <> (h.state = 'online');
+        IF late_users IS NOT NULL THEN
+            late_day := greatest(late_day, kept_day);
+            DELETE FROM presence_day AS p
+            USING unnest(late_users) AS l (user_id), generate_series(0, done.until_day - late_day) AS n
+            WHERE p.app_id = of_app AND p.day = late_day + n AND p.user_id = l.user_id;
+            INSERT INTO presence_day (app_id, user_id, day, online_seconds, sessions, first_online, last_online)
+            SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
+            FROM presence_daily_from_history(late_day, done.until_day, in_zone, false) AS p
+            WHERE p.app_id = of_app AND p.user_id = ANY (late_users);
+        END IF;
+    END IF;
+
+    last_day := least(done.until_day + most_days, closed_day);
+    IF last_day > done.until_day THEN
+        DELETE FROM presence_day AS p
+        WHERE p.app_id = of_app AND p.day > done.until_day AND p.day <= last_day;
+        INSERT INTO presence_day (app_id, user_id, day, online_seconds, sessions, first_online, last_online)
+        SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
+        FROM presence_daily_from_history(done.until_day + 1, last_day, in_zone, false) AS p
+        WHERE p.app_id = of_app
+        ORDER BY p.day, p.user_id;
+        done.until_day := last_day;
+    END IF;
+
+    INSERT INTO presence_rollup (app_id, zone, until_day, kept_from, seen_until, gaps, first_at)
+    VALUES (done.app_id, done.zone, done.until_day, done.kept_from, look_again, gaps_now, done.first_at)
+    ON CONFLICT (app_id) DO UPDATE
+    SET zone = excluded.zone, until_day = excluded.until_day, kept_from = excluded.kept_from,
+        seen_until = excluded.seen_until, gaps = excluded.gaps, first_at = excluded.first_at;
+    RETURN closed_day > done.until_day;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION roll_up_presence IS 'Brings presence_day of an app up to the last closed day, a week at most, days in the given zone, and does those again of which something new has come to light. Days that began before history_from stay as they are. Returns whether there is more to do.';
+
+-- +goose Down
+
+DROP FUNCTION roll_up_presence;
+DROP FUNCTION active_users;
+DROP FUNCTION presence_daily;
+DROP TYPE presence_daily_row;
+DROP FUNCTION presence_daily_from_history;
+DROP FUNCTION presence_slots;
+DROP TABLE presence_rollup;
+DROP TABLE presence_day;
