@@ -47,12 +47,13 @@ type App struct {
 
 // Config sizes the work. All fields are needed.
 type Config struct {
-	RangeUsers  int           // users of a range
-	PageUsers   int           // users of a page
-	Workers     int           // ranges of one app and kind that this process works on at once
-	RescueAfter time.Duration // a range without a sign of life for so long has been taken over
-	Partition   string        // day, week or month
-	Retention   time.Duration // of the histories; 0: for ever
+	RangeUsers  int            // users of a range
+	PageUsers   int            // users of a page
+	Workers     int            // ranges of one app and kind that this process works on at once
+	RescueAfter time.Duration  // a range without a sign of life for so long has been taken over
+	Partition   string         // day, week or month
+	Retention   time.Duration  // of the histories; 0: for ever
+	ReportZone  *time.Location // whose days are rolled up
 	// A page of which at least CollapseMin users, and more than CollapseRatio of
 	// those who were reachable, are offline at once is asked again, each time
 	// CollapseDelay after the answer. A ratio of 1 turns that off.
@@ -163,6 +164,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	// with the next. Maintenance may take long, so it goes its own way.
 	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
 	e.background.Go(func() { e.keepMaintained(loops, next) })
+	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil
 }
 

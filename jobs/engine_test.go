@@ -119,7 +119,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
-		Partition: "month", Metrics: NewMetrics(e.registry), Log: log,
+		Partition: "month", ReportZone: time.UTC, Metrics: NewMetrics(e.registry), Log: log,
 	})
 	if err != nil {
 		return e, err

@@ -195,7 +195,7 @@ UNION ALL
 -- Each gap that a stretch touches ends the piece before it; the last one is
 -- followed by the piece up to the stretch's own end.
 SELECT t.app_id, t.app, t.user_id, p.started_after, p.started_at,
-       CASE WHEN p.ended_by = 'gap' THEN greatest(p.ended_after, p.started_at) ELSE p.ended_after END,
+       CASE WHEN p.ended_by = 'gap' AND p.ended_at < 'infinity' THEN greatest(p.ended_after, p.started_at) ELSE p.ended_after END,
        nullif(p.ended_at, 'infinity'),
        greatest(date_part('epoch', p.ended_after - p.started_at), 0), date_part('epoch', p.ended - p.begun), p.ended_by
 FROM (
@@ -218,7 +218,7 @@ CROSS JOIN LATERAL (
            CASE WHEN t.begun < t.prev_started_at THEN t.prev_started_at ELSE t.begun_after END AS started_after,
            least(CASE WHEN t.begun < t.prev_started_at THEN t.prev_next_seen_by ELSE t.begun_by END,
                  t.ended_by, CASE WHEN t.ended > t.ended_at THEN t.ended_at END) AS started_at,
-           CASE WHEN t.ended > t.ended_at THEN t.last_seen_from
+           CASE WHEN t.ended > t.ended_at THEN least(t.last_seen_from, t.ended_after)
                 WHEN t.is_open THEN least(t.ended_after, t.started_at)
                 ELSE t.ended_after END AS ended_after,
            CASE WHEN t.ended > t.ended_at THEN t.ended_at ELSE t.ended_by END AS ended_at,

@@ -227,6 +227,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
 		RescueAfter: s.config.Sweep.RescueAfter,
 		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
+		ReportZone:    s.config.Report.Timezone,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
 		Metrics: jobs.NewMetrics(s.metrics), Log: s.log,
 	})

@@ -33,6 +33,7 @@ type Config struct {
 	Jobs    []Job   `toml:"jobs"`
 	Sweep   Sweep   `toml:"sweep"`
 	History History `toml:"history"`
+	Report  Report  `toml:"report"`
 
 	// Warnings are things that work but that somebody should look at, such as
 	// secrets in a file that everybody can read. They hold no secret.
@@ -188,4 +189,11 @@ type History struct {
 	Partition string `toml:"partition" default:"month" allowed:"month week day"`
 	// Retention is how long transitions are kept; 0 is for ever.
 	Retention time.Duration `toml:"retention" default:"" min:"24h" max:"36500d"`
+}
+
+// Report is what reports go by.
+type Report struct {
+	// Timezone is whose days are rolled up; reports on days of another one are
+	// computed from the history.
+	Timezone *time.Location `toml:"timezone" default:"UTC"`
 }

@@ -87,6 +87,7 @@ func TestLoadDefaults(t *testing.T) {
 		Sweep: Sweep{RangeUsers: 50000, PageUsers: 5000, Workers: 4, RescueAfter: time.Minute,
 			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second},
 		History: History{Partition: "month"},
+		Report:  Report{Timezone: time.UTC},
 	}
 	// Secrets compare as strings: formatted, they are all the same.
 	opts := cmp.Options{
