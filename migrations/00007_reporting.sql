@@ -216,17 +216,15 @@ FROM (
 CROSS JOIN LATERAL (
     SELECT greatest(t.begun, t.prev_ended_at) AS begun, t.started_at AS ended,
            CASE WHEN t.begun < t.prev_started_at THEN t.prev_started_at ELSE t.begun_after END AS started_after,
-           least(CASE WHEN t.begun < t.prev_started_at THEN t.prev_next_seen_by ELSE t.begun_by END,
+           least(CASE WHEN t.begun_by < t.prev_ended_at THEN t.prev_next_seen_by ELSE t.begun_by END,
                  t.ended_by, CASE WHEN t.ended > t.ended_at THEN t.ended_at END) AS started_at,
-           CASE WHEN t.ended > t.ended_at THEN least(t.last_seen_from, t.ended_after)
-                WHEN t.is_open THEN least(t.ended_after, t.started_at)
-                ELSE t.ended_after END AS ended_after,
+           CASE WHEN t.ended > t.ended_at OR t.ended_after > t.started_at THEN least(t.last_seen_from, t.ended_after) ELSE t.ended_after END AS ended_after,
            CASE WHEN t.ended > t.ended_at THEN t.ended_at ELSE t.ended_by END AS ended_at,
            CASE WHEN t.ended > t.ended_at OR t.is_open THEN 'gap' ELSE 'observed' END AS ended_by
     UNION ALL
     SELECT t.ended_at, t.ended,
            CASE WHEN t.begun < t.started_at THEN t.started_at ELSE t.begun_after END,
-           CASE WHEN t.begun < t.started_at THEN least(t.ended_by, t.next_seen_by) ELSE t.begun_by END,
+           CASE WHEN t.begun_by < t.ended_at THEN least(t.ended_by, t.next_seen_by) ELSE t.begun_by END,
            t.ended_after, t.ended_by,
            CASE WHEN t.is_open THEN 'open' ELSE 'observed' END
     WHERE t.ended > t.ended_at AND (t.next_started_at IS NULL OR t.ended < t.next_started_at)

@@ -220,7 +220,7 @@ func TestOpenGap(t *testing.T) {
 		"main presence 12:12:00 - 2880 12:10:00 -",
 	)
 	expect(t, conn, open,
-		"asked again: 12:00:00 12:10:00 12:12:00 - 120 420 gap",
+		"asked again: 12:00:00 12:10:00 12:10:00 - 0 420 gap",
 		"failing: 10:12:00 12:02:00 10:00:00 - 0 720 gap",
 		"open: 12:00:00 12:10:30 12:10:29 - 0 405 gap",
 		"open over: 10:12:00 12:02:00 12:10:00 - 480 720 gap",
