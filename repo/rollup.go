@@ -14,7 +14,7 @@ SELECT app_id
 FROM syncer.app
 ORDER BY app_id`
 
-const rollUpSQL = `SELECT syncer.roll_up_presence($1, $2, coalesce($3, '-infinity'))`
+const rollUpSQL = `SELECT syncer.roll_up_presence($1, $2, coalesce($3::timestamptz, '-infinity'))`
 
 // RollUp brings the days of users (presence_day) of all apps up to date, in the
 // given time zone. Days that began before the given time stay as they are,
