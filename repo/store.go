@@ -27,6 +27,8 @@ type Config struct {
 	Process string
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
+	// Location is the zone in which reports give times. nil: the machine's.
+	Location *time.Location
 }
 
 // Store is syncer's own tables. Safe for concurrent use.
@@ -49,6 +51,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
+	if c.Location != nil {
+		readTimesIn(poolConfig, c.Location)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
@@ -104,7 +109,7 @@ func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	case sqlState(err) == undefinedTable || sqlState(err) == invalidSchemaName:
 		version = 0
 	case err != nil:
-		return fmt.Errorf("read the schema's version: %w", err)
+		return fmt.Errorf("read the schema's version: %w", s.explainRefusal(err))
 	}
 	if version < want {
 		return fmt.Errorf("%w: schema %s is at version %d, this program needs %d; run: syncer migrate up", ErrNoSchema, s.schema, version, want)
@@ -128,6 +133,8 @@ const (
 	invalidSchemaName     = "3F000"
 	insufficientPrivilege = "42501"
 	lockNotAvailable      = "55P03"
+	invalidParameterValue = "22023"
+	undefinedObject       = "42704"
 )
 
 // sqlState gives the SQLSTATE of a server's error, "" for any other.

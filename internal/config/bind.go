@@ -227,7 +227,7 @@ func (b *binder) unknownKeys(n *node, known []string) {
 		if found.kind == kindSection || found.kind == kindList {
 			what = "section"
 		}
-		if meant := nearest(key, known); meant != "" {
+		if meant := Nearest(key, known); meant != "" {
 			b.problem(found.path, "unknown %s; did you mean %q?", what, meant)
 		} else {
 			b.problem(found.path, "unknown %s (allowed here: %s)", what, strings.Join(known, ", "))

@@ -58,7 +58,7 @@ func (b *binder) envUnder(env string) string {
 func (b *binder) unknownVars() {
 	for _, name := range slices.Sorted(maps.Keys(b.env)) {
 		text := "is no setting of syncer: unset it, or correct its name"
-		if meant := nearest(name, b.envAll); meant != "" {
+		if meant := Nearest(name, b.envAll); meant != "" {
 			text = fmt.Sprintf("is no setting of syncer; did you mean %s?", meant)
 		} else if strings.HasPrefix(name, envPrefix+"_APPS_") || strings.HasPrefix(name, envPrefix+"_JOBS_") {
 			text = "is no setting of an app or job that the file names; see [[apps]] and [[jobs]] there"

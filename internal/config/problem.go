@@ -75,8 +75,8 @@ func (ps Problems) sort() {
 	})
 }
 
-// nearest gives the candidate that name is most likely a misspelling of, or "".
-func nearest(name string, candidates []string) string {
+// Nearest gives the candidate that name is most likely a misspelling of, or "".
+func Nearest(name string, candidates []string) string {
 	const tooFar = 4
 	best, bestDistance := "", min(len(name)/3+1, tooFar)
 	for _, c := range candidates {

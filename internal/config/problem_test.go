@@ -80,8 +80,8 @@ func TestNearest(t *testing.T) {
 	for name, want := range map[string]string{
 		"page_user": "page_users", "pageusers": "page_users", "ulr": "url", "worker": "workers", "wrokers": "workers", "timeout": "", "": "",
 	} {
-		if got := nearest(name, keys); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
+		if got := Nearest(name, keys); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
 		}
 	}
 }

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"reflect"
+)
+
+// Reporting is the part of the configuration that reading what was collected
+// needs. What the APIs and the users tables need may be missing or wrong: whoever
+// reads reports need not have the apps' secrets.
+type Reporting struct {
+	Database Database
+	// Apps are the names of the configured apps, as far as they can be read.
+	Apps []string
+}
+
+// LoadReporting is Load for commands that only read what was collected.
+func LoadReporting(path string, environ []string) (*Reporting, error) {
+	data, err := readBounded(path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	doc := readDocument(path, data)
+	if doc.root == nil {
+		return nil, doc.problems
+	}
+	c := &Reporting{}
+	b := &binder{
+		file: path,
+		dir:  filepath.Dir(path),
+		env:  settings(environ),
+		at:   map[string]pos{},
+		bad:  map[string]bool{},
+
+		problems: doc.problems,
+	}
+	b.section(reflect.ValueOf(&c.Database).Elem(), doc.root.get("database"), "database", envName(envPrefix, "database"))
+	validator{binder: b, c: &Config{Database: c.Database}}.schema()
+	if len(b.problems) > 0 {
+		b.problems.sort()
+		return nil, b.problems
+	}
+	if apps := doc.root.get("apps"); apps != nil {
+		for _, app := range apps.items {
+			if name := app.get("name"); name != nil {
+				c.Apps = append(c.Apps, name.text)
+			}
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,306 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Span is what a report is about. Days are local to Location.
+type Span struct {
+	App      *string // nil: every app
+	From, To time.Time
+	Location *time.Location
+}
+
+// firstDay and lastDay are the local days that the span touches.
+func (s Span) firstDay() string { return s.From.In(s.Location).Format(time.DateOnly) }
+func (s Span) lastDay() string {
+	return s.To.Add(-time.Microsecond).In(s.Location).Format(time.DateOnly)
+}
+
+// readTimesIn makes the pool's connections give timestamps in a zone.
+func readTimesIn(c *pgxpool.Config, location *time.Location) {
+	c.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: location},
+		})
+		return nil
+	}
+}
+
+// Reader reads reports, all from one look at the database.
+type Reader struct {
+	// AsOf is until when something can be known: the view's now.
+	AsOf  time.Time
+	store *Store
+	tx    pgx.Tx
+}
+
+const asOfSQL = `SELECT syncer.as_of()`
+
+// Read lets f read from one unchanging, read-only view of the database.
+func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		r := &Reader{store: s, tx: tx}
+		if err := tx.QueryRow(ctx, s.sql(asOfSQL)).Scan(&r.AsOf); err != nil {
+			return fmt.Errorf("read the time: %w", err)
+		}
+		return f(r)
+	})
+	return s.explainRefusal(err)
+}
+
+// explainRefusal says which grant is missing when the database refused to let
+// something be read.
+func (s *Store) explainRefusal(err error) error {
+	if sqlState(err) != insufficientPrivilege {
+		return err
+	}
+	role := s.pool.Config().ConnConfig.User
+	return fmt.Errorf("%w\nrole %s may not read this; whoever owns schema %s lets it with: syncer grant-reader %s", err, role, s.schema, role)
+}
+
+// read collects the rows of one report's query.
+func read[T any](ctx context.Context, r *Reader, what, statement string, args ...any) ([]T, error) {
+	rows, err := r.tx.Query(ctx, r.store.sql(statement), args...)
+	if err == nil {
+		var all []T
+		if all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T]); err == nil {
+			return all, nil
+		}
+	}
+	if sqlState(err) == invalidParameterValue {
+		return nil, fmt.Errorf("read %s: %w (does the database know the time zone?)", what, err)
+	}
+	return nil, fmt.Errorf("read %s: %w", what, err)
+}
+
+const appNamesSQL = `
+SELECT name
+FROM syncer.app
+ORDER BY name`
+
+// AppNames gives the apps of which anything was ever collected.
+func (r *Reader) AppNames(ctx context.Context) ([]string, error) {
+	rows, err := r.tx.Query(ctx, r.store.sql(appNamesSQL))
+	if err != nil {
+		return nil, fmt.Errorf("read the apps: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("read the apps: %w", err)
+	}
+	return names, nil
+}
+
+// ConcurrencyRow is what was seen of an app within one bucket of time. The
+// counts are nil when nobody looked in all of it.
+type ConcurrencyRow struct {
+	App             string    `json:"app"`
+	Bucket          time.Time `json:"bucket"` // its start
+	BucketSeconds   float64   `json:"bucket_seconds"`
+	ObservedSeconds float64   `json:"observed_seconds"` // of it, outside of gaps
+	Runs            int64     `json:"runs"`
+	Users           *int64    `json:"users"`
+	OnlineMin       *int64    `json:"online_min"`
+	OnlineAvg       *float64  `json:"online_avg"`
+	OnlineMax       *int64    `json:"online_max"`
+	PushOnlineAvg   *float64  `json:"push_online_avg"`
+}
+
+// A bucket without a run has a row only when all of it lies in gaps: where runs
+// are further apart than buckets are long, nothing is missing.
+const concurrencySQL = `
+WITH bucket AS (
+    SELECT b.no, b.started_at, coalesce(lead(b.started_at) OVER (ORDER BY b.no), $4) AS ended_at
+    FROM unnest($2::timestamptz[]) WITH ORDINALITY AS b (started_at, no)
+), seen AS (
+    SELECT c.app, width_bucket(c.observed_at, $2::timestamptz[]) AS no, count(*) AS runs, max(c.users) AS users,
+           min(c.online) AS online_min, avg(c.online)::float8 AS online_avg, max(c.online) AS online_max,
+           avg(c.push_online)::float8 AS push_online_avg
+    FROM syncer.presence_concurrency AS c
+    WHERE c.observed_at >= $3 AND c.observed_at < $4 AND ($1::text IS NULL OR c.app = $1)
+    GROUP BY 1, 2
+), gap AS (
+    SELECT g.app, b.no, sum(extract(epoch FROM
+               least(coalesce(g.ended_at, syncer.as_of()), b.ended_at) - greatest(g.started_at, b.started_at)))::float8 AS seconds
+    FROM syncer.sync_gap AS g
+    JOIN bucket AS b ON g.started_at < b.ended_at AND coalesce(g.ended_at, syncer.as_of()) > b.started_at
+    WHERE g.kind = 'presence' AND ($1::text IS NULL OR g.app = $1)
+    GROUP BY 1, 2
+)
+SELECT coalesce(s.app, g.app) AS app, b.started_at, size.seconds,
+       greatest(size.seconds - coalesce(g.seconds, 0), 0), coalesce(s.runs, 0), s.users,
+       s.online_min, s.online_avg, s.online_max, s.push_online_avg
+FROM seen AS s
+FULL JOIN gap AS g ON g.app = s.app AND g.no = s.no
+JOIN bucket AS b ON b.no = coalesce(s.no, g.no)
+CROSS JOIN LATERAL (
+    -- The bucket that is not over yet ends now.
+    SELECT extract(epoch FROM least(b.ended_at, syncer.as_of()) - b.started_at)::float8 AS seconds
+) AS size
+WHERE s.runs IS NOT NULL OR g.seconds >= size.seconds
+ORDER BY 1, 2`
+
+// Concurrency gives how many users were online. buckets are the beginnings of
+// the buckets, in order; the last one ends with the span.
+func (r *Reader) Concurrency(ctx context.Context, s Span, buckets []time.Time) ([]ConcurrencyRow, error) {
+	return read[ConcurrencyRow](ctx, r, "how many were online", concurrencySQL, s.App, buckets, s.From, s.To)
+}
+
+// ActiveUsersRow is one local day of an app.
+type ActiveUsersRow struct {
+	App             string  `json:"app"`
+	Day             string  `json:"day"`
+	Daily           int64   `json:"daily"`
+	Weekly          int64   `json:"weekly"`
+	Monthly         int64   `json:"monthly"`
+	ObservedSeconds float64 `json:"observed_seconds"`
+	DaySeconds      float64 `json:"day_seconds"` // not 86,400 when clocks change
+}
+
+const activeUsersSQL = `
+SELECT a.app, to_char(a.day, 'YYYY-MM-DD'), a.daily, a.weekly, a.monthly, a.observed_seconds,
+       extract(epoch FROM (a.day + 1)::timestamp AT TIME ZONE $4 - a.day::timestamp AT TIME ZONE $4)::float8
+FROM syncer.active_users($2::date, $3::date, $4) AS a
+WHERE $1::text IS NULL OR a.app = $1
+ORDER BY a.app, a.day`
+
+// ActiveUsers gives how many distinct users were online by local day.
+func (r *Reader) ActiveUsers(ctx context.Context, s Span) ([]ActiveUsersRow, error) {
+	return read[ActiveUsersRow](ctx, r, "the active users", activeUsersSQL, s.App, s.firstDay(), s.lastDay(), s.Location.String())
+}
+
+// SessionsRow are the sessions of an app that began on one local day; those of
+// the whole span when Day is nil.
+type SessionsRow struct {
+	App            string  `json:"app"`
+	Day            *string `json:"day"`
+	Sessions       int64   `json:"sessions"`
+	CutByGap       int64   `json:"cut_by_gap"`
+	Open           int64   `json:"open"`
+	MedianSeconds  float64 `json:"median_seconds"`
+	P90Seconds     float64 `json:"p90_seconds"`
+	LongestSeconds float64 `json:"longest_seconds"`
+}
+
+const sessionsSQL = `
+SELECT app, to_char(day, 'YYYY-MM-DD'), count(*),
+       count(*) FILTER (WHERE ended_by = 'gap'), count(*) FILTER (WHERE ended_by = 'open'),
+       percentile_cont(0.5) WITHIN GROUP (ORDER BY estimated_seconds),
+       percentile_cont(0.9) WITHIN GROUP (ORDER BY estimated_seconds),
+       max(estimated_seconds)
+FROM (
+    SELECT s.app, (s.started_at AT TIME ZONE $4)::date AS day, s.ended_by, s.estimated_seconds
+    FROM syncer.presence_session AS s
+    WHERE s.started_at >= $2 AND s.started_at < $3 AND ($1::text IS NULL OR s.app = $1)
+) AS begun
+GROUP BY GROUPING SETS ((app, day), (app))
+ORDER BY app, day`
+
+// Sessions gives the sessions that began within the span: by day, and over all.
+func (r *Reader) Sessions(ctx context.Context, s Span) (byDay, overall []SessionsRow, err error) {
+	rows, err := read[SessionsRow](ctx, r, "the sessions", sessionsSQL, s.App, s.From, s.To, s.Location.String())
+	for _, row := range rows {
+		if row.Day == nil {
+			overall = append(overall, row)
+		} else {
+			byDay = append(byDay, row)
+		}
+	}
+	return byDay, overall, err
+}
+
+// SessionRow is one session of one user.
+type SessionRow struct {
+	App              string     `json:"app"`
+	UserID           string     `json:"user_id"`
+	StartedAfter     *time.Time `json:"started_after"`
+	StartedAt        time.Time  `json:"started_at"`
+	EndedAfter       *time.Time `json:"ended_after"`
+	EndedAt          *time.Time `json:"ended_at"`
+	KnownSeconds     float64    `json:"known_seconds"`
+	EstimatedSeconds float64    `json:"estimated_seconds"`
+	EndedBy          string     `json:"ended_by"`
+}
+
+const longestSessionsSQL = `
+SELECT s.app, s.user_id, s.started_after, s.started_at, s.ended_after, s.ended_at,
+       s.known_seconds, s.estimated_seconds, s.ended_by::text
+FROM syncer.presence_session AS s
+WHERE s.started_at >= $2 AND s.started_at < $3 AND ($1::text IS NULL OR s.app = $1)
+ORDER BY s.estimated_seconds DESC, s.app, s.user_id, s.started_at
+LIMIT $4`
+
+// LongestSessions gives the longest sessions that began within the span, the
+// longest first. They name users.
+func (r *Reader) LongestSessions(ctx context.Context, s Span, limit int) ([]SessionRow, error) {
+	return read[SessionRow](ctx, r, "the longest sessions", longestSessionsSQL, s.App, s.From, s.To, limit)
+}
+
+// PlatformRow is how many users of an app were online on a platform, over the
+// complete runs of the span.
+type PlatformRow struct {
+	App      string  `json:"app"`
+	Platform string  `json:"platform"`
+	UsersAvg float64 `json:"users_avg"`
+	UsersMax int64   `json:"users_max"`
+	Share    float64 `json:"share"` // of the users online; a user on two platforms counts under both
+}
+
+const platformsSQL = `
+WITH seen AS (
+    SELECT c.app, c.online, c.platforms
+    FROM syncer.presence_concurrency AS c
+    WHERE c.observed_at >= $2 AND c.observed_at < $3 AND ($1::text IS NULL OR c.app = $1)
+), total AS (
+    SELECT app, count(*) AS runs, sum(online) AS online
+    FROM seen
+    GROUP BY app
+)
+SELECT s.app, p.platform, (sum(p.users::bigint) / t.runs)::float8, max(p.users::bigint), (sum(p.users::bigint) / t.online)::float8
+FROM seen AS s
+JOIN total AS t ON t.app = s.app
+CROSS JOIN LATERAL jsonb_each_text(s.platforms) AS p (platform, users)
+WHERE t.online > 0
+GROUP BY s.app, p.platform, t.runs, t.online
+ORDER BY s.app, 3 DESC, p.platform`
+
+// Platforms gives how the users online were spread over the platforms.
+func (r *Reader) Platforms(ctx context.Context, s Span) ([]PlatformRow, error) {
+	return read[PlatformRow](ctx, r, "the platforms", platformsSQL, s.App, s.From, s.To)
+}
+
+// DevicesRow is how many of the users of an app that are online now are so on
+// more than one platform.
+type DevicesRow struct {
+	App           string   `json:"app"`
+	Online        int64    `json:"online"`
+	MultiPlatform int64    `json:"multi_platform"`
+	Share         *float64 `json:"share"` // nil: nobody is online
+}
+
+// Whose presence is stale may have changed since.
+const devicesSQL = `
+SELECT c.app, count(*), count(*) FILTER (WHERE d.devices > 1),
+       (count(*) FILTER (WHERE d.devices > 1))::float8 / nullif(count(*), 0)
+FROM syncer.presence_current AS c
+CROSS JOIN LATERAL (
+    SELECT count(*) AS devices
+    FROM jsonb_each_text(c.platforms) AS p (platform, state)
+    WHERE p.state <> 'push_online'
+) AS d
+WHERE c.state = 'online' AND NOT c.stale AND ($1::text IS NULL OR c.app = $1)
+GROUP BY c.app
+ORDER BY c.app`
+
+// Devices gives how many of those online now use more than one platform.
+func (r *Reader) Devices(ctx context.Context, s Span) ([]DevicesRow, error) {
+	return read[DevicesRow](ctx, r, "who uses several platforms", devicesSQL, s.App)
+}
