@@ -18,13 +18,14 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim",
-		"internal/admin", "internal/config", "jobs", "migrations", "repo",
+		"internal/admin", "internal/config", "internal/report", "jobs", "migrations", "repo",
 	},
 	"jobs":                                 {"imclient", "repo"},
 	"repo":                                 {"imclient"},
 	"imclient/tencent":                     {"imclient"},
 	"imclient/openim":                      {"imclient"},
 	"internal/config":                      {"imclient"},
+	"internal/report":                      {"repo"},
 	"internal/demo":                        {"internal/pgcluster"},
 	"internal/pgtest":                      {"internal/pgcluster"},
 	"internal/pgcluster/cmd/with-postgres": {"internal/pgcluster"},

@@ -41,17 +41,22 @@ func (p *program) load(c *cli.Command) (*config.Config, error) {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
 	loaded, err := config.Load(path, p.environ)
+	return loaded, configError(err)
+}
+
+// configError makes of what is wrong with a configuration how the program ends.
+func configError(err error) error {
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		count := fmt.Sprintf("%d problems", len(problems))
 		if len(problems) == 1 {
 			count = "a problem"
 		}
-		return nil, usageError("the configuration has %s:\n%w", count, err)
+		return usageError("the configuration has %s:\n%w", count, err)
 	}
 	if err != nil {
-		return nil, &exitError{code: exitUsage, err: err}
+		return &exitError{code: exitUsage, err: err}
 	}
-	return loaded, nil
+	return nil
 }
 
 // isTerminal reports whether somebody looks at w.

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"golang.org/x/term"
+
+	"syncer/internal/config"
+	"syncer/internal/report"
+	"syncer/migrations"
+	"syncer/repo"
+)
+
+// reportAll is the name under which all reports come at once.
+const reportAll = "all"
+
+// reportUsages say what each report answers, in the order of the help, and from
+// when on when --from is not given.
+var reportUsages = []struct {
+	name, usage, from string
+	days              bool // the default begins with a local day
+	columns           string
+}{
+	{report.Concurrency, "how many users were online, over time", "-1d", false,
+		"app, bucket (its beginning), bucket_seconds, observed_seconds, runs, users, online_min, online_avg,\n" +
+			"online_max, push_online_avg. Buckets are 5 or 15 minutes, an hour or a day long, as suits the span.\n" +
+			"The counts are empty where nobody looked."},
+	{report.ActiveUsers, "how many users were online in a day, in 7 and in 30 days", "-29d", true,
+		"app, day, daily, weekly, monthly, observed_seconds, day_seconds."},
+	{report.Sessions, "how long users stay online", "-6d", true,
+		"app, day, sessions, cut_by_gap, open, median_seconds, p90_seconds, longest_seconds. JSON has the same\n" +
+			"over the whole span in overall. With --users csv has the longest sessions instead, and JSON has them in\n" +
+			"longest: app, user_id, started_after, started_at, ended_after, ended_at, known_seconds,\n" +
+			"estimated_seconds, ended_by."},
+	{report.Platforms, "on which platforms users are online", "-6d", true,
+		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform who uses\n" +
+			"several right now: app, online, multi_platform, share."},
+	{report.Accounts, "who has been imported, and how that changed", "-29d", true,
+		"app, day, imported, not_imported, became_imported, became_not_imported, gone. JSON has in coverage what\n" +
+			"is known now: app, imported, not_imported, never_checked, last_checked_at."},
+	{report.Runs, "the latest runs and how they ended", "-1d", false,
+		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed,\n" +
+			"removed, suspected, disbelieved, calls, retries, error."},
+	{report.Gaps, "what is not known: the times in which nobody looked", "-29d", true,
+		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in\n" +
+			"coverage how much was observed: app, kind, gaps, since, seconds, gap_seconds, observed_seconds,\n" +
+			"observed_share."},
+	{reportAll, "all of these", "-6d", true, "As the others have them, in JSON as a list in reports; there is no csv of all."},
+}
+
+func (p *program) reportCommand() *cli.Command {
+	c := &cli.Command{
+		Name:  "report",
+		Usage: "report on what was collected",
+		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader).\n" +
+			"Time in which nobody looked counts as neither online nor offline, in every report.",
+		Action: unknownReport,
+	}
+	for _, u := range reportUsages {
+		flags := []cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "app", Usage: "only this `APP`"},
+			&cli.StringFlag{Name: "from", Value: u.from, HideDefault: true, Validator: checkInstant,
+				Usage: "begin at `TIME`: " + instantForms + " (default: " + defaultFrom(u.from, u.days) + ")"},
+			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`; a day is meant with its end (default: now)"},
+			&cli.StringFlag{Name: "tz", Usage: "show times, and cut days, in time zone `ZONE`, such as Europe/Berlin (default: UTC)",
+				Validator: func(s string) error { _, err := zone(s); return err }},
+			&cli.StringFlag{Name: "format", Value: "table", Usage: "print as `FORMAT`: " + strings.Join(formats(u.name), ", "),
+				Validator: func(s string) error {
+					if !slices.Contains(formats(u.name), s) {
+						return fmt.Errorf("unknown format %q (allowed: %s)", s, strings.Join(formats(u.name), ", "))
+					}
+					return nil
+				}},
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
+		}
+		if u.name == report.Sessions || u.name == reportAll {
+			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, which names users", report.Longest)})
+		}
+		c.Commands = append(c.Commands, &cli.Command{
+			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON: " + u.columns, Flags: flags,
+			Action: func(ctx context.Context, c *cli.Command) error { return p.printReport(ctx, c, u.name, u.days) },
+		})
+	}
+	return c
+}
+
+func defaultFrom(from string, days bool) string {
+	if days {
+		return "the beginning of the day " + strings.TrimSuffix(from[1:], "d") + " days ago"
+	}
+	return from
+}
+
+func formats(name string) []string {
+	if name == reportAll {
+		return []string{"table", "json", "html"}
+	}
+	return []string{"table", "csv", "json", "html"}
+}
+
+// unknownReport is what becomes of a name that no report has.
+func unknownReport(ctx context.Context, c *cli.Command) error {
+	name := c.Args().First()
+	if name == "" {
+		return unknownCommand(ctx, c)
+	}
+	var names []string
+	for _, u := range reportUsages {
+		names = append(names, u.name)
+	}
+	text := fmt.Sprintf("%q is no report", name)
+	if meant := config.Nearest(name, names); meant != "" {
+		text += fmt.Sprintf("; did you mean %q?", meant)
+	}
+	return usageError("%s (allowed: %s)", text, strings.Join(names, ", "))
+}
+
+func (p *program) printReport(ctx context.Context, c *cli.Command, name string, days bool) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	loaded, err := p.loadReporting(c)
+	if err != nil {
+		return err
+	}
+	tz := time.UTC
+	if c.IsSet("tz") {
+		if tz, err = zone(c.String("tz")); err != nil {
+			return usageError("--tz: %w", err)
+		}
+	}
+	store, err := openReader(ctx, loaded.Database, tz)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	var text bytes.Buffer
+	err = store.Read(ctx, func(r *repo.Reader) error {
+		span, err := readSpan(ctx, c, r, loaded.Apps, tz, days)
+		if err != nil {
+			return err
+		}
+		query := reportQuery{reader: r, head: report.Head{Span: span, AsOf: r.AsOf}, users: c.Bool("users")}
+		reports, err := query.run(ctx, name)
+		if err != nil {
+			return err
+		}
+		return p.write(&text, c, query.head, name, reports)
+	})
+	if ctx.Err() != nil {
+		return errors.New("stopped")
+	}
+	if err != nil {
+		return err
+	}
+	return p.deliver(c.String("output"), text.Bytes())
+}
+
+// loadReporting is load for commands that need no more than the database.
+func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
+	path, err := config.Find(c.String("config"))
+	if err != nil {
+		return nil, &exitError{code: exitUsage, err: err}
+	}
+	loaded, err := config.LoadReporting(path, p.environ)
+	return loaded, configError(err)
+}
+
+// openReader connects to the database to read what was collected.
+func openReader(ctx context.Context, db config.Database, tz *time.Location) (*repo.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, Process: "report", Location: tz})
+	if err != nil {
+		return nil, fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
+	}
+	if err := store.CheckSchema(ctx, migrations.Latest()); err != nil {
+		store.Close()
+		return nil, err
+	}
+	return store, nil
+}
+
+// readSpan makes of the flags what the report is about.
+func readSpan(ctx context.Context, c *cli.Command, r *repo.Reader, configured []string, tz *time.Location, days bool) (repo.Span, error) {
+	span := repo.Span{To: r.AsOf.In(tz), Location: tz}
+	from, err := parseInstant(c.String("from"))
+	if err != nil {
+		return span, usageError("--from: %w", err)
+	}
+	span.From = from.begin(r.AsOf, tz)
+	if days && !c.IsSet("from") {
+		span.From = startOfDay(span.From.Format(time.DateOnly), 0, tz)
+	}
+	if c.IsSet("to") {
+		to, err := parseInstant(c.String("to"))
+		if err != nil {
+			return span, usageError("--to: %w", err)
+		}
+		span.To = to.end(r.AsOf, tz)
+	}
+	if !span.From.Before(span.To) {
+		return span, usageError("--from (%s) is not before --to (%s)", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339))
+	}
+	if app := c.String("app"); c.IsSet("app") {
+		known, err := r.AppNames(ctx)
+		if err != nil {
+			return span, err
+		}
+		for _, name := range configured {
+			if !slices.Contains(known, name) {
+				known = append(known, name)
+			}
+		}
+		slices.Sort(known)
+		if !slices.Contains(known, app) {
+			return span, unknownApp(app, known)
+		}
+		span.App = &app
+	}
+	return span, nil
+}
+
+func unknownApp(name string, known []string) error {
+	text := fmt.Sprintf("--app %s: no such app, neither in the configuration nor in the database", name)
+	if meant := config.Nearest(name, known); meant != "" {
+		text += fmt.Sprintf("; did you mean %q?", meant)
+	}
+	if len(known) == 0 {
+		return usageError("%s (there are none yet)", text)
+	}
+	return usageError("%s (allowed: %s)", text, strings.Join(known, ", "))
+}
+
+// write writes the reports in the format that is asked for.
+func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name string, reports []report.Report) error {
+	switch c.String("format") {
+	case "csv":
+		rows := reports[0].Rows
+		if c.Bool("users") {
+			rows = reports[0].List("longest")
+		}
+		return report.WriteCSV(w, rows)
+	case "json":
+		if name == reportAll {
+			return report.WriteAllJSON(w, head, reports)
+		}
+		return report.WriteJSON(w, head, reports[0])
+	case "html":
+		return report.WriteHTML(w, head, reports)
+	default:
+		width, terminal := 80, false
+		if file, ok := p.stdout.(*os.File); ok && c.String("output") == "" {
+			if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
+				width, terminal = columns, true
+			}
+		}
+		return report.WriteText(w, head, reports, width, terminal)
+	}
+}
+
+// deliver puts the text where it is wanted. A file is there whole or not at all.
+func (p *program) deliver(name string, text []byte) error {
+	if name == "" {
+		_, err := p.stdout.Write(text)
+		if errors.Is(err, syscall.EPIPE) {
+			return nil // whoever reads it has seen enough
+		}
+		if err != nil {
+			return fmt.Errorf("print the report: %w", err)
+		}
+		return nil
+	}
+	if err := writeWhole(name, text); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	fmt.Fprintf(p.stderr, "wrote %s\n", name)
+	return nil
+}
+
+// writeWhole writes a file by another name first. Only its owner may read it:
+// it can name users.
+func writeWhole(name string, text []byte) (err error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(name, text, 0o600) // /dev/null, a pipe
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

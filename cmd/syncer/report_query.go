@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+
+	"syncer/internal/report"
+	"syncer/repo"
+)
+
+// reportQuery reads what reports are made of.
+type reportQuery struct {
+	reader *repo.Reader
+	head   report.Head
+	users  bool // users may be named
+	gaps   []repo.GapRow
+}
+
+// run makes the report of a name, or all of them.
+func (q *reportQuery) run(ctx context.Context, name string) ([]report.Report, error) {
+	var err error
+	if q.gaps, err = q.reader.Gaps(ctx, q.head.Span); err != nil { // charts show them
+		return nil, err
+	}
+	names := []string{name}
+	if name == reportAll {
+		names = report.Names
+	}
+	var all []report.Report
+	for _, name := range names {
+		one, err := q.one(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func (q *reportQuery) one(ctx context.Context, name string) (report.Report, error) {
+	r, h, span := q.reader, q.head, q.head.Span
+	switch name {
+	case report.Concurrency:
+		rows, err := r.Concurrency(ctx, span, h.Buckets())
+		return report.NewConcurrency(h, rows, q.gaps), err
+	case report.ActiveUsers:
+		rows, err := r.ActiveUsers(ctx, span)
+		return report.NewActiveUsers(h, rows, q.gaps), err
+	case report.Sessions:
+		byDay, overall, err := r.Sessions(ctx, span)
+		if err != nil {
+			return report.Report{}, err
+		}
+		var longest []repo.SessionRow
+		if q.users {
+			longest, err = r.LongestSessions(ctx, span, report.Longest)
+		}
+		return report.NewSessions(h, byDay, overall, longest, q.gaps), err
+	case report.Platforms:
+		rows, err := r.Platforms(ctx, span)
+		if err != nil {
+			return report.Report{}, err
+		}
+		devices, err := r.Devices(ctx, span)
+		return report.NewPlatforms(h, rows, devices), err
+	case report.Accounts:
+		rows, err := r.Accounts(ctx, span)
+		if err != nil {
+			return report.Report{}, err
+		}
+		coverage, err := r.AccountCoverage(ctx, span)
+		return report.NewAccounts(h, rows, coverage, q.gaps), err
+	case report.Runs:
+		rows, err := r.Runs(ctx, span)
+		return report.NewRuns(h, rows), err
+	default: // gaps
+		coverage, err := r.Coverage(ctx, span)
+		return report.NewGaps(h, q.gaps, coverage), err
+	}
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// instant is a time as --from and --to give it: a day, an instant, or so long
+// before now. What it means depends on the time zone and on now.
+type instant struct {
+	day    string // 2026-11-01
+	at     time.Time
+	before int // of unit
+	unit   byte
+}
+
+// instantForms is what an instant may look like, for people.
+const instantForms = "a day such as 2026-11-01, an instant such as 2026-11-01T08:00:00Z, or a time before now such as -7d or -12h"
+
+var beforeNow = regexp.MustCompile(`^-(\d{1,6})([wdhm])$`)
+
+func parseInstant(s string) (instant, error) {
+	if m := beforeNow.FindStringSubmatch(s); m != nil {
+		n, err := strconv.Atoi(m[1])
+		return instant{before: n, unit: m[2][0]}, err
+	}
+	if _, err := time.Parse(time.DateOnly, s); err == nil {
+		return instant{day: s}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, s); err == nil {
+		return instant{at: at}, nil
+	}
+	return instant{}, fmt.Errorf("%q is no time (want %s)", s, instantForms)
+}
+
+// checkInstant is a flag's validator.
+func checkInstant(s string) error {
+	_, err := parseInstant(s)
+	return err
+}
+
+// begin is the instant itself; of a day its beginning.
+func (i instant) begin(now time.Time, tz *time.Location) time.Time {
+	now = now.In(tz)
+	switch {
+	case i.day != "":
+		return startOfDay(i.day, 0, tz)
+	case i.unit == 'w':
+		return now.AddDate(0, 0, -7*i.before)
+	case i.unit == 'd':
+		return now.AddDate(0, 0, -i.before)
+	case i.unit == 'h':
+		return now.Add(-time.Duration(i.before) * time.Hour)
+	case i.unit == 'm':
+		return now.Add(-time.Duration(i.before) * time.Minute)
+	default:
+		return i.at.In(tz)
+	}
+}
+
+// end is the instant itself; of a day the end.
+func (i instant) end(now time.Time, tz *time.Location) time.Time {
+	if i.day != "" {
+		return startOfDay(i.day, 1, tz)
+	}
+	return i.begin(now, tz)
+}
+
+// startOfDay is when the day that comes so many days after the given one begins.
+// Where clocks are set forward at midnight, that is later than midnight.
+func startOfDay(day string, after int, tz *time.Location) time.Time {
+	t, err := time.Parse(time.DateOnly, day)
+	if err != nil {
+		return time.Time{} // parseInstant has read it
+	}
+	return time.Date(t.Year(), t.Month(), t.Day()+after, 0, 0, 0, 0, tz)
+}
+
+// zone reads --tz.
+func zone(name string) (*time.Location, error) {
+	tz, err := time.LoadLocation(name)
+	if err != nil || name == "" || name == "Local" {
+		return nil, fmt.Errorf("%q is no time zone (want an IANA name such as UTC or Europe/Berlin)", name)
+	}
+	return tz, nil
+}

@@ -1,0 +1,120 @@
+package report
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"io"
+	"strings"
+)
+
+// The charts are drawn by uPlot, see assets/README.md.
+var (
+	//go:embed assets/uPlot.iife.min.js
+	chartScript string
+	//go:embed assets/uPlot.min.css
+	chartStyle string
+	//go:embed assets/uPlot.LICENSE
+	chartLicense string
+	//go:embed assets/page.js
+	pageScript string
+	//go:embed assets/page.css
+	pageStyle string
+	//go:embed assets/page.html
+	pageText string
+)
+
+var page = template.Must(template.New("page").Parse(pageText))
+
+// openRows is how many rows a table may have to be shown at once.
+const openRows = 31
+
+// WriteHTML writes reports as one page that needs nothing else: no file, no
+// network. Its policy lets only its own script and style through, by their
+// hashes, so that nothing in the data can be a script.
+func WriteHTML(w io.Writer, h Head, reports []Report) error {
+	data := pageData{TZ: h.Span.Location.String(), Charts: []Chart{}}
+	p := pageView{App: h.app(), Span: h.span(), AsOf: minute(h.AsOf.In(h.Span.Location)), Title: "Reports"}
+	if len(reports) == 1 {
+		p.Title = reports[0].Title
+	}
+	for _, r := range reports {
+		section := pageSection{ID: r.Name, Title: r.Title, Empty: r.Empty, Notes: r.Notes}
+		for _, c := range r.Charts {
+			section.Charts = append(section.Charts, pageChart{No: len(data.Charts), Title: c.Title, Gaps: len(c.Gaps) > 0})
+			data.Charts = append(data.Charts, c)
+		}
+		for _, t := range r.Tables {
+			section.Tables = append(section.Tables, pageTable{Table: t, Open: len(t.Rows) <= openRows})
+		}
+		p.Sections = append(p.Sections, section)
+	}
+	// Marshal writes <, > and & as \u003c and so on: no text of the data ends
+	// the script.
+	encoded, err := json.Marshal(data)
+	if err != nil {
+		return fmt.Errorf("encode the charts: %w", err)
+	}
+	script := "/*\nuPlot, https://github.com/leeoniya/uPlot\n\n" + chartLicense + "\n*/\n" + chartScript + "\n" + pageScript
+	style := chartStyle + "\n" + pageStyle
+	p.Policy = "default-src 'none'; script-src " + hash(script) + "; style-src " + hash(style) +
+		"; base-uri 'none'; form-action 'none'"
+	p.Script = template.HTML("<script>" + script + "</script>")
+	p.Style = template.HTML("<style>" + style + "</style>")
+	p.Data = template.HTML(`<script type="application/json" id="data">` + string(encoded) + "</script>")
+	return page.Execute(w, p)
+}
+
+// hash names a text as a Content-Security-Policy does.
+func hash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+// pageData is what the page's script draws.
+type pageData struct {
+	TZ     string  `json:"tz"`
+	Charts []Chart `json:"charts"`
+}
+
+// pageView is what the template shows.
+type pageView struct {
+	Title, App, Span, AsOf string
+	Policy                 string
+	Script, Style, Data    template.HTML
+	Sections               []pageSection
+}
+
+type pageSection struct {
+	ID, Title, Empty string
+	Charts           []pageChart
+	Tables           []pageTable
+	Notes            []string
+}
+
+type pageChart struct {
+	No    int
+	Title string
+	Gaps  bool
+}
+
+type pageTable struct {
+	Table
+	Open bool
+}
+
+// Class is the style of a column's cells.
+func (t pageTable) Class(column int) string {
+	if t.Columns[column].Right {
+		return "number"
+	}
+	return ""
+}
+
+// Summary says what a closed table holds.
+func (t pageTable) Summary() string {
+	return strings.TrimPrefix(fmt.Sprintf("%s: %s rows", t.Title, count(int64(len(t.Rows)))), ": ")
+}

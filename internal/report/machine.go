@@ -1,0 +1,117 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"time"
+)
+
+// WriteCSV writes a table as RFC 4180 has it: a line of names, then the rows.
+// Times are RFC 3339; what is not known is empty. rows are a slice of structs
+// with json tags.
+func WriteCSV(w io.Writer, rows any) error {
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	slice := reflect.ValueOf(rows)
+	columns := slice.Type().Elem()
+	record := make([]string, columns.NumField())
+	for i := range record {
+		record[i] = columns.Field(i).Tag.Get("json")
+	}
+	if err := out.Write(record); err != nil {
+		return err
+	}
+	for r := range slice.Len() {
+		for i := range record {
+			record[i] = csvValue(slice.Index(r).Field(i))
+		}
+		if err := out.Write(record); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func csvValue(v reflect.Value) string {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return ""
+		}
+		v = v.Elem()
+	}
+	switch value := v.Interface().(type) {
+	case time.Time:
+		return value.Format(time.RFC3339Nano)
+	case float64:
+		return strconv.FormatFloat(value, 'f', -1, 64)
+	default:
+		return fmt.Sprint(value)
+	}
+}
+
+// object is a JSON object whose members keep their order.
+type object []member
+
+type member struct {
+	key   string
+	value any
+}
+
+// MarshalJSON writes the members in their order; a list without rows as [].
+func (o object) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	b.WriteByte('{')
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%q:", m.key)
+		if v := reflect.ValueOf(m.value); v.Kind() == reflect.Slice && v.Len() == 0 {
+			b.WriteString("[]")
+		} else if err := encoder.Encode(m.value); err != nil {
+			return nil, err
+		}
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// document is a report as JSON has it.
+func (h Head) document(r Report) object {
+	o := object{
+		{"report", r.Name}, {"app", h.Span.App},
+		{"from", h.Span.From.In(h.Span.Location)}, {"to", h.Span.To.In(h.Span.Location)}, {"tz", h.Span.Location.String()},
+		{"generated_at", h.AsOf.In(h.Span.Location)}, {"rows", r.Rows},
+	}
+	for _, list := range r.Lists {
+		o = append(o, member{list.Key, list.Rows})
+	}
+	return o
+}
+
+// WriteJSON writes one report as an object.
+func WriteJSON(w io.Writer, h Head, r Report) error { return writeJSON(w, h.document(r)) }
+
+// WriteAllJSON writes several as one object with a list of them.
+func WriteAllJSON(w io.Writer, h Head, reports []Report) error {
+	var all []object
+	for _, r := range reports {
+		all = append(all, h.document(r))
+	}
+	return writeJSON(w, object{{"reports", all}})
+}
+
+func writeJSON(w io.Writer, o object) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(o)
+}

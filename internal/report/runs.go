@@ -1,0 +1,82 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"syncer/repo"
+)
+
+// runsShown is how many runs people are shown.
+const runsShown = 100
+
+// NewRuns reports the runs, the newest first, and how they ended.
+func NewRuns(h Head, rows []repo.RunRow) Report {
+	r := Report{Name: Runs, Title: "Runs", Rows: rows}
+	if len(rows) == 0 {
+		r.Empty = "No run began in this time. Is syncer running? Start it with: syncer run, or once with: syncer backfill"
+		return r
+	}
+	r.Tables = append(r.Tables, outcomes(rows))
+	byApp := slices.Clone(rows)
+	kindOf := func(row repo.RunRow) string { return row.App + " " + row.Kind }
+	slices.SortStableFunc(byApp, func(a, b repo.RunRow) int { return strings.Compare(kindOf(a), kindOf(b)) })
+	for _, of := range groups(byApp, kindOf) {
+		c := h.chart("How long runs took: "+of[0].App+", "+of[0].Kind, "line", "seconds")
+		c.Series = []Series{{Label: "duration", Role: "line"}}
+		for _, row := range slices.Backward(of) {
+			if row.Status == "succeeded" || row.Status == "partial" {
+				c.X = append(c.X, seconds(row.StartedAt))
+				c.Series[0].Values = append(c.Series[0].Values, value(row.Seconds))
+			}
+		}
+		if len(c.X) > 0 {
+			r.Charts = append(r.Charts, c)
+		}
+	}
+	t := Table{Title: "The newest", Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
+	for _, row := range rows[:min(len(rows), runsShown)] {
+		why := ""
+		if row.Error != nil {
+			why = shorten(*row.Error, 60)
+		}
+		if row.Disbelieved > 0 && why == "" {
+			why = count(row.Disbelieved) + " users were not believed to be offline"
+		}
+		t.Rows = append(t.Rows, []string{row.StartedAt.Format(time.DateTime), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
+			count(row.Users), count(row.Changed), count(row.Failed), why})
+	}
+	r.Tables = append(r.Tables, t)
+	if len(rows) > runsShown {
+		r.Notes = append(r.Notes, fmt.Sprintf("The newest %d of %s runs; all have a row with --format csv or json.", runsShown, count(int64(len(rows)))))
+	}
+	return r
+}
+
+// outcomes counts the runs by how they ended.
+func outcomes(rows []repo.RunRow) Table {
+	statuses := []string{"succeeded", "partial", "failed", "cancelled", "skipped", "running"}
+	type key struct{ app, kind string }
+	counts := map[key]map[string]int64{}
+	var keys []key
+	for _, row := range rows {
+		k := key{row.App, row.Kind}
+		if counts[k] == nil {
+			counts[k] = map[string]int64{}
+			keys = append(keys, k)
+		}
+		counts[k][row.Status]++
+	}
+	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.app+" "+a.kind, b.app+" "+b.kind) })
+	t := Table{Title: "How they ended", Columns: columns("app", "kind", ">succeeded", ">partial", ">failed", ">cancelled", ">skipped", ">running")}
+	for _, k := range keys {
+		cells := []string{k.app, k.kind}
+		for _, status := range statuses {
+			cells = append(cells, count(counts[k][status]))
+		}
+		t.Rows = append(t.Rows, cells)
+	}
+	return t
+}

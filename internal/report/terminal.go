@@ -1,0 +1,172 @@
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/guptarohit/asciigraph"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// WriteText writes reports for people. width is that of the terminal, cut says
+// whether wider tables are to be cut off there.
+func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error {
+	out := bufio.NewWriter(w)
+	for i, r := range reports {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "%s, %s\n%s\n", r.Title, h.app(), h.span())
+		if r.Empty != "" {
+			fmt.Fprintf(out, "\n%s\n", wrap(r.Empty, width))
+		}
+		for _, c := range r.Charts {
+			if curve := h.curve(c, width); curve != "" {
+				fmt.Fprintf(out, "\n%s\n", curve)
+			}
+		}
+		for _, t := range r.Tables {
+			fmt.Fprintln(out)
+			if t.Title != "" {
+				fmt.Fprintf(out, "%s\n", t.Title)
+			}
+			t.writeText(out, width, cut)
+		}
+		for _, note := range r.Notes {
+			fmt.Fprintf(out, "\n%s\n", wrap(note, width))
+		}
+	}
+	return out.Flush()
+}
+
+func (t Table) writeText(w io.Writer, width int, cut bool) {
+	out := table.NewWriter()
+	out.SetOutputMirror(w)
+	out.SetStyle(table.StyleLight)
+	out.Style().Options.DrawBorder = false
+	out.Style().Options.SeparateColumns = false
+	out.Style().Format.Header = text.FormatDefault
+	out.Style().Format.Footer = text.FormatDefault
+	out.Style().Box.UnfinishedRow = "…"
+	out.SuppressTrailingSpaces()
+	if cut {
+		out.Style().Size.WidthMax = width
+	}
+	var titles table.Row
+	var right []table.ColumnConfig
+	for i, c := range t.Columns {
+		titles = append(titles, c.Title)
+		if c.Right {
+			right = append(right, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
+		}
+	}
+	out.AppendHeader(titles)
+	out.SetColumnConfigs(right)
+	for _, cells := range t.Rows {
+		out.AppendRow(row(cells))
+	}
+	if t.Footer != nil {
+		out.AppendFooter(row(t.Footer))
+	}
+	out.Render()
+}
+
+// wrap breaks a text into lines.
+func wrap(s string, width int) string {
+	lines := strings.Split(text.WrapSoft(s, width), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimRight(lines[i], " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func row(cells []string) table.Row {
+	r := make(table.Row, len(cells))
+	for i, cell := range cells {
+		r[i] = printable(cell)
+	}
+	return r
+}
+
+// curve draws a chart as wide as the terminal, "" if it is not for one.
+func (h Head) curve(c Chart, width int) string {
+	if c.terminal < 0 || len(c.X) < 2 {
+		return ""
+	}
+	values := c.Series[c.terminal].Values
+	most := 0.0
+	for _, v := range values {
+		if v != nil {
+			most = max(most, *v)
+		}
+	}
+	const axis = 3 // between label and curve, and the last label's overhang
+	columns := max(width-len([]rune(average(most)))-axis-4, 20)
+	points, blank := resample(c.X, values, columns)
+	form := "Jan 2"
+	first, last := c.X[0], c.X[len(c.X)-1]
+	if last-first <= 36*3600 {
+		form = "15:04"
+	}
+	curve := asciigraph.Plot(points,
+		asciigraph.Height(10), asciigraph.LowerBound(0), asciigraph.UpperBound(max(most, 1)),
+		asciigraph.YAxisValueFormatter(average),
+		asciigraph.XAxisRange(first, last), asciigraph.XAxisTickCount(max(columns/14, 2)),
+		asciigraph.XAxisValueFormatter(func(at float64) string {
+			return time.UnixMicro(int64(at * 1e6)).In(h.Span.Location).Format(form)
+		}))
+	title := c.Title + ", " + c.Series[c.terminal].Label
+	if blank {
+		title += " (blank: nobody looked)"
+	}
+	return title + "\n" + curve
+}
+
+// resample spreads values over columns: the average of those that fall into one,
+// else what lies on the line between its neighbours. Where a value is not known
+// the column is not a number; blank reports whether there is one.
+func resample(x []float64, values []*float64, columns int) (points []float64, blank bool) {
+	step := (x[len(x)-1] - x[0]) / float64(columns-1)
+	points = make([]float64, columns)
+	next := 0 // the first value not before the column's end
+	for column := range points {
+		at := x[0] + float64(column)*step
+		begin := next
+		for next < len(x) && x[next] < at+step/2 {
+			next++
+		}
+		points[column] = mean(values[begin:next])
+		if begin == next && begin > 0 && begin < len(x) {
+			points[column] = between(x[begin-1], x[begin], values[begin-1], values[begin], at)
+		}
+		blank = blank || math.IsNaN(points[column])
+	}
+	return points, blank
+}
+
+// mean is the average of what is known, not a number when nothing is.
+func mean(values []*float64) float64 {
+	sum, n := 0.0, 0
+	for _, v := range values {
+		if v != nil {
+			sum += *v
+			n++
+		}
+	}
+	if n == 0 {
+		return math.NaN()
+	}
+	return sum / float64(n)
+}
+
+func between(x0, x1 float64, v0, v1 *float64, at float64) float64 {
+	if v0 == nil || v1 == nil {
+		return math.NaN()
+	}
+	return *v0 + (*v1-*v0)*(at-x0)/(x1-x0)
+}

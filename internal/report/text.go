@@ -1,0 +1,99 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// minute writes a time as tables have it; the zone stands in the heading.
+func minute(t time.Time) string { return t.Format("2006-01-02 15:04") }
+
+// weekday adds to a day which one of the week it is.
+func weekday(day string) string {
+	t, err := time.Parse(time.DateOnly, day)
+	if err != nil {
+		return day
+	}
+	return t.Format("2006-01-02 Mon")
+}
+
+// count writes a number so that its size can be seen: 1,234,567.
+func count(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// average writes an average: 1,235 or 7.3.
+func average(v float64) string {
+	if v < 99.95 && v != math.Trunc(v) {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return count(int64(math.Round(v)))
+}
+
+// percent writes a share.
+func percent(share float64) string {
+	switch p := 100 * share; {
+	case p > 0 && p < 0.05:
+		return "< 0.1 %"
+	case p < 100 && p > 99.95:
+		return "> 99.9 %"
+	default:
+		return fmt.Sprintf("%.1f %%", p)
+	}
+}
+
+// length writes a duration in its two largest units: 3d 4h, 2h 5m, 45s.
+func length(seconds float64) string {
+	if seconds < 10 && seconds != math.Trunc(seconds) {
+		return fmt.Sprintf("%.1fs", seconds)
+	}
+	s := int64(math.Round(seconds))
+	switch {
+	case s >= 86_400:
+		return fmt.Sprintf("%sd %dh", count(s/86_400), s%86_400/3600)
+	case s >= 3600:
+		return fmt.Sprintf("%dh %dm", s/3600, s%3600/60)
+	case s >= 60:
+		return fmt.Sprintf("%dm %ds", s/60, s%60)
+	default:
+		return fmt.Sprintf("%ds", s)
+	}
+}
+
+// bar draws a share as blocks, ten for all.
+func bar(share float64) string {
+	const eighths = " ▏▎▍▌▋▊▉"
+	n := int(math.Round(80 * min(share, 1)))
+	s := strings.Repeat("█", n/8)
+	if n%8 > 0 {
+		s += string([]rune(eighths)[n%8])
+	}
+	return s
+}
+
+// shorten cuts a text that has no end.
+func shorten(s string, limit int) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if r := []rune(s); len(r) > limit {
+		return string(r[:limit-1]) + "…"
+	}
+	return s
+}
+
+// printable replaces what a terminal would obey instead of show: a user id may
+// hold anything.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '�'
+		}
+		return r
+	}, s)
+}
