@@ -24,11 +24,11 @@ func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverag
 	r.Tables = append(r.Tables, now)
 	for _, of := range groups(rows, func(row repo.AccountsRow) string { return row.App }) {
 		app := of[0].App
-		c := h.chart("Accounts: "+app, "line", "users")
+		c := h.dailyChart("Accounts: "+app, "line", "users")
 		c.Series = []Series{{Label: "imported", Role: "line"}, {Label: "not imported", Role: "line"}}
 		t := Table{Title: app + ", at the end of the day", Columns: columns("day", ">imported", ">not imported", ">became imported", ">became not imported", ">gone")}
 		for _, row := range of {
-			c.X = append(c.X, h.dayStart(row.Day))
+			c.X = append(c.X, h.middle(row.Day))
 			c.Series[0].Values = append(c.Series[0].Values, value(row.Imported))
 			c.Series[1].Values = append(c.Series[1].Values, value(row.NotImported))
 			t.Rows = append(t.Rows, []string{weekday(row.Day), count(row.Imported), count(row.NotImported),

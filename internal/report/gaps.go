@@ -49,7 +49,7 @@ func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 
 // notObserved draws how much of each local day nobody looked.
 func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
-	c := h.chart("Not observed, by day: "+of.App, "bars", "seconds")
+	c := h.dailyChart("Not observed, by day: "+of.App, "bars", "seconds")
 	c.Series = []Series{{Label: "not observed", Role: "line"}}
 	until := h.until()
 	for day := h.Span.From.In(h.Span.Location); day.Before(until); day = nextBucket(day, aDay) {
@@ -72,7 +72,7 @@ func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
 			}
 			sum += max(stop.Sub(start).Seconds(), 0)
 		}
-		c.X = append(c.X, seconds(day))
+		c.X = append(c.X, h.middle(day.Format(time.DateOnly)))
 		c.Series[0].Values = append(c.Series[0].Values, value(sum))
 	}
 	return c

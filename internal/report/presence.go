@@ -151,12 +151,12 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 	partly := false
 	for _, of := range groups(rows, func(row repo.ActiveUsersRow) string { return row.App }) {
 		app := of[0].App
-		c := h.chart("Active users: "+app, "line", "users")
+		c := h.dailyChart("Active users: "+app, "line", "users")
 		c.terminal = 0
 		c.Series = []Series{{Label: "in the day", Role: "line"}, {Label: "in 7 days", Role: "line"}, {Label: "in 30 days", Role: "line"}}
 		t := Table{Title: app, Columns: columns("day", ">in the day", ">in 7 days", ">in 30 days", ">observed")}
 		for _, row := range of {
-			c.X = append(c.X, h.dayStart(row.Day))
+			c.X = append(c.X, h.middle(row.Day))
 			for i, n := range []int64{row.Daily, row.Weekly, row.Monthly} {
 				c.Series[i].Values = append(c.Series[i].Values, value(n))
 			}

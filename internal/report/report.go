@@ -122,6 +122,8 @@ type Chart struct {
 	// From and To bound the axis of time.
 	From float64 `json:"from"`
 	To   float64 `json:"to"`
+	// Daily says that each value is of a local day, in the middle of which it is.
+	Daily bool `json:"daily"`
 	// terminal is the number of the series that a terminal shows as a curve; -1: none.
 	terminal int
 }
@@ -160,13 +162,22 @@ func (c *Chart) shade(h Head, gaps []repo.GapRow, app, kind string) {
 // seconds is a time as charts have it.
 func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// dayStart is when a local day begins, as charts have it.
-func (h Head) dayStart(day string) float64 {
+// middle is when half of a local day is over: where charts have its values.
+func (h Head) middle(day string) float64 {
 	t, err := time.ParseInLocation(time.DateOnly, day, h.Span.Location)
 	if err != nil {
 		return 0 // the database writes no other form
 	}
-	return seconds(t)
+	return (seconds(t) + seconds(nextBucket(t, aDay))) / 2
+}
+
+// dailyChart makes a chart with a value for each local day.
+func (h Head) dailyChart(title, kind, unit string) Chart {
+	c := h.chart(title, kind, unit)
+	c.Daily = true
+	last := h.until().Add(-time.Microsecond).In(h.Span.Location)
+	c.To = max(c.To, seconds(nextBucket(last, aDay)))
+	return c
 }
 
 // groups cuts rows, which are ordered by a key, into those of each.

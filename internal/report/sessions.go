@@ -18,13 +18,13 @@ func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.Sessi
 	}
 	for i, of := range groups(byDay, func(row repo.SessionsRow) string { return row.App }) {
 		app := of[0].App
-		lengths := h.chart("Length of the sessions: "+app, "line", "seconds")
+		lengths := h.dailyChart("Length of the sessions: "+app, "line", "seconds")
 		lengths.Series = []Series{{Label: "median", Role: "line"}, {Label: "nine of ten are shorter", Role: "line"}}
-		begun := h.chart("Sessions begun: "+app, "bars", "sessions")
+		begun := h.dailyChart("Sessions begun: "+app, "bars", "sessions")
 		begun.Series = []Series{{Label: "sessions", Role: "line"}}
 		t := Table{Title: app, Columns: columns("began on", ">sessions", ">median", ">90 % below", ">longest", ">cut by a gap", ">open")}
 		for _, row := range of {
-			at := h.dayStart(*row.Day)
+			at := h.middle(*row.Day)
 			lengths.X, begun.X = append(lengths.X, at), append(begun.X, at)
 			lengths.Series[0].Values = append(lengths.Series[0].Values, value(row.MedianSeconds))
 			lengths.Series[1].Values = append(lengths.Series[1].Values, value(row.P90Seconds))

@@ -73,17 +73,13 @@
     return high && low ? [{ series: [high, low], fill: colour("--line-0") + "26" }] : [];
   };
 
-  // half a step of the bars, so that the first and last are drawn whole.
-  const margin = (chart) => {
-    if (chart.kind !== "bars") return 0;
-    return chart.x.length > 1 ? (chart.x[1] - chart.x[0]) / 2 : chart.labels ? 0.5 : 43200;
-  };
-
   const options = (chart, width) => {
     const rule = { stroke: colour("--rule"), width: 1 };
     const axis = { stroke: colour("--faint"), font: "12px system-ui, sans-serif", grid: rule, ticks: { ...rule, size: 5 } };
     const narrow = width < 500;
     const x = { ...axis, space: narrow ? 60 : 80 };
+    // No finer than what there are values of.
+    if (chart.daily) x.incrs = [1, 2, 7, 14, 28, 56, 112, 364].map((days) => days * 86400);
     if (chart.labels) {
       Object.assign(x, {
         space: 1, grid: { show: false }, splits: () => chart.x, values: (u, at) => at.map((i) => chart.labels[i]),
@@ -103,9 +99,7 @@
     const y = { ...axis, size: 62, values: (u, at) => at.map((v) => write(chart.unit, v)) };
     if (chart.unit === "seconds") y.incrs = secondSteps;
     if (chart.unit === "users" || chart.unit === "sessions") y.incrs = [1, 2, 5].flatMap((n) => [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map((e) => n * 10 ** e)).sort((a, b) => a - b);
-    const m = margin(chart);
-    const range = chart.labels ? [-0.5, chart.x.length - 0.5] :
-      chart.kind === "bars" ? [chart.x[0] - m, chart.x[chart.x.length - 1] + m] : [chart.from, chart.to];
+    const range = chart.labels ? [-0.5, chart.x.length - 0.5] : [chart.from, chart.to];
     return {
       width, height: narrow ? 220 : 280,
       tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), data.tz),
@@ -115,7 +109,7 @@
       },
       axes: [x, y],
       series: [
-        { label: chart.labels ? "platform" : "at", value: chart.labels ? (u, v) => (v == null ? "–" : chart.labels[v]) : "{YYYY}-{MM}-{DD} {HH}:{mm}" },
+        { label: chart.labels ? "platform" : "at", value: chart.labels ? (u, v) => (v == null ? "–" : chart.labels[v]) : "{YYYY}-{MM}-{DD}" + (chart.daily ? "" : " {HH}:{mm}") },
         ...seriesOf(chart),
       ],
       bands: bandsOf(chart),
