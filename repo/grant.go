@@ -10,16 +10,19 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// What reporting reads. Not the queue's tables, nor the quota: they hold nothing
-// to report.
+// What reporting reads, and what that is made of: functions read as whoever
+// calls them. Not the queue's tables, nor the quota: they hold nothing to report.
 var (
 	readTables = []string{
 		"goose_db_version", "app", "sync_run", "observation_gap", "user_failure",
-		"presence_snapshot", "presence_history", "presence_count", "account_snapshot", "account_history",
-		"sync_gap", "presence_current", "presence_session", "presence_concurrency", "account_current", "account_coverage",
+		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
+		"account_snapshot", "account_history",
+		"sync_observed", "sync_gap", "presence_stretch", "presence_session", "presence_current", "presence_concurrency",
+		"account_current", "account_coverage",
 	}
 	readFunctions = []string{
 		"as_of()", "presence_daily(date, date, text)", "active_users(date, date, text)",
+		"presence_gaps()", "presence_slots(date, date, text, boolean)", "presence_daily_from_history(date, date, text, boolean)",
 	}
 )
 

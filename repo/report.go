@@ -53,16 +53,21 @@ func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
 		}
 		return f(r)
 	})
-	return s.explainRefusal(err)
+	return s.explainRefusal(ctx, err)
 }
+
+const currentRoleSQL = `SELECT current_user::text`
 
 // explainRefusal says which grant is missing when the database refused to let
 // something be read.
-func (s *Store) explainRefusal(err error) error {
+func (s *Store) explainRefusal(ctx context.Context, err error) error {
 	if sqlState(err) != insufficientPrivilege {
 		return err
 	}
-	role := s.pool.Config().ConnConfig.User
+	var role string
+	if err := s.pool.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
+		role = s.pool.Config().ConnConfig.User
+	}
 	return fmt.Errorf("%w\nrole %s may not read this; whoever owns schema %s lets it with: syncer grant-reader %s", err, role, s.schema, role)
 }
 

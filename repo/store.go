@@ -109,7 +109,7 @@ func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	case sqlState(err) == undefinedTable || sqlState(err) == invalidSchemaName:
 		version = 0
 	case err != nil:
-		return fmt.Errorf("read the schema's version: %w", s.explainRefusal(err))
+		return fmt.Errorf("read the schema's version: %w", s.explainRefusal(ctx, err))
 	}
 	if version < want {
 		return fmt.Errorf("%w: schema %s is at version %d, this program needs %d; run: syncer migrate up", ErrNoSchema, s.schema, version, want)

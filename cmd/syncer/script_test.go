@@ -19,6 +19,7 @@ import (
 //
 //	exits CODE PROGRAM ARG...   runs to the end, and checks the exit code
 //	sql STATEMENT               prints the rows, with tabs between columns
+//	seed FILE                   runs the statements of a file of testdata
 //	wait-sql STATEMENT WANT     polls until the first value is that
 //	sim METHOD PATH [BODY]      calls the simulator
 //	mask stdout|stderr          prints that again, with what varies masked
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits":    scriptExits,
 			"sql":      scriptSQL,
+			"seed":     scriptSeed,
 			"wait-sql": scriptWaitSQL,
 			"sim":      scriptSim,
 			"mask":     scriptMask,
@@ -84,6 +86,11 @@ func scriptSQL(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, err = io.WriteString(ts.Stdout(), strings.Join(lines, ""))
 	ts.Check(err)
+}
+
+func scriptSeed(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, !neg && len(args) == 1, "seed FILE")
+	worldOf(ts).seed(args[0])
 }
 
 func scriptWaitSQL(ts *testscript.TestScript, neg bool, args []string) {

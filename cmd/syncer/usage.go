@@ -22,7 +22,7 @@ func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 	}
 	text := "unknown option " + dashed(name)
 	switch suggestion := cli.SuggestFlag(c.VisibleFlags(), name, true); {
-	case len(c.Commands) > 0:
+	case len(c.Commands) > 1: // every command has help
 		text += "; options go after the command"
 	case similar(name, suggestion):
 		text += "; did you mean " + suggestion + "?"

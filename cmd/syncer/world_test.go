@@ -150,6 +150,22 @@ func (w *world) exec(sql string, args ...any) {
 	}
 }
 
+// seed runs the statements of a file of testdata.
+func (w *world) seed(name string) {
+	w.t.Helper()
+	statements, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	err = w.db.AcquireFunc(w.ctx, func(conn *pgxpool.Conn) error {
+		_, err := conn.Conn().PgConn().Exec(w.ctx, string(statements)).ReadAll()
+		return err
+	})
+	if err != nil {
+		w.t.Fatalf("%s: %v", name, err)
+	}
+}
+
 // query reads rows of one column of text, or of as many as T has fields.
 func query[T any](w *world, scan pgx.RowToFunc[T], sql string, args ...any) []T {
 	w.t.Helper()

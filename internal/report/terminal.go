@@ -110,11 +110,15 @@ func (h Head) curve(c Chart, width int) string {
 	points, blank := resample(c.X, values, columns)
 	form := "Jan 2"
 	first, last := c.X[0], c.X[len(c.X)-1]
-	if last-first <= 36*3600 {
+	if last-first <= 36*3600 && !c.Daily {
 		form = "15:04"
 	}
+	height := 10
+	if most < 10 {
+		height = max(int(math.Ceil(most)), 1) // a line for each user
+	}
 	curve := asciigraph.Plot(points,
-		asciigraph.Height(10), asciigraph.LowerBound(0), asciigraph.UpperBound(max(most, 1)),
+		asciigraph.Height(height), asciigraph.LowerBound(0), asciigraph.UpperBound(max(math.Ceil(most), 1)),
 		asciigraph.YAxisValueFormatter(average),
 		asciigraph.XAxisRange(first, last), asciigraph.XAxisTickCount(max(columns/14, 2)),
 		asciigraph.XAxisValueFormatter(func(at float64) string {
