@@ -8,7 +8,7 @@ WITH_POSTGRES := bin/with-postgres --
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## compile bin/syncer
@@ -19,6 +19,10 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 	@command -v $$(go env CC) >/dev/null || \
 		{ echo 'The race detector needs a C compiler; install gcc and the headers of libc.' >&2; exit 1; }
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
+
+.PHONY: test-browser
+test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
+	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
 
 .PHONY: cover
 cover: with-postgres ## run all tests, write bin/cover.html, print the share of statements tested
@@ -31,7 +35,9 @@ lint: ## check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || \
 		{ echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
 	go vet ./...
+	go vet -tags browser ./cmd/syncer
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags browser ./cmd/syncer
 
 .PHONY: fmt
 fmt: ## format the source
@@ -46,6 +52,17 @@ demo: ## show syncer at work for a minute or two, on simulated backends; leaves 
 demo-keep: ## the same, and keep it running to explore
 	@go build -buildvcs=false -o bin/demo ./internal/demo
 	@bin/demo -keep
+
+# The charts of the page of reports. The sums of the files stand in a test.
+UPLOT := 1.6.32
+
+.PHONY: uplot
+uplot: ## fetch uPlot's files anew with npm, into internal/report/assets
+	@mkdir -p bin
+	cd bin && npm pack --silent uplot@$(UPLOT) >/dev/null && tar -xzf uplot-$(UPLOT).tgz && rm uplot-$(UPLOT).tgz
+	cp bin/package/dist/uPlot.iife.min.js bin/package/dist/uPlot.min.css internal/report/assets/
+	cp bin/package/LICENSE internal/report/assets/uPlot.LICENSE
+	rm -r bin/package
 
 .PHONY: clean
 clean: ## remove what was built

@@ -89,7 +89,7 @@ func (p *program) reportCommand() *cli.Command {
 			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, which names users", report.Longest)})
 		}
 		c.Commands = append(c.Commands, &cli.Command{
-			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON: " + u.columns, Flags: flags,
+			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON:\n" + u.columns, Flags: flags,
 			Action: func(ctx context.Context, c *cli.Command) error { return p.printReport(ctx, c, u.name, u.days) },
 		})
 	}

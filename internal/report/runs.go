@@ -9,8 +9,9 @@ import (
 	"syncer/repo"
 )
 
-// runsShown is how many runs people are shown.
-const runsShown = 100
+// runsShown is how many runs people are shown of those that did not succeed, and
+// of all.
+const runsShown = 20
 
 // NewRuns reports the runs, the newest first, and how they ended.
 func NewRuns(h Head, rows []repo.RunRow) Report {
@@ -36,23 +37,36 @@ func NewRuns(h Head, rows []repo.RunRow) Report {
 			r.Charts = append(r.Charts, c)
 		}
 	}
-	t := Table{Title: "The newest", Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
+	troubled := slices.DeleteFunc(slices.Clone(rows), func(row repo.RunRow) bool {
+		return row.Status == "succeeded" || row.Status == "running"
+	})
+	if len(troubled) > 0 {
+		r.Tables = append(r.Tables, newest("The newest that did not succeed", troubled))
+	}
+	r.Tables = append(r.Tables, newest("The newest", rows))
+	if len(rows) > runsShown {
+		r.Notes = append(r.Notes, fmt.Sprintf("All %s runs have a row with --format csv or json.", count(int64(len(rows)))))
+	}
+	return r
+}
+
+// newest lists the first rows.
+func newest(title string, rows []repo.RunRow) Table {
+	t := Table{Title: title, Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows[:min(len(rows), runsShown)] {
 		why := ""
-		if row.Error != nil {
+		switch {
+		case row.Error != nil:
 			why = shorten(*row.Error, 60)
-		}
-		if row.Disbelieved > 0 && why == "" {
+		case row.Disbelieved > 0:
 			why = count(row.Disbelieved) + " users were not believed to be offline"
+		case row.Status == "skipped":
+			why = "the run before was still going"
 		}
 		t.Rows = append(t.Rows, []string{row.StartedAt.Format(time.DateTime), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
 			count(row.Users), count(row.Changed), count(row.Failed), why})
 	}
-	r.Tables = append(r.Tables, t)
-	if len(rows) > runsShown {
-		r.Notes = append(r.Notes, fmt.Sprintf("The newest %d of %s runs; all have a row with --format csv or json.", runsShown, count(int64(len(rows)))))
-	}
-	return r
+	return t
 }
 
 // outcomes counts the runs by how they ended.

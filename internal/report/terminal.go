@@ -106,19 +106,17 @@ func (h Head) curve(c Chart, width int) string {
 		}
 	}
 	const axis = 3 // between label and curve, and the last label's overhang
-	columns := max(width-len([]rune(average(most)))-axis-4, 20)
+	columns := max(width-len(average(most))-axis-4, 20)
 	points, blank := resample(c.X, values, columns)
 	form := "Jan 2"
 	first, last := c.X[0], c.X[len(c.X)-1]
 	if last-first <= 36*3600 && !c.Daily {
 		form = "15:04"
 	}
-	height := 10
-	if most < 10 {
-		height = max(int(math.Ceil(most)), 1) // a line for each user
-	}
+	step := roundStep(most)
+	height := max(int(math.Ceil(most/step)), 1)
 	curve := asciigraph.Plot(points,
-		asciigraph.Height(height), asciigraph.LowerBound(0), asciigraph.UpperBound(max(math.Ceil(most), 1)),
+		asciigraph.Height(height), asciigraph.LowerBound(0), asciigraph.UpperBound(float64(height)*step),
 		asciigraph.YAxisValueFormatter(average),
 		asciigraph.XAxisRange(first, last), asciigraph.XAxisTickCount(max(columns/14, 2)),
 		asciigraph.XAxisValueFormatter(func(at float64) string {
@@ -129,6 +127,17 @@ func (h Head) curve(c Chart, width int) string {
 		title += " (blank: nobody looked)"
 	}
 	return title + "\n" + curve
+}
+
+// roundStep is the round number, at least one, of which a dozen reach up to a value.
+func roundStep(most float64) float64 {
+	for step := 1.0; ; step *= 10 {
+		for _, factor := range []float64{1, 2, 5} {
+			if most <= 12*factor*step {
+				return factor * step
+			}
+		}
+	}
 }
 
 // resample spreads values over columns: the average of those that fall into one,
