@@ -130,12 +130,13 @@ func (b *browser) charts() map[string]drawn {
 	return charts
 }
 
-func (b *browser) picture(name string) {
+// picture keeps what is seen, if somebody wants to.
+func (b *browser) picture(name string, seen chromedp.Action[[]byte]) {
 	b.t.Helper()
 	if *screenshots == "" {
 		return
 	}
-	png := get(b, chromedp.FullScreenshot(100))
+	png := get(b, seen)
 	if err := os.WriteFile(filepath.Join(*screenshots, name+".png"), png, 0o644); err != nil {
 		b.t.Fatal(err)
 	}
@@ -205,24 +206,31 @@ SELECT extract(epoch FROM finished_at - started_at)::float8 FROM syncer.sync_run
 			t.Errorf("%s, as in the database (-) and in the chart (+):\n%s", title, diff)
 		}
 	}
-	b.picture("desktop")
+	b.picture("desktop", chromedp.FullScreenshot(100))
 
 	// Dark, and on a phone: drawn anew.
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}})
 	b.charts()
-	b.picture("dark")
+	b.picture("dark", chromedp.FullScreenshot(100))
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
 	get(b, chromedp.EmulateViewport(390, 844, chromedp.EmulateScale(2)))
 	get(b, chromedp.Poll[chromedp.Void](`[...document.querySelectorAll(".chart")].every((place) => place.plot.width === place.clientWidth && place.clientWidth < 390)`))
 	if phone := b.charts(); len(phone) != len(charts) {
 		t.Errorf("%d charts on a phone, want %d", len(phone), len(charts))
 	}
-	b.picture("phone")
+	b.picture("phone", chromedp.FullScreenshot(100))
 
+	b.wantQuiet(url)
+}
+
+// wantQuiet checks that nothing was complained of, and nothing asked for but the
+// page itself.
+func (b *browser) wantQuiet(url string) {
+	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if diff := cmp.Diff([]string(nil), b.complaints); diff != "" {
-		t.Errorf("complaints (-want +got):\n%s", diff)
+		b.t.Errorf("complaints (-want +got):\n%s", diff)
 	}
 	var others []string
 	for _, request := range b.requests {
@@ -231,6 +239,34 @@ SELECT extract(epoch FROM finished_at - started_at)::float8 FROM syncer.sync_run
 		}
 	}
 	if diff := cmp.Diff([]string(nil), others); diff != "" {
-		t.Errorf("requests (-want +got):\n%s", diff)
+		b.t.Errorf("requests (-want +got):\n%s", diff)
 	}
+}
+
+// TestWeekInBrowser opens the page of a week that looks like life.
+func TestWeekInBrowser(t *testing.T) {
+	w := newWorld(t, worldOptions{})
+	w.run(exitDone, "migrate", "up")
+	w.seed("report_week.sql")
+	w.write("database_url", w.withParameter("syncer.as_of", "2026-10-25T21:40:00Z"))
+	page := filepath.Join(w.dir, "page.html")
+	w.run(exitDone, "report", "all", "--format", "html", "--output", page)
+	b := openBrowser(t)
+	get(b, chromedp.EmulateViewport(1280, 1090))
+	url := b.open(page)
+	want := w.numbers(`
+SELECT avg(c.online)::float8
+FROM generate_series('2026-10-19 00:00Z'::timestamptz, '2026-10-25 21:00Z', '1 h') AS hour
+LEFT JOIN syncer.presence_concurrency AS c ON c.observed_at >= hour AND c.observed_at < hour + interval '1 h'
+GROUP BY hour
+ORDER BY hour`)
+	got := b.charts()["Users online: main"].Series
+	if len(got) != 3 {
+		t.Fatalf("the chart of the users online has %d lines, want 3", len(got))
+	}
+	if diff := cmp.Diff(want, got[2:]); diff != "" {
+		t.Errorf("average of the users online, as in the database (-) and in the chart (+):\n%s", diff)
+	}
+	b.picture("page", chromedp.CaptureScreenshot())
+	b.wantQuiet(url)
 }

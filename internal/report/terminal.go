@@ -141,7 +141,7 @@ func roundStep(most float64) float64 {
 }
 
 // resample spreads values over columns: the average of those that fall into one,
-// else what lies on the line between its neighbours. Where a value is not known
+// else what lies on the line between its neighbours. Where values are not known
 // the column is not a number; blank reports whether there is one.
 func resample(x []float64, values []*float64, columns int) (points []float64, blank bool) {
 	step := (x[len(x)-1] - x[0]) / float64(columns-1)
@@ -162,7 +162,7 @@ func resample(x []float64, values []*float64, columns int) (points []float64, bl
 	return points, blank
 }
 
-// mean is the average of what is known, not a number when nothing is.
+// mean is the average of what is known, not a number when that is half or less.
 func mean(values []*float64) float64 {
 	sum, n := 0.0, 0
 	for _, v := range values {
@@ -171,7 +171,7 @@ func mean(values []*float64) float64 {
 			n++
 		}
 	}
-	if n == 0 {
+	if 2*n <= len(values) {
 		return math.NaN()
 	}
 	return sum / float64(n)

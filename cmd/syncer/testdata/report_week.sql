@@ -40,7 +40,6 @@ WITH share AS (
         SELECT 3600 * CASE half WHEN 0 THEN 5.5 + 4.5 * (a + b) ELSE 15.2 + 4 * (a + b) END AS at,
                900 + 13000 * stays * stays AS lasted, 3600 * CASE half WHEN 0 THEN 15.1 ELSE 29 END AS room
     ) AS t
-    FROM habit
     WHERE comes < CASE WHEN day IN (5, 6) THEN 0.35 ELSE 0.5 END + 0.2 * half - 0.1 * (n % 3)
 ), run AS (
     SELECT array_agg(started_at ORDER BY started_at) AS at FROM sync_run WHERE kind = 'presence' AND complete
