@@ -105,8 +105,11 @@ type drawn struct {
 }
 
 const drawnJS = `[...document.querySelectorAll(".chart")].map((place) => {
-	const canvas = place.querySelector("canvas");
-	const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+	// A copy, because reading makes a canvas slower and the browser says so.
+	const { width, height } = place.plot.ctx.canvas;
+	const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+	copy.drawImage(place.plot.ctx.canvas, 0, 0);
+	const pixels = copy.getImageData(0, 0, width, height).data;
 	let ink = 0;
 	for (let i = 3; i < pixels.length; i += 4) if (pixels[i] > 0) ink++;
 	return {
