@@ -74,7 +74,7 @@ func (p *program) reportCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Value: u.from, HideDefault: true, Validator: checkInstant,
 				Usage: "begin at `TIME`: " + instantForms + " (default: " + defaultFrom(u.from, u.days) + ")"},
 			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`; a day is meant with its end (default: now)"},
-			&cli.StringFlag{Name: "tz", Usage: "show times, and cut days, in time zone `ZONE`, such as Europe/Berlin (default: UTC)",
+			&cli.StringFlag{Name: "tz", Usage: "show times, and cut days, in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
 				Validator: func(s string) error { _, err := zone(s); return err }},
 			&cli.StringFlag{Name: "format", Value: "table", Usage: "print as `FORMAT`: " + strings.Join(formats(u.name), ", "),
 				Validator: func(s string) error {
@@ -135,7 +135,7 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 	if err != nil {
 		return err
 	}
-	tz := time.UTC
+	tz := loaded.Report.Timezone
 	if c.IsSet("tz") {
 		if tz, err = zone(c.String("tz")); err != nil {
 			return usageError("--tz: %w", err)

@@ -11,6 +11,7 @@ import (
 // reads reports need not have the apps' secrets.
 type Reporting struct {
 	Database Database
+	Report   Report
 	// Apps are the names of the configured apps, as far as they can be read.
 	Apps []string
 }
@@ -36,6 +37,7 @@ func LoadReporting(path string, environ []string) (*Reporting, error) {
 		problems: doc.problems,
 	}
 	b.section(reflect.ValueOf(&c.Database).Elem(), doc.root.get("database"), "database", envName(envPrefix, "database"))
+	b.section(reflect.ValueOf(&c.Report).Elem(), doc.root.get("report"), "report", envName(envPrefix, "report"))
 	validator{binder: b, c: &Config{Database: c.Database}}.schema()
 	if len(b.problems) > 0 {
 		b.problems.sort()

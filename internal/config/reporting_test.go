@@ -4,11 +4,18 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
+func sameZone(a, b *time.Location) bool { return a.String() == b.String() }
+
 func TestLoadReporting(t *testing.T) {
+	tokyo, err := time.LoadLocation("Asia/Tokyo")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name, text string
 		environ    []string
@@ -20,6 +27,8 @@ func TestLoadReporting(t *testing.T) {
 			text: `[database]
 url = "postgres://reader@db/app"
 schema = "presence"
+[report]
+timezone = "Asia/Tokyo"
 [users]
 table = "no table's name"
 [[apps]]
@@ -31,13 +40,13 @@ secret_key_file = "/nowhere/secret"
 name = "chat"
 `,
 			environ: []string{"SYNCER_APPS_GONE_OPENIM_SECRET=x"},
-			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "presence", MaxConns: 10}, Apps: []string{"main", "chat"}},
+			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "presence", MaxConns: 10}, Report: Report{Timezone: tokyo}, Apps: []string{"main", "chat"}},
 		},
 		{
 			name:    "the environment sets it",
 			text:    "",
 			environ: []string{"SYNCER_DATABASE_URL=postgres://reader@db/app"},
-			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "syncer", MaxConns: 10}},
+			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "syncer", MaxConns: 10}, Report: Report{Timezone: time.UTC}},
 		},
 		{
 			name:    "a wrong schema",
@@ -64,7 +73,7 @@ name = "chat"
 			if diff := cmp.Diff(test.problem, problem); diff != "" {
 				t.Errorf("problem (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(sameZone)); diff != "" {
 				t.Errorf("configuration (-want +got):\n%s", diff)
 			}
 		})

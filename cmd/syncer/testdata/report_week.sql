@@ -44,14 +44,14 @@ WITH share AS (
 ), run AS (
     SELECT array_agg(started_at ORDER BY started_at) AS at FROM sync_run WHERE kind = 'presence' AND complete
 ), seen AS (
-    SELECT o.n, r.at, width_bucket(o.began, r.at) AS from_no, width_bucket(o.began + o.lasted, r.at) AS to_no
+    SELECT o.n, width_bucket(o.began, r.at) AS from_no, width_bucket(o.began + o.lasted, r.at) AS to_no
     FROM online AS o, run AS r
 )
 SELECT 'user' || lpad(n::text, 5, '0') AS user_id, from_no + 1 AS first_no, to_no AS last_no,
        at[from_no] AS began_after, at[from_no + 1] + '2 s' AS began_by, at[to_no] + '2 s' AS ended_after, at[to_no + 1] + '2 s' AS ended_by,
        CASE WHEN n % 20 < 9 THEN '{"ios": "online"}' WHEN n % 20 < 15 THEN '{"android": "online"}' WHEN n % 20 < 17 THEN '{"ios": "online", "web": "online"}'
             WHEN n % 20 < 18 THEN '{"web": "online"}' WHEN n % 20 < 19 THEN '{"windows": "online", "android": "online"}' ELSE '{"windows": "online"}' END::jsonb AS platforms
-FROM seen
+FROM seen, run
 WHERE from_no < to_no; -- nobody looked in shorter ones
 
 INSERT INTO presence_history (app_id, user_id, prev_state, state, platforms, not_before, observed_at, run_id, prev_since, prev_since_after)
@@ -71,14 +71,19 @@ WITH run AS (
 ), online AS (
     SELECT no, platforms FROM stretch CROSS JOIN LATERAL generate_series(first_no, last_no) AS no
 ), counted AS (
-    SELECT no, 'online' AS state, 'all' AS platform, count(*) AS users FROM online GROUP BY no
-    UNION ALL
-    SELECT no, 'online', platform, count(*) FROM online, jsonb_object_keys(platforms) AS platform GROUP BY no, platform
-    UNION ALL
-    SELECT no, 'offline', 'all', 3000 - (SELECT count(*) FROM online AS o WHERE o.no = run.no) FROM run
+    SELECT no, platform, count(*) AS users
+    FROM online
+    CROSS JOIN LATERAL (SELECT 'all' AS platform UNION ALL SELECT jsonb_object_keys(platforms)) AS p
+    GROUP BY no, platform
 )
 INSERT INTO presence_count (app_id, run_id, observed_at, state, platform, users)
-SELECT 1, run_id, finished_at, state::presence_state, platform, users FROM counted JOIN run USING (no);
+SELECT 1, run_id, finished_at, 'online'::presence_state, platform, users
+FROM run
+JOIN counted USING (no)
+UNION ALL
+SELECT 1, run_id, finished_at, 'offline', 'all', 3000 - coalesce(users, 0)
+FROM run
+LEFT JOIN counted ON counted.no = run.no AND platform = 'all';
 
 INSERT INTO account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
 SELECT 1, 'user' || lpad(n::text, 5, '0'), NULL, CASE WHEN n % 10 < 7 THEN 'imported' ELSE 'not_imported' END::account_status, NULL, '2026-10-19 00:00:10', 1
@@ -92,3 +97,4 @@ SELECT DISTINCT ON (user_id) 1, user_id, status, observed_at, observed_at, 1
 FROM account_history
 ORDER BY user_id, observed_at DESC;
 COMMIT;
+ANALYZE;
