@@ -17,10 +17,16 @@ type Span struct {
 	Location *time.Location
 }
 
-// firstDay and lastDay are the local days that the span touches.
+// firstDay is the local day on which the span begins.
 func (s Span) firstDay() string { return s.From.In(s.Location).Format(time.DateOnly) }
-func (s Span) lastDay() string {
-	return s.To.Add(-time.Microsecond).In(s.Location).Format(time.DateOnly)
+
+// lastDay is the last local day of the span of which anything can be known.
+func (r *Reader) lastDay(s Span) string {
+	end := s.To.Add(-time.Microsecond)
+	if end.After(r.AsOf) {
+		end = r.AsOf
+	}
+	return end.In(s.Location).Format(time.DateOnly)
 }
 
 // readTimesIn makes the pool's connections give timestamps in a zone.
@@ -179,7 +185,7 @@ ORDER BY a.app, a.day`
 
 // ActiveUsers gives how many distinct users were online by local day.
 func (r *Reader) ActiveUsers(ctx context.Context, s Span) ([]ActiveUsersRow, error) {
-	return read[ActiveUsersRow](ctx, r, "the active users", activeUsersSQL, s.App, s.firstDay(), s.lastDay(), s.Location.String())
+	return read[ActiveUsersRow](ctx, r, "the active users", activeUsersSQL, s.App, s.firstDay(), r.lastDay(s), s.Location.String())
 }
 
 // SessionsRow are the sessions of an app that began on one local day; those of

@@ -162,7 +162,7 @@ ORDER BY app, day`
 
 // Accounts gives the import status by local day, from the first complete run on.
 func (r *Reader) Accounts(ctx context.Context, s Span) ([]AccountsRow, error) {
-	return read[AccountsRow](ctx, r, "the accounts", accountsSQL, s.App, s.firstDay(), s.lastDay(), s.Location.String())
+	return read[AccountsRow](ctx, r, "the accounts", accountsSQL, s.App, s.firstDay(), r.lastDay(s), s.Location.String())
 }
 
 // AccountCoverageRow is what is known of the accounts of an app now.

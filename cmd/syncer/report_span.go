@@ -19,7 +19,7 @@ type instant struct {
 // instantForms is what an instant may look like, for people.
 const instantForms = "a day such as 2026-11-01, an instant such as 2026-11-01T08:00:00Z, or a time before now such as -7d or -12h"
 
-var beforeNow = regexp.MustCompile(`^-(\d{1,6})([wdhm])$`)
+var beforeNow = regexp.MustCompile(`^-(\d{1,4})([wdhm])$`)
 
 func parseInstant(s string) (instant, error) {
 	if m := beforeNow.FindStringSubmatch(s); m != nil {

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestInstants holds what --from and --to mean: in Berlin, whose clocks were set
+// back in the night to 2026-10-25.
+func TestInstants(t *testing.T) {
+	tz, err := zone("Europe/Berlin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 10, 26, 9, 30, 0, 0, time.UTC)
+	tests := []struct{ text, begin, end string }{
+		{"2026-10-25", "2026-10-25T00:00:00+02:00", "2026-10-26T00:00:00+01:00"},
+		{"2026-10-25T01:30:00Z", "2026-10-25T02:30:00+01:00", "2026-10-25T02:30:00+01:00"},
+		{"-2d", "2026-10-24T10:30:00+02:00", "2026-10-24T10:30:00+02:00"},
+		{"-1w", "2026-10-19T10:30:00+02:00", "2026-10-19T10:30:00+02:00"},
+		{"-36h", "2026-10-24T23:30:00+02:00", "2026-10-24T23:30:00+02:00"},
+		{"-90m", "2026-10-26T09:00:00+01:00", "2026-10-26T09:00:00+01:00"},
+	}
+	for _, test := range tests {
+		i, err := parseInstant(test.text)
+		if err != nil {
+			t.Errorf("%s: %v", test.text, err)
+			continue
+		}
+		got := []string{i.begin(now, tz).Format(time.RFC3339), i.end(now, tz).Format(time.RFC3339)}
+		if diff := cmp.Diff([]string{test.begin, test.end}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.text, diff)
+		}
+	}
+	for _, text := range []string{"", "now", "-", "-7", "-7y", "7d", "-99999d", "2026-13-01", "2026-10-25 12:00", "2026-10-25T12:00"} {
+		if i, err := parseInstant(text); err == nil {
+			t.Errorf("%q is taken for %+v", text, i)
+		}
+	}
+}
