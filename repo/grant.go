@@ -17,7 +17,7 @@ var (
 		"goose_db_version", "app", "sync_run", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
-		"sync_observed", "sync_gap", "presence_stretch", "presence_session", "presence_current", "presence_concurrency",
+		"sync_observed", "sync_gap", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
 		"account_current", "account_coverage",
 	}
 	readFunctions = []string{
