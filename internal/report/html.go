@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"strings"
 )
 
 // The charts are drawn by uPlot, see assets/README.md.
@@ -116,5 +115,12 @@ func (t pageTable) Class(column int) string {
 
 // Summary says what a closed table holds.
 func (t pageTable) Summary() string {
-	return strings.TrimPrefix(fmt.Sprintf("%s: %s rows", t.Title, count(int64(len(t.Rows)))), ": ")
+	rows := count(int64(len(t.Rows))) + " rows"
+	if len(t.Rows) == 1 {
+		rows = "1 row"
+	}
+	if t.Title == "" {
+		return rows
+	}
+	return t.Title + ": " + rows
 }
