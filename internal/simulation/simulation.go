@@ -11,6 +11,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -54,6 +55,9 @@ const (
 	openIMSecret  = "the simulator's secret for OpenIM"
 )
 
+// collapseDelay is short, because the clock goes no faster within a run.
+const collapseDelay = 200 * time.Millisecond
+
 // callRate is far above what a small simulation needs.
 const callRate = 5000
 
@@ -84,7 +88,9 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 		s.Apps = append(s.Apps, app.App)
 	}
 	s.engine, err = jobs.New(s.store, apps, jobs.Config{
-		RangeUsers: 50_000, PageUsers: 5_000, Workers: 2, RescueAfter: time.Minute, Partition: "day", Log: c.Log,
+		RangeUsers: 50_000, PageUsers: 5_000, Workers: 2, RescueAfter: time.Minute, Partition: "day", ReportZone: time.UTC,
+		CollapseRatio: 0.5, CollapseMin: 30, CollapseDelay: collapseDelay,
+		Metrics: jobs.NewMetrics(prometheus.NewRegistry()), Log: c.Log,
 	})
 	if err != nil {
 		return nil, err
