@@ -29,8 +29,10 @@ type demo struct {
 	leash *leash
 	ends  []func() error // what cleanUp does, last first
 
+	cluster     *pgcluster.Cluster
 	databaseURL string
 	db          *pgx.Conn
+	weekDB      *pgx.Conn
 	simulator   *process
 	simURL      string
 	daemon      *process
@@ -71,7 +73,7 @@ func (d *demo) run(ctx context.Context) error {
 // show is the demo, act by act.
 func (d *demo) show(ctx context.Context) error {
 	acts := []func(context.Context) error{
-		d.prepare, d.simulate, d.configure, d.backfill, d.watch, d.results, d.explore,
+		d.prepare, d.simulate, d.configure, d.backfill, d.watch, d.results, d.week, d.reports, d.explore,
 	}
 	for _, act := range acts {
 		if err := act(ctx); err != nil {
@@ -122,6 +124,7 @@ func (d *demo) startPostgres(ctx context.Context, bin pgcluster.Binaries) error 
 	if err != nil {
 		return err
 	}
+	d.cluster = cluster
 	d.atEnd(cluster.Stop)
 	admin, err := pgx.Connect(ctx, cluster.URL("postgres"))
 	if err != nil {

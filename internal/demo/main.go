@@ -32,6 +32,8 @@ type options struct {
 	users    int           // rows of the users table
 	sweeps   int           // scheduled presence sweeps to wait for
 	interval time.Duration // between these, whole seconds; an hour of the population's day
+	days     int           // simulated days
+	page     string        // where the HTML page of the reports goes; it stays
 	keep     bool          // go on until a signal comes
 }
 
@@ -73,6 +75,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.users, "users", 20_000, "`rows` of the users table, 100 to 1000000")
 	flags.IntVar(&o.sweeps, "sweeps", 6, "scheduled presence `sweeps` to watch, at least 2")
 	flags.DurationVar(&o.interval, "interval", 5*time.Second, "`time` between these, 1s to 1h in whole seconds")
+	flags.IntVar(&o.days, "days", 7, "simulated `days`, 1 to 31")
+	flags.StringVar(&o.page, "page", "bin/demo-report.html", "`file` for the page of the reports")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -84,6 +88,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		err = fmt.Errorf("-users %d: want 100 to 1000000", o.users)
 	case o.sweeps < 2:
 		err = fmt.Errorf("-sweeps %d: want 2 or more", o.sweeps)
+	case o.days < 1 || o.days > 31:
+		err = fmt.Errorf("-days %d: want 1 to 31", o.days)
 	case o.interval < time.Second || o.interval > time.Hour || o.interval%time.Second != 0:
 		err = fmt.Errorf("-interval %v: want whole seconds, 1s to 1h", o.interval)
 	}
