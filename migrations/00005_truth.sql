@@ -75,6 +75,7 @@ ALTER TABLE sync_run
     ADD COLUMN known_hash bigint;
 UPDATE sync_run SET observed_from = started_at, observed_until = finished_at;
 ALTER TABLE sync_run ALTER COLUMN observed_from SET NOT NULL;
+CREATE INDEX sync_run_observed ON sync_run (app_id, kind, observed_until);
 
 COMMENT ON COLUMN sync_run.complete IS 'It went through the whole users table and believed all answers: status succeeded or partial, not limited to a list, none disbelieved.';
 COMMENT ON COLUMN sync_run.status IS 'running; succeeded: every user answered; partial: done, but some users failed or were not believed; failed; cancelled; skipped: the previous run was still going at the tick.';
@@ -86,7 +87,7 @@ COMMENT ON COLUMN sync_run.suspected IS 'Pages whose answers were in doubt and w
 COMMENT ON COLUMN sync_run.disbelieved IS 'Users whose answers stayed in doubt and were not written: they keep their last known value.';
 COMMENT ON COLUMN sync_run.removed IS 'Users who were found to have left the users table.';
 COMMENT ON COLUMN sync_run.reconciled IS 'It is known who left the users table since the previous complete run.';
-COMMENT ON COLUMN sync_run.known_users IS 'Users seen by the run that have a snapshot. With known_hash it tells the next run whether anybody left.';
+COMMENT ON COLUMN sync_run.known_users IS 'Users seen by the run that have a snapshot. With known_hash it tells the next run whether anybody left. Null: some may have one whom the run did not see, so that the next one has to read the whole users table.';
 COMMENT ON COLUMN sync_run.known_hash IS 'Their ids'' hashes, combined with XOR.';
 
 ALTER TABLE sync_range

@@ -70,8 +70,13 @@ WITH gone AS (
     DELETE FROM syncer.account_snapshot AS s
     WHERE ` + leftUsersTableSQL + `
     RETURNING s.user_id, s.status AS prev_status,
-              'removed'::syncer.account_status AS status, ` + lastKnownSQL + ` AS not_before, $3::timestamptz AS observed_at
+              'removed'::syncer.account_status AS status, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leaveAccountsSQL
+
+const countAccountsSQL = `
+SELECT count(*)
+FROM syncer.account_snapshot
+WHERE app_id = $1`
 
 const leaveAccountsSQL = `
 INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
@@ -88,6 +93,7 @@ func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 		saveSQL:   saveAccountsSQL,
 		lapseSQL:  lapseAccountsSQL,
 		removeSQL: removeAccountsSQL,
+		countSQL:  countAccountsSQL,
 		scan:      scanAccount,
 		columns:   accountColumns,
 	}

@@ -60,10 +60,18 @@ FROM syncer.sync_range
 WHERE run_id = $1`
 
 // Nobody has left the users table when the users whom the run met and who had a
-// snapshot are those whom the previous complete run knew.
+// snapshot are those whom the previous complete run knew, and no other run has
+// met any since that one began: it failed, was limited to a list, or was opened
+// again after a newer one.
 const reconciledSQL = `
 SELECT u.listed OR u.reconciled
-    OR r.kept_users = coalesce(prev.known_users, 0) AND r.kept_hash = coalesce(prev.known_hash, 0)
+    OR CASE WHEN prev.run_id IS NULL THEN r.kept_users = 0
+            ELSE coalesce(r.kept_users = prev.known_users AND r.kept_hash = prev.known_hash, false) END
+    AND NOT EXISTS (
+        SELECT FROM syncer.sync_run AS other
+        WHERE other.app_id = u.app_id AND other.kind = u.kind AND other.users > 0
+          AND other.observed_until > coalesce(prev.started_at, '-infinity')
+          AND other.run_id <> u.run_id AND other.run_id IS DISTINCT FROM prev.run_id)
 FROM syncer.sync_run AS u
 CROSS JOIN (
     SELECT coalesce(sum(kept_users), 0) AS kept_users, coalesce(bit_xor(kept_hash), 0) AS kept_hash
@@ -71,7 +79,7 @@ CROSS JOIN (
     WHERE run_id = $1
 ) AS r
 LEFT JOIN LATERAL (
-    SELECT known_users, known_hash
+    SELECT run_id, started_at, known_users, known_hash
     FROM syncer.sync_run
     WHERE app_id = u.app_id AND kind = u.kind AND complete
     ORDER BY started_at DESC
@@ -117,6 +125,10 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 	return true, s.closeRun(ctx, tx, runID, RunSucceeded, "")
 }
 
+// A run that has written no page since it was opened again, or none at all, has
+// looked no longer than until its last one. Of a run that read the whole users
+// table known_users says how many snapshots were left then: when there are more
+// than it met, or when some of those it met may have left, it does not know all.
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
 SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 END,
@@ -124,9 +136,10 @@ SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 
     suspect = false, suspected = r.suspected, disbelieved = r.disbelieved,
     finished_at = $3,
     error = nullif($4, ''),
-    observed_until = coalesce(r.page_at, $3),
+    observed_from = least(u.observed_from, r.page_at), observed_until = coalesce(r.page_at, u.observed_from),
     users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries,
-    known_users = r.known_users, known_hash = r.known_hash
+    known_users = CASE WHEN NOT u.reconciled OR u.removed = 0 AND u.known_users <= r.known_users THEN r.known_users END,
+    known_hash = r.known_hash
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
            coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries, max(page_at) AS page_at,
@@ -137,7 +150,7 @@ FROM (
 ) AS r
 WHERE u.run_id = $1`
 
-// The time between two complete runs is a gap when it is longer than either of
+// The time between two complete runs, in the order in which they ended, is a gap when it is longer than either of
 // them allows. Of a run that stood still, or was opened again, only the time
 // since then counts: some users were seen after it alone.
 const saveGapSQL = `
@@ -147,8 +160,8 @@ FROM syncer.sync_run AS u
 CROSS JOIN LATERAL (
     SELECT started_at, observed_until, max_gap
     FROM syncer.sync_run
-    WHERE app_id = u.app_id AND kind = u.kind AND complete AND started_at < u.observed_from AND run_id <> u.run_id
-    ORDER BY started_at DESC
+    WHERE app_id = u.app_id AND kind = u.kind AND complete AND observed_until IS NOT NULL AND run_id <> u.run_id
+    ORDER BY observed_until DESC
     LIMIT 1
 ) AS prev
 WHERE u.run_id = $1 AND u.complete

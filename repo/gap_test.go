@@ -136,6 +136,52 @@ func TestGaps(t *testing.T) {
 			save(t, b.store.Presence(), r, page[imclient.Presence]("l"), 0)
 			b.finish(t, r, "")
 		}, []string{"presence 12:01:00 13:01:00 12:00:00 13:01:00 2"}},
+		"stopped after the last page, and resumed": {func(t *testing.T, b *bench) {
+			b.sweep(t, b.every(minute))
+			b.clock.pass(minute)
+			n := b.backfill(imclient.KindPresence)
+			n.MaxGap = 3 * minute
+			r := b.startedRange(t, n)
+			save(t, b.store.Presence(), r, page[imclient.Presence]("k"), 0)
+			if err := b.store.EndRun(t.Context(), r.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+				t.Fatal(err)
+			}
+			b.clock.pass(hour)
+			if err := b.store.ResumeRun(t.Context(), b.find(t, r.Run.ID), enqueue); err != nil {
+				t.Fatal(err)
+			}
+			b.finish(t, b.claim(t, r.Run.ID, 1), "")
+			b.sweep(t, b.every(minute))
+		}, []string{"presence 12:02:00 13:02:00 12:02:00 13:03:00 3"}},
+		"stopped, and resumed after a newer run": {func(t *testing.T, b *bench) {
+			r := b.startedRange(t, b.every(minute))
+			save(t, b.store.Presence(), r, page[imclient.Presence]("k"), 0)
+			if err := b.store.EndRun(t.Context(), r.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+				t.Fatal(err)
+			}
+			b.clock.pass(minute)
+			b.sweep(t, b.every(minute))
+			b.clock.pass(2 * minute)
+			if err := b.store.ResumeRun(t.Context(), b.find(t, r.Run.ID), enqueue); err != nil {
+				t.Fatal(err)
+			}
+			r = b.claim(t, r.Run.ID, 1)
+			b.clock.pass(minute)
+			save(t, b.store.Presence(), r, page[imclient.Presence]("l"), 0)
+			b.finish(t, r, "")
+			b.clock.pass(2 * minute)
+			b.sweep(t, b.every(minute)) // five minutes after the newer run, two after the older one
+			b.clock.pass(hour)
+			b.sweep(t, b.every(minute))
+		}, []string{"presence 12:08:00 13:08:00 12:07:00 13:09:00 4"}},
+		"killed before the first page, and gone on with when all users had left": {func(t *testing.T, b *bench) {
+			b.sweep(t, b.every(minute))
+			runID := b.start(t, b.every(minute))
+			b.plan(t, runID)
+			b.clock.pass(5 * hour)
+			b.finish(t, b.claim(t, runID, 1), "")
+			b.sweep(t, b.every(minute))
+		}, []string{"presence 12:01:00 17:01:00 12:01:00 17:02:00 3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -39,7 +39,7 @@ CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL) ON COMMIT 
 const analyzeUsersSQL = `ANALYZE pg_temp.sync_users`
 
 // The users with a snapshot ($1 app) who were not in the users table when it
-// was read, from $3 on. What was seen later is newer than that.
+// was read, from $3 to $6. What was seen later is newer than that.
 const leftUsersTableSQL = `s.app_id = $1 AND s.changed_at < $3
       AND NOT EXISTS (SELECT FROM pg_temp.sync_users AS u WHERE u.user_id = s.user_id)`
 
@@ -53,7 +53,7 @@ const lastKnownSQL = `least($3, coalesce((
 
 const setReconciledSQL = `
 UPDATE syncer.sync_run
-SET reconciled = true, removed = removed + $2
+SET reconciled = true, removed = removed + $2, known_users = $3
 WHERE run_id = $1`
 
 // Reconcile finds out who left the users table since the previous complete run,
@@ -69,6 +69,7 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		if err := copyUsers(ctx, tx, next); err != nil {
 			return err
 		}
+		readUntil := v.store.Now()
 		if _, err := v.store.lockRun(ctx, tx, r.Run.ID, forProgress); err != nil {
 			return err
 		}
@@ -80,12 +81,16 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind)
+		tag, err := tx.Exec(ctx, v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
 		if err != nil {
 			return fmt.Errorf("remove the users who left: %w", err)
 		}
 		removed = tag.RowsAffected()
-		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, removed)
+		var left int64
+		if err := tx.QueryRow(ctx, v.store.sql(v.countSQL), r.Run.AppID).Scan(&left); err != nil {
+			return fmt.Errorf("count who is left: %w", err)
+		}
+		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, removed, left)
 		return err
 	})
 	if errors.Is(err, ErrGone) {

@@ -40,7 +40,7 @@ func (b *bench) meet(t testing.TB, r *repo.Range, before, now []string) {
 			p.Changes = append(p.Changes, seen(id, onlineIOS, b.clock.Now()))
 		}
 	}
-	p.Kept, p.Known = population(before...), population(now...)
+	p.Users, p.Kept, p.Known = int64(len(now)), population(before...), population(now...)
 	save(t, b.store.Presence(), r, p, int64(len(p.Changes)))
 }
 
@@ -71,7 +71,11 @@ func TestReconcile(t *testing.T) {
 	}
 	wantLines(t, b.conn, "the range", `SELECT status FROM sync_range WHERE run_id = 3`, "running")
 	b.clock.pass(time.Second)
-	removed, err := values.Reconcile(t.Context(), third, table([]string{"carol", "alice"}, []string{"dave", "erin", "alice"}))
+	read := table([]string{"carol", "alice"}, []string{"dave", "erin", "alice"})
+	removed, err := values.Reconcile(t.Context(), third, func(ctx context.Context) ([]string, error) {
+		b.clock.pass(time.Second) // bob leaves as late as now
+		return read(ctx)
+	})
 	if err != nil || removed != 1 {
 		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
 	}
@@ -81,18 +85,136 @@ func TestReconcile(t *testing.T) {
 		"bob - online {\"ios\": \"online\"} - - 12:00:00 1",
 		"carol - online {\"ios\": \"online\"} - - 12:00:00 1",
 		"dave - online {\"ios\": \"online\"} - - 12:02:00 3",
-		"bob online removed {} 12:00:00 12:01:00 12:02:01 3")
+		"bob online removed {} 12:00:00 12:01:00 12:02:04 3")
 	wantLines(t, b.conn, "snapshots", `SELECT app_id, user_id FROM presence_snapshot ORDER BY 1, 2`, "1 alice", "1 carol", "1 dave", "2 bob")
 	wantLines(t, b.conn, "runs", `SELECT run_id, status, removed, known_users, reconciled FROM sync_run`,
-		"1 succeeded 0 3 false", "2 succeeded 0 3 false", "3 succeeded 1 3 true")
+		"1 succeeded 0 3 false", "2 succeeded 0 3 false", "3 succeeded 1 - true")
 
-	// Who comes back starts anew, and is then one of the known.
+	// Who comes back starts anew, and is then one of the known. Whether the run
+	// before had met all who are left can only be told by the whole table.
 	b.clock.pass(time.Minute)
 	fourth := b.startedRange(t, b.every(time.Minute))
 	b.meet(t, fourth, []string{"alice", "carol", "dave"}, []string{"alice", "bob", "carol", "dave"})
-	b.finish(t, fourth, "")
+	b.reconcile(t, fourth, 0, "alice", "bob", "carol", "dave")
+	b.clock.pass(time.Minute)
+	fifth := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, fifth, []string{"alice", "bob", "carol", "dave"}, []string{"alice", "bob", "carol", "dave"})
+	b.finish(t, fifth, "")
 	wantLines(t, b.conn, "who came back", `SELECT prev_state, state::text, not_before, observed_at FROM presence_history WHERE run_id = 4`,
-		"- online - 12:03:01")
+		"- online - 12:03:04")
+}
+
+// reconcile checks that a run cannot be closed before it has found out that so
+// many users are no longer in the users table, and closes it.
+func (b *bench) reconcile(t testing.TB, r *repo.Range, removed int64, users ...string) {
+	t.Helper()
+	if _, err := b.store.FinishRange(t.Context(), r, "", nothing); !errors.Is(err, repo.ErrUnreconciled) {
+		t.Fatalf("FinishRange: %v, want ErrUnreconciled", err)
+	}
+	got, err := b.store.Presence().Reconcile(t.Context(), r, table(users))
+	if err != nil || got != removed {
+		t.Fatalf("Reconcile removed %d, %v; want %d", got, err, removed)
+	}
+	b.finish(t, r, "")
+}
+
+// Who was met for the first time by a run that did not go through, or by one of
+// a list, and left before the next complete run, is not one of those whom the
+// previous complete run knew.
+func TestReconcileAfterOtherRuns(t *testing.T) {
+	t.Parallel()
+	for name, other := range map[string]func(t *testing.T, b *bench){
+		"failed": func(t *testing.T, b *bench) {
+			r := b.startedRange(t, b.every(time.Minute))
+			b.meet(t, r, []string{"alice"}, []string{"alice", "bob"})
+			b.finish(t, r, "connection refused")
+		},
+		"cancelled": func(t *testing.T, b *bench) {
+			r := b.startedRange(t, b.every(time.Minute))
+			b.meet(t, r, []string{"alice"}, []string{"alice", "bob"})
+			if err := b.store.EndRun(t.Context(), r.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"listed": func(t *testing.T, b *bench) {
+			n := b.backfill(imclient.KindPresence)
+			n.Listed = []string{"bob"}
+			r := b.startedRange(t, n)
+			b.meet(t, r, nil, []string{"bob"})
+			b.finish(t, r, "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			first := b.startedRange(t, b.every(time.Minute))
+			b.meet(t, first, nil, []string{"alice"})
+			b.finish(t, first, "")
+			b.clock.pass(time.Minute)
+			other(t, b)
+			b.clock.pass(time.Minute)
+			third := b.startedRange(t, b.every(time.Minute))
+			b.meet(t, third, []string{"alice"}, []string{"alice"})
+			b.reconcile(t, third, 1, "alice")
+			wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
+		})
+	}
+}
+
+// A run that was opened again after a newer one met users who that one did not.
+func TestReconcileAfterResumedRun(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	older := b.startedRange(t, b.backfill(imclient.KindPresence))
+	if err := b.store.EndRun(t.Context(), older.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.pass(time.Minute)
+	newer := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, newer, nil, []string{"alice"})
+	b.finish(t, newer, "")
+	b.clock.pass(time.Minute)
+	if err := b.store.ResumeRun(t.Context(), b.find(t, older.Run.ID), enqueue); err != nil {
+		t.Fatal(err)
+	}
+	older = b.claim(t, older.Run.ID, 1)
+	b.meet(t, older, []string{"alice"}, []string{"alice", "bob"})
+	b.finish(t, older, "")
+	b.clock.pass(time.Minute)
+	last := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, last, []string{"alice"}, []string{"alice"})
+	b.reconcile(t, last, 1, "alice")
+}
+
+// A user who was out of the table only while the page was read is not one of
+// those whom that run knew, and must not be forgotten for it.
+func TestReconcileAfterMissedUser(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, first, nil, []string{"alice", "bob"})
+	b.finish(t, first, "")
+	b.clock.pass(time.Minute)
+	second := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, second, []string{"alice"}, []string{"alice"})
+	b.reconcile(t, second, 0, "alice", "bob")
+	b.clock.pass(time.Minute)
+	third := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, third, []string{"alice"}, []string{"alice"})
+	b.reconcile(t, third, 1, "alice")
+	// Somebody left during the run, and somebody else was missed by it.
+	b.clock.pass(time.Minute)
+	fourth := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, fourth, []string{"alice"}, []string{"alice", "carol"})
+	b.reconcile(t, fourth, 0, "alice", "carol")
+	b.clock.pass(time.Minute)
+	fifth := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, fifth, []string{"alice"}, []string{"alice"})
+	b.reconcile(t, fifth, 1, "carol")
+	b.clock.pass(time.Minute)
+	sixth := b.startedRange(t, b.every(time.Minute))
+	b.reconcile(t, sixth, 1, "dave")
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`)
 }
 
 func TestReconcileLeavesWhatIsNewer(t *testing.T) {

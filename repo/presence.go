@@ -87,8 +87,13 @@ WITH gone AS (
     DELETE FROM syncer.presence_snapshot AS s
     WHERE ` + leftUsersTableSQL + `
     RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
-              'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $3::timestamptz AS observed_at
+              'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leavePresenceSQL
+
+const countPresenceSQL = `
+SELECT count(*)
+FROM syncer.presence_snapshot
+WHERE app_id = $1`
 
 const leavePresenceSQL = `
 INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
@@ -105,6 +110,7 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 		saveSQL:   savePresenceSQL,
 		lapseSQL:  lapsePresenceSQL,
 		removeSQL: removePresenceSQL,
+		countSQL:  countPresenceSQL,
 		scan:      scanPresence,
 		columns:   presenceColumns,
 	}

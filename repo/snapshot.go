@@ -83,6 +83,7 @@ type Values[V comparable] struct {
 	saveSQL   string
 	lapseSQL  string
 	removeSQL string
+	countSQL  string
 	// scan reads the value columns of loadSQL.
 	scan func(row pgx.CollectableRow, userID *string, snapshot *Snapshot[V]) error
 	// columns gives the arguments of saveSQL after the common ones.
