@@ -116,7 +116,7 @@ func then(steps ...func(w *world)) func(w *world) {
 }
 
 // failing makes calls for a second opinion fail.
-func failing(f imsim.Fault) func(w *world) {
+func withFault(f imsim.Fault) func(w *world) {
 	return func(w *world) {
 		f.Path = imsim.PathOpenIMUsersStatus
 		w.fault(f)
@@ -124,7 +124,7 @@ func failing(f imsim.Fault) func(w *world) {
 }
 
 // none: the server offers no second opinion.
-var none = failing(imsim.Fault{Kind: imsim.FaultStatus, Status: 404, Body: "404 page not found"})
+var none = withFault(imsim.Fault{Kind: imsim.FaultStatus, Status: 404, Body: "404 page not found"})
 
 // TestCollapse: what becomes of a page of which everybody is offline at once.
 func TestCollapse(t *testing.T) {
@@ -148,10 +148,10 @@ func TestCollapse(t *testing.T) {
 		{name: "a real logout", provider: openIMApp, happen: logout(101, 200), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
 		{name: "a logout of few", provider: openIMApp, happen: logout(101, 149), stored: mixed, noDoubt: true},
 		{name: "no second opinion", provider: openIMApp, happen: then(none, lie(imsim.PathOpenIMPresence, 0)), stored: offline, calls: 3, verdicts: map[string]int{"in doubt": 2, "believed": 1}},
-		{name: "the second opinion fails once", provider: openIMApp, happen: then(failing(imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: 1}), logout(101, 200)),
+		{name: "the second opinion fails once", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: 1}), logout(101, 200)),
 			stored: offline, calls: 3, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
 		// It says nothing about most of them, twice: that confirms nothing.
-		{name: "the second opinion leaves users out", provider: openIMApp, happen: then(failing(imsim.Fault{Kind: imsim.FaultDrop, IDs: userIDs(200)[101:]}), logout(101, 200)),
+		{name: "the second opinion leaves users out", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultDrop, IDs: userIDs(200)[101:]}), logout(101, 200)),
 			stored: online, calls: 6, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: contradicted},
 	} {
 		t.Run(string(tc.provider)+" "+tc.name, func(t *testing.T) {
