@@ -11,7 +11,6 @@ RETURN coalesce(nullif(current_setting('syncer.as_of', true), '')::timestamptz, 
 COMMENT ON FUNCTION as_of IS 'The present, for all reports: now(), or the setting syncer.as_of, which makes a report repeatable. It does not undo what was recorded later.';
 
 -- The newest complete run decides what is open, so that it must be found at once.
-CREATE INDEX sync_run_observed ON sync_run (app_id, kind, observed_until DESC) WHERE complete;
 
 -- Reports ask for the stretches online that touch a span of time. Rows lie in the
 -- order of observed_at, and most stretches are short, so that both bounds skip
@@ -220,7 +219,7 @@ CROSS JOIN LATERAL (
                  t.ended_by, CASE WHEN t.ended > t.ended_at THEN t.ended_at END) AS started_at,
            CASE WHEN t.ended > t.ended_at OR t.ended_after > t.started_at THEN least(t.last_seen_from, t.ended_after) ELSE t.ended_after END AS ended_after,
            CASE WHEN t.ended > t.ended_at THEN t.ended_at ELSE t.ended_by END AS ended_at,
-           CASE WHEN t.ended > t.ended_at OR t.is_open THEN 'gap' ELSE 'observed' END AS ended_by
+           'gap' AS ended_by
     UNION ALL
     SELECT t.ended_at, t.ended,
            CASE WHEN t.begun < t.started_at THEN t.started_at ELSE t.begun_after END,
@@ -240,7 +239,7 @@ COMMENT ON COLUMN presence_session.ended_after IS 'The user was last known to be
 COMMENT ON COLUMN presence_session.ended_at IS 'It ended no later than this, or when ended_by is gap, nobody knows what came until then. Null: it has not ended as far as is known.';
 COMMENT ON COLUMN presence_session.known_seconds IS 'How long the user was online for sure, in seconds.';
 COMMENT ON COLUMN presence_session.estimated_seconds IS 'How long the user was online as estimated, in seconds without gaps: from the middle of the first bracket (started_at when started_after is null) to the middle of the last, or to the end of the last look.';
-COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left; gap: nobody looked any more; open: online as far as is known.';
+COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left; gap: it ended, if it did, when nobody looked, and by estimate it goes no further than the beginning of the gap; open: online as far as is known.';
 
 CREATE VIEW presence_current AS
 SELECT s.app_id, a.name AS app, s.user_id, s.state, s.platforms, s.since_after, s.since,
@@ -346,5 +345,4 @@ DROP INDEX presence_count_observed;
 DROP INDEX account_history_observed;
 DROP INDEX presence_history_observed;
 DROP INDEX presence_history_stretch;
-DROP INDEX sync_run_observed;
 DROP FUNCTION as_of;

@@ -203,8 +203,6 @@ CREATE FUNCTION roll_up_presence(of_app smallint, in_zone text, history_from tim
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan
--- Closed days are the same whatever the present is.
-SET syncer.as_of = '9999-12-31 00:00:00+00'
 AS $$
 DECLARE
     most_days CONSTANT int := 7; -- in one transaction
@@ -220,6 +218,7 @@ DECLARE
     late_users text[];
     late_day   date;
     last_day   date;
+    as_of_then CONSTANT text := coalesce(current_setting('syncer.as_of', true), '');
 BEGIN
     -- One at a time; whoever comes second has nothing to do.
     IF NOT pg_try_advisory_xact_lock(('presence_rollup'::regclass::oid::bigint << 16) + of_app) THEN
@@ -229,6 +228,9 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false; -- no complete run yet
     END IF;
+    -- Closed days are the same whatever the present is. (SET in the function's head
+    -- would take a superuser to make it.)
+    PERFORM set_config('syncer.as_of', '9999-12-31 00:00:00+00', true);
     SELECT r.* INTO done FROM presence_rollup AS r WHERE r.app_id = of_app;
     done.first_at := least(done.first_at, observed.first_started_at);
     done.kept_from := greatest(done.kept_from, history_from);
@@ -306,6 +308,7 @@ BEGIN
     ON CONFLICT (app_id) DO UPDATE
     SET zone = excluded.zone, until_day = excluded.until_day, kept_from = excluded.kept_from,
         seen_until = excluded.seen_until, gaps = excluded.gaps, first_at = excluded.first_at;
+    PERFORM set_config('syncer.as_of', as_of_then, true);
     RETURN closed_day > done.until_day;
 END
 $$;

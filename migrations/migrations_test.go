@@ -198,7 +198,10 @@ func TestUpAtOnce(t *testing.T) {
 	}
 	alone := pgtest.Database(t)
 	up(t, open(t, alone, schema))
-	if diff := cmp.Diff(column[string](t, connect(t, alone), schemaSQL), column[string](t, connect(t, url), schemaSQL)); diff != "" {
+	// Of two that make goose's table at once, the one that is turned down may have
+	// made its sequence first, so that the other's has another name.
+	together := column[string](t, connect(t, url), `SELECT replace(line, 'goose_db_version_id_seq1', 'goose_db_version_id_seq') FROM (`+schemaSQL+`) AS s (line) ORDER BY 1`)
+	if diff := cmp.Diff(column[string](t, connect(t, alone), schemaSQL), together); diff != "" {
 		t.Errorf("the schema (-one instance +eight):\n%s", diff)
 	}
 }

@@ -180,7 +180,7 @@ func TestPresenceSession(t *testing.T) {
 		"main begins inside: 10:10:00 12:01:00 12:01:00 12:11:00 0 360 observed",
 		"main dropped beginning: 2026-10-19T23:50:00 2026-10-20T00:00:00 10:00:00 10:10:00 1.1592e+06 1.1598e+06 observed",
 		"main ended: 09:40:00 09:50:00 10:00:00 10:10:00 600 1200 observed",
-		"main ends inside: 09:50:00 10:00:00 10:10:00 12:01:00 600 1020 observed",
+		"main ends inside: 09:50:00 10:00:00 10:10:00 12:01:00 600 1020 gap",
 		"main failing: 09:40:00 09:50:00 10:00:00 12:00:00 600 1620 gap",
 		"main failing: 10:12:00 12:02:00 10:00:00 - 0 720 open",
 		"main first seen: - 09:50:00 10:00:00 10:10:00 600 900 observed",
@@ -247,7 +247,7 @@ func TestOverlappingGaps(t *testing.T) {
 	addGap(t, conn, 1, "presence", "10:01", "10:02", "10:12", "10:12")
 	expect(t, conn, sessionsSQL+` LIMIT 2`,
 		"main begins inside: 10:10:00 12:01:00 12:01:00 12:11:00 0 360 observed",
-		"main dropped beginning: 2026-10-19T23:50:00 2026-10-20T00:00:00 10:00:00 10:10:00 1.1592e+06 1.15962e+06 observed",
+		"main dropped beginning: 2026-10-19T23:50:00 2026-10-20T00:00:00 10:00:00 10:10:00 1.1592e+06 1.15962e+06 gap",
 	)
 	expect(t, conn, `SELECT count(*), sum(estimated_seconds) FROM presence_session WHERE user_id = 'over'`, "2 720")
 }
