@@ -154,47 +154,64 @@ END;
 -- +goose StatementEnd
 COMMENT ON FUNCTION presence_daily IS 'Users'' days from from_day to to_day, both included, local to the time zone tz: one row per app, user and day with a session. online_seconds: estimated time online of the day, without gaps; sessions: how many touch the day; first_online, last_online: estimated beginning and end of the first and last, within the day. Quick when tz is report.timezone of the configuration, else computed from the history.';
 
+-- A user's days are the bits of a mask, from 29 days before from_day on; the days
+-- on which the user counts for the last 7 or 30 are the same mask, shifted and
+-- combined. That spares sorting all users' days, and counts bits in the end.
 -- +goose StatementBegin
 CREATE FUNCTION active_users(from_day date, to_day date, tz text)
 RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint, monthly bigint, observed_seconds double precision)
 LANGUAGE sql STABLE PARALLEL SAFE
-BEGIN ATOMIC
-    WITH active AS MATERIALIZED (
-        -- A day of a user counts in the days after it until the user's next one
-        -- takes over, at most 30: so everybody counts once.
-        SELECT p.app_id, p.day, p.lasts, count(*) AS users
+SET search_path FROM CURRENT
+SET jit = off -- it takes longer than the query
+AS $$
+    WITH mask AS (
+        SELECT u.app_id, bit_or(u.days) AS days
         FROM (
-            SELECT p.app_id, p.day,
-                   least(coalesce(lead(p.day) OVER (PARTITION BY p.app_id, p.user_id ORDER BY p.day) - p.day, 30), 30) AS lasts
-            FROM presence_daily(from_day - 29, to_day, tz) AS p
-        ) AS p
-        GROUP BY p.app_id, p.day, p.lasts
+            SELECT p.app_id, p.user_id, bit_or(set_bit(repeat('0', to_day - from_day + 30)::varbit, p.day - from_day + 29, 1)) AS days
+            FROM presence_day AS p
+            JOIN presence_rollup AS r USING (app_id)
+            WHERE r.zone = tz AND p.day BETWEEN from_day - 29 AND to_day
+              AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE tz)::date
+            GROUP BY p.app_id, p.user_id
+            UNION ALL
+            SELECT p.app_id, p.user_id, bit_or(set_bit(repeat('0', to_day - from_day + 30)::varbit, p.day - from_day + 29, 1))
+            FROM presence_daily_from_history(from_day - 29, to_day, tz, true) AS p
+            GROUP BY p.app_id, p.user_id
+        ) AS u
+        GROUP BY u.app_id, u.user_id
+    ), active AS MATERIALIZED (
+        SELECT m.app_id, m.days, d4.days | (d4.days >> 3) AS days7, d16.days | (d16.days >> 14) AS days30
+        FROM mask AS m
+        CROSS JOIN LATERAL (SELECT m.days | (m.days >> 1) AS days OFFSET 0) AS d2
+        CROSS JOIN LATERAL (SELECT d2.days | (d2.days >> 2) AS days OFFSET 0) AS d4
+        CROSS JOIN LATERAL (SELECT d4.days | (d4.days >> 4) AS days OFFSET 0) AS d8
+        CROSS JOIN LATERAL (SELECT d8.days | (d8.days >> 8) AS days OFFSET 0) AS d16
+    ), users AS (
+        SELECT a.app_id, n, sum(get_bit(a.days, n + 29)) AS daily, sum(get_bit(a.days7, n + 29)) AS weekly, sum(get_bit(a.days30, n + 29)) AS monthly
+        FROM active AS a
+        CROSS JOIN generate_series(0, to_day - from_day) AS n
+        GROUP BY a.app_id, n
     ), day AS (
-        SELECT o.app_id, o.app, d.day, greatest(d.day::timestamp AT TIME ZONE tz, f.first_at) AS begins,
-               least((d.day + 1)::timestamp AT TIME ZONE tz, o.observed_until) AS ends
+        SELECT o.app_id, o.app, from_day + n AS day, n,
+               greatest((from_day + n)::timestamp AT TIME ZONE tz, f.first_at) AS begins,
+               least((from_day + n + 1)::timestamp AT TIME ZONE tz, o.observed_until) AS ends
         FROM sync_observed AS o
         LEFT JOIN presence_rollup AS r USING (app_id)
         CROSS JOIN LATERAL (SELECT least(r.first_at, o.first_started_at) AS first_at) AS f
-        CROSS JOIN LATERAL (SELECT greatest(from_day, (f.first_at AT TIME ZONE tz)::date) AS first_day, least(to_day, (as_of() AT TIME ZONE tz)::date) AS last_day) AS b
-        CROSS JOIN LATERAL (SELECT b.first_day + n AS day FROM generate_series(0, b.last_day - b.first_day) AS n) AS d
+        CROSS JOIN generate_series(0, to_day - from_day) AS n
         WHERE o.kind = 'presence'
+          AND from_day + n BETWEEN (f.first_at AT TIME ZONE tz)::date AND (as_of() AT TIME ZONE tz)::date
     )
-    SELECT d.app_id, d.app, d.day, u.daily, u.weekly, u.monthly,
+    SELECT d.app_id, d.app, d.day, coalesce(u.daily, 0), coalesce(u.weekly, 0), coalesce(u.monthly, 0),
            greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds
     FROM day AS d
-    CROSS JOIN LATERAL (
-        SELECT coalesce(sum(a.users) FILTER (WHERE a.day = d.day), 0)::bigint AS daily,
-               coalesce(sum(a.users) FILTER (WHERE a.day + least(a.lasts, 7) > d.day), 0)::bigint AS weekly,
-               coalesce(sum(a.users) FILTER (WHERE a.day + a.lasts > d.day), 0)::bigint AS monthly
-        FROM active AS a
-        WHERE a.app_id = d.app_id AND a.day <= d.day
-    ) AS u
+    LEFT JOIN users AS u USING (app_id, n)
     CROSS JOIN LATERAL (
         SELECT coalesce(sum(greatest(date_part('epoch', least(g.ended_at, d.ends) - greatest(g.started_at, d.begins)), 0)), 0) AS seconds
         FROM presence_gaps() AS g
         WHERE g.app_id = d.app_id AND g.started_at < d.ends AND g.ended_at > d.begins
-    ) AS g;
-END;
+    ) AS g
+$$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. Quick when tz is report.timezone of the configuration, else computed from the history.';
 
@@ -203,6 +220,7 @@ CREATE FUNCTION roll_up_presence(of_app smallint, in_zone text, history_from tim
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan
+SET jit = off
 AS $$
 DECLARE
     most_days CONSTANT int := 7; -- in one transaction
