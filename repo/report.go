@@ -47,12 +47,19 @@ type Reader struct {
 	tx    pgx.Tx
 }
 
+// Compiling the plans of the views takes two seconds, on the smallest history
+// too, because the planner cannot know how few rows there will be.
+const noCompilingSQL = `SET LOCAL jit = off`
+
 const asOfSQL = `SELECT syncer.as_of()`
 
 // Read lets f read from one unchanging, read-only view of the database.
 func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, noCompilingSQL); err != nil {
+			return fmt.Errorf("prepare to read: %w", err)
+		}
 		r := &Reader{store: s, tx: tx}
 		if err := tx.QueryRow(ctx, s.sql(asOfSQL)).Scan(&r.AsOf); err != nil {
 			return fmt.Errorf("read the time: %w", err)

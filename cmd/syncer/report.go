@@ -90,7 +90,13 @@ func (p *program) reportCommand() *cli.Command {
 		}
 		c.Commands = append(c.Commands, &cli.Command{
 			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON:\n" + u.columns, Flags: flags,
-			Action: func(ctx context.Context, c *cli.Command) error { return p.printReport(ctx, c, u.name, u.days) },
+			Action: func(ctx context.Context, c *cli.Command) error {
+				err := p.printReport(ctx, c, u.name, u.days)
+				if err != nil && ctx.Err() != nil {
+					return errors.New("stopped")
+				}
+				return err
+			},
 		})
 	}
 	return c
@@ -159,9 +165,6 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 		}
 		return p.write(&text, c, query.head, name, reports)
 	})
-	if ctx.Err() != nil {
-		return errors.New("stopped")
-	}
 	if err != nil {
 		return err
 	}

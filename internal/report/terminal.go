@@ -17,6 +17,7 @@ import (
 // whether wider tables are to be cut off there.
 func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error {
 	out := bufio.NewWriter(w)
+	wasCut := false
 	for i, r := range reports {
 		if i > 0 {
 			fmt.Fprintln(out)
@@ -35,28 +36,33 @@ func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error
 			if t.Title != "" {
 				fmt.Fprintf(out, "%s\n", t.Title)
 			}
-			t.writeText(out, width, cut)
+			lines := strings.Split(t.text(), "\n")
+			for i := range lines {
+				if cut && text.StringWidth(lines[i]) > width {
+					lines[i] = text.Snip(lines[i], width, "…")
+					wasCut = true
+				}
+				fmt.Fprintln(out, lines[i])
+			}
 		}
 		for _, note := range r.Notes {
 			fmt.Fprintf(out, "\n%s\n", wrap(note, width))
 		}
 	}
+	if wasCut {
+		fmt.Fprintf(out, "\n%s\n", wrap("Where lines end with … the terminal is too narrow; all is in: syncer report … | less -S", width))
+	}
 	return out.Flush()
 }
 
-func (t Table) writeText(w io.Writer, width int, cut bool) {
+func (t Table) text() string {
 	out := table.NewWriter()
-	out.SetOutputMirror(w)
 	out.SetStyle(table.StyleLight)
 	out.Style().Options.DrawBorder = false
 	out.Style().Options.SeparateColumns = false
 	out.Style().Format.Header = text.FormatDefault
 	out.Style().Format.Footer = text.FormatDefault
-	out.Style().Box.UnfinishedRow = "…"
 	out.SuppressTrailingSpaces()
-	if cut {
-		out.Style().Size.WidthMax = width
-	}
 	var titles table.Row
 	var right []table.ColumnConfig
 	for i, c := range t.Columns {
@@ -73,7 +79,7 @@ func (t Table) writeText(w io.Writer, width int, cut bool) {
 	if t.Footer != nil {
 		out.AppendFooter(row(t.Footer))
 	}
-	out.Render()
+	return out.Render()
 }
 
 // wrap breaks a text into lines.
