@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
 
@@ -285,7 +286,7 @@ type simPage struct {
 func (tr *trial) engineOf(process int, api presenceAPI, log zerolog.Logger) *Engine {
 	tr.t.Helper()
 	config := tr.config
-	config.Log = log
+	config.Log, config.CollapseRatio, config.Metrics = log, 1, NewMetrics(prometheus.NewRegistry())
 	e, err := New(tr.stores[process], []*App{{App: tr.app, Presence: api, Accounts: noAccounts{}, Users: tr.lab.users}}, config)
 	if err != nil {
 		tr.t.Fatal(err)

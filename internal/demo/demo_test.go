@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -28,12 +29,13 @@ func TestMain(m *testing.M) {
 }
 
 // short are the arguments of a demo of a few seconds.
-var short = []string{"-users", "2000", "-sweeps", "2", "-interval", "2s"}
+var short = []string{"-users", "2000", "-sweeps", "2", "-interval", "2s", "-days", "1"}
 
 // showing is a demo as a process of its own, all of whose folders are in one.
 type showing struct {
 	cmd            *exec.Cmd
 	dir            string
+	page           string // of the reports: what stays
 	stdout, stderr bytes.Buffer
 	read           sync.WaitGroup // done when all of a piped stdout has been read
 }
@@ -42,7 +44,8 @@ func newShowing(t *testing.T, environ []string, args ...string) *showing {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	s := &showing{cmd: exec.CommandContext(ctx, os.Args[0], args...), dir: t.TempDir()}
+	s := &showing{dir: t.TempDir(), page: filepath.Join(t.TempDir(), "report.html")}
+	s.cmd = exec.CommandContext(ctx, os.Args[0], append(args, "-page", s.page)...)
 	// For root, Postgres runs as another user, who has to be let in.
 	if err := os.Chmod(s.dir, 0o777); err != nil {
 		t.Fatal(err)
@@ -116,6 +119,8 @@ func TestDemo(t *testing.T) {
 		"users, each once", "android", // who is online
 		"(first seen)", "push_online", // histories
 		"/v4/openim/query_online_status", "/user/account_check", // cost
+		"5 h refused; 1 h gateway dead",                       // days that take seconds
+		"$ syncer report concurrency", "$ syncer report gaps", s.page, // reports
 		"make demo-keep",
 	} {
 		if !strings.Contains(out, want) {
@@ -129,6 +134,15 @@ func TestDemo(t *testing.T) {
 	for line := range strings.Lines(out) {
 		if n := len([]rune(strings.TrimRight(line, " \n"))); n > 110 {
 			t.Errorf("a line of %d characters: %s", n, line)
+		}
+	}
+	page, err := os.ReadFile(s.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<!doctype html>", "tencent", "uplot"} {
+		if !bytes.Contains(bytes.ToLower(page), []byte(want)) {
+			t.Errorf("the page of the reports does not hold %q", want)
 		}
 	}
 	if t.Failed() {

@@ -12,11 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
-	"syncer/imclient"
-	"syncer/imclient/imsim"
 	"syncer/internal/simulation"
-	"syncer/migrations"
-	"syncer/repo"
 )
 
 const (
@@ -28,23 +24,23 @@ const (
 // trouble is what goes wrong in the simulated days, each of its time.
 type trouble struct {
 	from, until time.Duration // since the beginning
-	fault       imsim.Fault
+	begin       func(*simulation.Simulation) error
 	note        string
 }
 
-// troubles happen on the second day and on the last.
+// troubles happen in the middle and on the last day.
 func troubles(days int) []trouble {
 	last := time.Duration(days-1) * day
 	return []trouble{
-		{last/2 + 9*time.Hour, last/2 + 14*time.Hour, imsim.Fault{Kind: imsim.FaultNotAdmin}, "five hours without the admin's right"},
-		{last + 12*time.Hour, last + 13*time.Hour, imsim.Fault{Kind: imsim.FaultOffline, Path: "/user/get_users_online_status"}, "an hour with a dead gateway"},
+		{last/2 + 9*time.Hour, last/2 + 14*time.Hour, (*simulation.Simulation).Refuse, "5 h refused"},
+		{last + 17*time.Hour, last + 18*time.Hour, (*simulation.Simulation).Collapse, "1 h gateway dead"},
 	}
 }
 
 // week lets days go by on a clock that jumps, and shows what reports make of them.
 func (d *demo) week(ctx context.Context) error {
-	d.screen.heading("A week in a minute")
-	d.screen.say("Now %d days go by, on a clock that jumps from sweep to sweep, one every ten minutes, through the same engine, "+
+	d.screen.heading("Days that take seconds")
+	d.screen.say("%d days go by, on a clock that jumps from sweep to sweep, one every ten minutes, through the same engine, "+
 		"clients and database. On one day both APIs refuse the admin for five hours. On the last, OpenIM has lost a "+
 		"gateway for an hour and says, with success, that everybody is offline.\n", d.days)
 	url, err := d.weekDatabase(ctx)
@@ -53,9 +49,7 @@ func (d *demo) week(ctx context.Context) error {
 	}
 	start := time.Now().UTC().Truncate(weekEvery).Add(-time.Duration(d.days) * day)
 	s, err := simulation.Open(ctx, simulation.Config{
-		URL: url, Table: []string{"public", "users"}, Start: start.Add(-time.Second), Every: weekEvery,
-		People: imsim.NewDaily(1, start), Providers: []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM},
-		Log: zerolog.Nop(),
+		URL: url, Start: start.Add(-time.Second), Every: weekEvery, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return err
@@ -69,14 +63,6 @@ func (d *demo) weekDatabase(ctx context.Context) (url string, err error) {
 		return "", fmt.Errorf("make the week's database: %w", err)
 	}
 	url = d.cluster.URL("week")
-	m, err := migrations.Open(ctx, migrations.Config{URL: url, Schema: "syncer"})
-	if err != nil {
-		return "", err
-	}
-	defer m.Close()
-	if _, err := m.Up(ctx); err != nil {
-		return "", err
-	}
 	db, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return "", err
@@ -98,10 +84,10 @@ func (d *demo) weekDatabase(ctx context.Context) (url string, err error) {
 
 // liveThrough sweeps tick by tick and draws a line for each day.
 func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start time.Time) error {
-	fmt.Fprintf(d.screen.out, "  %-12s%-26s%-26s%9s  \n", "day (UTC)", "tencent: online, by hour", "openim", "changed")
+	fmt.Fprintf(d.screen.out, "  %-12s%-26s%-26s%7s\n", "day (UTC)", "tencent: online, by hour", "openim", "changed")
 	for i := range d.days {
 		from := start.Add(time.Duration(i) * day)
-		if _, err := s.Tick(ctx, imclient.KindAccounts, from); err != nil {
+		if _, err := s.Accounts(ctx, from.Add(weekEvery/2)); err != nil {
 			return err
 		}
 		var changed int64
@@ -111,13 +97,13 @@ func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start 
 			if err != nil {
 				return err
 			}
-			runs, err := s.Tick(ctx, imclient.KindPresence, tick)
+			runs, err := s.Presence(ctx, tick)
 			if err != nil {
 				return err
 			}
 			for _, run := range runs {
 				changed += run.Changed
-				if run.Status == repo.RunFailed && note == "" {
+				if run.Error != "" && note == "" {
 					return fmt.Errorf("the sweep of %s failed: %s", tick.Format(time.DateTime), run.Error)
 				}
 			}
@@ -125,7 +111,7 @@ func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start 
 				notes = append(notes, note)
 			}
 		}
-		if err := d.drawDay(ctx, s.Apps, from, changed, notes); err != nil {
+		if err := d.drawDay(ctx, s, from, changed, notes); err != nil {
 			return err
 		}
 	}
@@ -135,11 +121,10 @@ func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start 
 // goWrong lets the backends have the trouble of a time, if there is one, and
 // says what it is.
 func (d *demo) goWrong(s *simulation.Simulation, since time.Duration) (note string, err error) {
-	s.Backend.ClearFaults()
+	s.Recover()
 	for _, t := range troubles(d.days) {
 		if since >= t.from && since < t.until {
-			_, err = s.Backend.AddFault(t.fault)
-			return t.note, err
+			return t.note, t.begin(s)
 		}
 	}
 	return "", nil
@@ -154,9 +139,9 @@ GROUP BY 1`
 
 // drawDay draws the users online in each hour of a day; an hour in which nobody
 // looked is left blank.
-func (d *demo) drawDay(ctx context.Context, apps []repo.App, from time.Time, changed int64, notes []string) error {
+func (d *demo) drawDay(ctx context.Context, s *simulation.Simulation, from time.Time, changed int64, notes []string) error {
 	line := fmt.Sprintf("  %-12s", from.Format("Mon 2 Jan"))
-	for _, app := range apps {
+	for _, app := range s.Apps {
 		rows, err := d.weekDB.Query(ctx, onlineByHourSQL, app.ID, from)
 		if err != nil {
 			return fmt.Errorf("read the day: %w", err)
@@ -177,7 +162,7 @@ func (d *demo) drawDay(ctx context.Context, apps []repo.App, from time.Time, cha
 		}
 		line += string(hours) + "  "
 	}
-	_, err := fmt.Fprintf(d.screen.out, "%s%9s  %s\n", line, thousands(changed), strings.Join(notes, "; "))
+	_, err := fmt.Fprintln(d.screen.out, strings.TrimRight(fmt.Sprintf("%s%7s  %s", line, thousands(changed), strings.Join(notes, "; ")), " "))
 	return err
 }
 
@@ -195,16 +180,29 @@ func (d *demo) reports(ctx context.Context) error {
 			return err
 		}
 	}
-	page, err := filepath.Abs(d.page)
+	if err := d.mustRunSyncer(ctx, "report", "all", "--from", span, "--format", "html", "--output", "report.html", "--config", "week.toml"); err != nil {
+		return err
+	}
+	page, err := d.keepPage()
 	if err != nil {
-		return err
+		return fmt.Errorf("keep the page of the reports: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(page), 0o755); err != nil {
-		return err
-	}
-	if err := d.mustRunSyncer(ctx, "report", "all", "--from", span, "--format", "html", "--output", page, "--config", "week.toml"); err != nil {
-		return err
-	}
-	d.screen.say("The page stays, and needs no network: open %s in a browser.", page)
+	d.screen.say("The page stays, and needs no network; open it in a browser: %s", page)
 	return nil
+}
+
+// keepPage copies the page out of the demo's folder and returns its path.
+func (d *demo) keepPage() (string, error) {
+	html, err := os.ReadFile(filepath.Join(d.dir, "report.html"))
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.Abs(d.page)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	return path, os.WriteFile(path, html, 0o644)
 }

@@ -30,17 +30,13 @@ func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 		r.Notes = append(r.Notes, "There is no gap: somebody looked all the time.")
 		return r
 	}
-	t := Table{Title: "The gaps", Columns: columns("app", "kind", "from", "to", ">length", ">of it in this time", "last seen from", "seen again by")}
+	t := Table{Title: "The gaps", Columns: columns("app", "kind", "from", "to", ">length", ">of it in this time")}
 	for _, row := range rows {
-		ended, again := "goes on", ""
+		ended := "goes on"
 		if row.EndedAt != nil {
 			ended = row.EndedAt.Format(time.DateTime)
 		}
-		if row.NextSeenBy != nil {
-			again = row.NextSeenBy.Format(time.DateTime)
-		}
-		t.Rows = append(t.Rows, []string{row.App, row.Kind, row.StartedAt.Format(time.DateTime), ended, length(row.Seconds), length(row.SecondsInSpan),
-			row.LastSeenFrom.Format(time.DateTime), again})
+		t.Rows = append(t.Rows, []string{row.App, row.Kind, row.StartedAt.Format(time.DateTime), ended, length(row.Seconds), length(row.SecondsInSpan)})
 	}
 	r.Tables = append(r.Tables, t)
 	r.Notes = append(r.Notes, "Time in which nobody looked counts as neither online nor offline in any report.")

@@ -20,21 +20,21 @@ import (
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
 	"syncer/jobs"
+	"syncer/migrations"
 	"syncer/repo"
 )
 
 // Config says what to simulate.
 type Config struct {
-	URL       string    // of a database with the schema syncer and the users table
-	Table     []string  // the users table: its key is id, its user id im_id
-	Start     time.Time // of the simulated time, in the past
-	Every     time.Duration
-	People    imsim.Population
-	Providers []imclient.Provider // an app for each, named after it
-	Log       zerolog.Logger
+	URL    string           // of a database with a table public.users: id, im_id
+	Start  time.Time        // of the simulated time, in the past
+	Every  time.Duration    // between two sweeps of presence
+	People imsim.Population // nil: people with the rhythm of a day
+	Log    zerolog.Logger
 }
 
-// Simulation is a system on simulated time. Make it with Open; Close it.
+// Simulation is a system on simulated time, with an app of each provider that is
+// named after it. Make it with Open; Close it.
 type Simulation struct {
 	Clock   *Clock
 	Backend *imsim.Server
@@ -61,7 +61,7 @@ const collapseDelay = 200 * time.Millisecond
 // callRate is far above what a small simulation needs.
 const callRate = 5000
 
-// Open starts the backends and an engine.
+// Open makes the schema, and starts the backends and an engine.
 func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	s := &Simulation{Clock: NewClock(c.Start), every: c.Every}
 	defer func() {
@@ -69,7 +69,10 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	base, err := s.serve(c.People)
+	if err := migrate(ctx, c.URL); err != nil {
+		return nil, err
+	}
+	base, err := s.serve(c)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	}
 	s.atClose(s.store.Close)
 	var apps []*jobs.App
-	for _, provider := range c.Providers {
+	for _, provider := range []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM} {
 		app, err := s.open(ctx, c, provider, base)
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", provider, err)
@@ -110,8 +113,22 @@ func (s *Simulation) atClose(do func()) {
 	s.closers = append(s.closers, func() error { do(); return nil })
 }
 
+func migrate(ctx context.Context, url string) error {
+	m, err := migrations.Open(ctx, migrations.Config{URL: url, Schema: "syncer"})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	_, err = m.Up(ctx)
+	return err
+}
+
 // serve starts the backends and returns their address.
-func (s *Simulation) serve(people imsim.Population) (string, error) {
+func (s *Simulation) serve(c Config) (string, error) {
+	people := c.People
+	if people == nil {
+		people = imsim.NewDaily(1, c.Start)
+	}
 	config := imsim.Config{
 		Tencent:    &imsim.Tencent{SDKAppID: sdkAppID, Admins: []string{identifier}, SecretKey: tencentSecret, PresenceRate: -1, AccountsRate: -1},
 		OpenIM:     &imsim.OpenIM{AdminUserID: openIMAdmin, Secret: openIMSecret},
@@ -143,7 +160,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	if err != nil {
 		return nil, err
 	}
-	users, err := repo.OpenUsers(ctx, repo.UsersConfig{URL: c.URL, Table: c.Table, KeyColumn: "id", UserID: "im_id"})
+	users, err := repo.OpenUsers(ctx, repo.UsersConfig{URL: c.URL, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "im_id"})
 	if err != nil {
 		return nil, err
 	}
@@ -179,9 +196,34 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	return opened, nil
 }
 
-// Tick jumps to a time and sweeps all apps, presence or accounts, to the end.
-// The runs are in the order of Apps.
-func (s *Simulation) Tick(ctx context.Context, kind imclient.Kind, at time.Time) ([]repo.Run, error) {
+// Refuse makes both APIs refuse the admin, until Recover.
+func (s *Simulation) Refuse() error {
+	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultNotAdmin})
+	return err
+}
+
+// Collapse makes OpenIM say, with success, that everybody is offline, until
+// Recover: as if a message gateway were dead.
+func (s *Simulation) Collapse() error {
+	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Path: "/user/get_users_online_status"})
+	return err
+}
+
+// Recover ends all that is wrong with the backends.
+func (s *Simulation) Recover() { s.Backend.ClearFaults() }
+
+// Presence jumps to a time and sweeps the presence of all apps to the end. The
+// runs are in the order of Apps.
+func (s *Simulation) Presence(ctx context.Context, at time.Time) ([]repo.Run, error) {
+	return s.tick(ctx, imclient.KindPresence, at)
+}
+
+// Accounts does the same for the import status.
+func (s *Simulation) Accounts(ctx context.Context, at time.Time) ([]repo.Run, error) {
+	return s.tick(ctx, imclient.KindAccounts, at)
+}
+
+func (s *Simulation) tick(ctx context.Context, kind imclient.Kind, at time.Time) ([]repo.Run, error) {
 	if err := s.Clock.JumpTo(at); err != nil {
 		return nil, err
 	}

@@ -12,25 +12,12 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"syncer/imclient"
 	"syncer/imclient/imsim"
 	"syncer/internal/pgtest"
-	"syncer/migrations"
 	"syncer/repo"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
-
-func migrate(url string) error {
-	ctx := context.Background()
-	m, err := migrations.Open(ctx, migrations.Config{URL: url, Schema: "syncer"})
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	_, err = m.Up(ctx)
-	return err
-}
 
 // stay is a time online: from start until before end.
 type stay struct{ start, end time.Time }
@@ -154,7 +141,7 @@ func TestWeek(t *testing.T) {
 		every = 30 * time.Minute
 	)
 	ctx := t.Context()
-	url := pgtest.Template(t, "simulation", migrate)
+	url := pgtest.Database(t)
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		t.Fatal(err)
@@ -169,8 +156,7 @@ ALTER TABLE public.users ADD PRIMARY KEY (id)`, users-1))
 	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC) // a Monday
 	all := newPeople(users, start)
 	s, err := Open(ctx, Config{
-		URL: url, Table: []string{"public", "users"}, Start: start.Add(-time.Minute), Every: every,
-		People: all, Providers: []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM}, Log: zerolog.Nop(),
+		URL: url, Start: start.Add(-time.Minute), Every: every, People: all, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -185,16 +171,16 @@ ALTER TABLE public.users ADD PRIMARY KEY (id)`, users-1))
 	outage, collapse := look{at(2, 10), at(2, 15)}, look{at(4, 18), at(4, 20)}
 	for tick := start; tick.Before(start.Add(week)); tick = tick.Add(every) {
 		want := []repo.RunStatus{repo.RunSucceeded, repo.RunSucceeded}
-		s.Backend.ClearFaults()
+		s.Recover()
 		switch {
 		case !tick.Before(outage.from) && tick.Before(outage.until):
-			fault(t, s, imsim.Fault{Kind: imsim.FaultNotAdmin})
+			must(t, s.Refuse())
 			want = []repo.RunStatus{repo.RunFailed, repo.RunFailed}
 		case !tick.Before(collapse.from) && tick.Before(collapse.until):
-			fault(t, s, imsim.Fault{Kind: imsim.FaultOffline, Path: "/user/get_users_online_status"})
+			must(t, s.Collapse())
 			want[1] = repo.RunPartial
 		}
-		runs, err := s.Tick(ctx, imclient.KindPresence, tick)
+		runs, err := s.Presence(ctx, tick)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,9 +227,9 @@ ALTER TABLE public.users ADD PRIMARY KEY (id)`, users-1))
 	}
 }
 
-func fault(t *testing.T, s *Simulation, f imsim.Fault) {
+func must(t *testing.T, err error) {
 	t.Helper()
-	if _, err := s.Backend.AddFault(f); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 }
