@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
 	"syncer/imclient"
@@ -49,12 +48,13 @@ func TestTruth(t *testing.T) {
 	}
 }
 
+// truthTrial is one case: anything at random, some of it often.
 func truthTrial(t *rapid.T, l *lab) {
 	tr := l.trial(t)
 	tr.badBatch = rapid.Bool().Draw(t, "bad batch")
 	tr.config.PageUsers = rapid.IntRange(2, 5).Draw(t, "users of a page")
-	tr.config.RangeUsers = rapid.IntRange(3, 10).Draw(t, "users of a range")
-	for range rapid.IntRange(1, 20).Draw(t, "users at first") {
+	tr.config.RangeUsers = rapid.IntRange(4, 10).Draw(t, "users of a range")
+	for range rapid.IntRange(1, 8).Draw(t, "users at first") {
 		tr.drawJoin(t)
 	}
 	t.Repeat(map[string]func(*rapid.T){
@@ -72,6 +72,12 @@ func truthTrial(t *rapid.T, l *lab) {
 		"join":    tr.drawJoin,
 		"leave":   tr.drawLeave,
 		"reject":  tr.drawReject,
+		"accept":  tr.drawAccept,
+
+		"silence":  tr.drawSilence,
+		"commute":  tr.drawCommuter,
+		"stumble":  tr.drawStumble,
+		"overtake": tr.drawOvertaken,
 	})
 	tr.windUp()
 	tr.check()
@@ -93,7 +99,7 @@ func (tr *trial) drawJoin(t *rapid.T) {
 	switch {
 	case len(outside) > 0 && rapid.Bool().Draw(t, "returns"):
 		u = rapid.SampledFrom(outside).Draw(t, "user")
-	case len(tr.users) == 30:
+	case len(tr.users) == 20:
 		t.Skip("enough users")
 	default:
 		u = &simUser{id: fmt.Sprintf("user%02d", len(tr.users)+1)}
@@ -120,10 +126,19 @@ func (tr *trial) drawUser(t *rapid.T, ok func(*simUser) bool) *simUser {
 
 func (tr *trial) drawLeave(t *rapid.T) { tr.leave(tr.drawUser(t, (*simUser).isInside)) }
 
+// drawReject lets the API reject some users, whom drawAccept lets go again.
 func (tr *trial) drawReject(t *rapid.T) {
-	u := tr.drawUser(t, func(*simUser) bool { return true })
-	u.rejected = !u.rejected
-	tr.say("the API rejects %s: %t", u.id, u.rejected)
+	for range rapid.IntRange(1, 3).Draw(t, "users") {
+		u := tr.drawUser(t, func(u *simUser) bool { return !u.rejected })
+		u.rejected = true
+		tr.say("the API rejects %s from now on", u.id)
+	}
+}
+
+func (tr *trial) drawAccept(t *rapid.T) {
+	u := tr.drawUser(t, func(u *simUser) bool { return u.rejected })
+	u.rejected = false
+	tr.say("the API rejects %s no more", u.id)
 }
 
 func (tr *trial) drawStart(t *rapid.T) {
@@ -208,182 +223,84 @@ func (tr *trial) drawResume(t *rapid.T) {
 	tr.resume(drawProcess(t), rapid.SampledFrom(ended).Draw(t, "run"))
 }
 
-// running is the run that is going, if there is one.
-func (tr *trial) running() *simRun {
-	for _, run := range tr.runs {
-		if run.status == repo.RunRunning {
-			return run
+// What hardly ever comes about by itself.
+
+// drawSilence has the API reject somebody for just one run.
+func (tr *trial) drawSilence(t *rapid.T) {
+	u := tr.drawUser(t, func(u *simUser) bool { return u.life != nil && !u.rejected })
+	u.rejected = true
+	tr.say("the API rejects %s for a while", u.id)
+	tr.drawSweep(t)
+	tr.wait(waits.Draw(t, "wait"))
+	u.rejected = false
+	tr.drawSweep(t)
+}
+
+// drawCommuter lets a user be out of the users table only while the page with
+// the user is read.
+func (tr *trial) drawCommuter(t *rapid.T) {
+	if tr.running() != nil {
+		t.Skip("a run is going")
+	}
+	u := tr.drawUser(t, (*simUser).isInside)
+	tr.leave(u)
+	run := tr.start(0, maxGaps.Draw(t, "max_gap"), nil)
+	open := tr.open(run)
+	for _, o := range open[:len(open)-1] {
+		tr.work(1, run, o.no, o.job, time.Second, fate{what: goesThrough})
+	}
+	first := u.key
+	for _, other := range tr.users {
+		first = min(first, other.key)
+	}
+	tr.join(u, first-1) // where the run has been
+	if rapid.Bool().Draw(t, "with another one") {
+		tr.leave(tr.drawUser(t, (*simUser).isInside))
+	}
+	tr.sweep(run, time.Second)
+	if u.isInside() && rapid.Bool().Draw(t, "for good") {
+		tr.leave(u)
+	}
+}
+
+// drawStumble has a run stopped when only its end was left to write.
+func (tr *trial) drawStumble(t *rapid.T) {
+	if tr.running() != nil {
+		t.Skip("a run is going")
+	}
+	run := tr.start(0, maxGaps.Draw(t, "max_gap"), nil)
+	open := tr.open(run)
+	for i, o := range open {
+		f := fate{what: goesThrough}
+		if i == len(open)-1 {
+			f.what = losesItsLast
 		}
+		tr.work(0, run, o.no, o.job, time.Second, f)
 	}
-	return nil
+	tr.end(run, repo.RunCancelled)
+	tr.wait(waits.Draw(t, "wait"))
+	tr.resume(1, run)
+	tr.sweep(run, time.Second)
 }
 
-// start starts a run and plans it.
-func (tr *trial) start(process int, maxGap time.Duration, listed []string) *simRun {
-	tr.t.Helper()
-	e := tr.engineOf(process, &worker{trial: tr}, nobodyListens)
-	n := repo.NewRun{AppID: tr.app.ID, Job: "job", Kind: imclient.KindPresence, Trigger: repo.TriggerCron, Tick: tr.clock.Now(), MaxGap: maxGap}
-	if listed != nil {
-		n.Job, n.Trigger, n.Tick, n.Listed = BackfillJob, repo.TriggerBackfill, time.Time{}, listed
+// drawOvertaken has a run stopped, overtaken by another one, and resumed.
+func (tr *trial) drawOvertaken(t *rapid.T) {
+	if tr.running() != nil {
+		t.Skip("a run is going")
 	}
-	runID, err := e.start(tr.ctx, n)
-	if err != nil {
-		tr.t.Fatal(err)
+	slow := tr.start(0, maxGaps.Draw(t, "max_gap"), nil)
+	if open := tr.open(slow); rapid.Bool().Draw(t, "begun") {
+		tr.work(0, slow, open[0].no, open[0].job, time.Second, fate{what: goesThrough})
 	}
-	run := &simRun{id: runID, maxGap: maxGap, listed: listed != nil, status: repo.RunRunning, owners: map[int]*worker{}, met: map[string]bool{}}
-	stored, err := tr.stores[process].FindRun(tr.ctx, runID)
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	run.start = stored.StartedAt
-	run.looks = []look{{at: run.start}}
-	for _, before := range tr.completed {
-		run.prevComplete = later(run.prevComplete, before.start)
-	}
-	tr.runs[runID] = run
-	tr.say("run %d starts, max_gap %s, limited to %v", runID, maxGap, listed)
-	tr.plan(e, run)
-	return run
-}
-
-func (tr *trial) plan(e *Engine, run *simRun) {
-	tr.t.Helper()
-	var jobID int64
-	if err := tr.db.QueryRow(tr.ctx, `SELECT plan_job_id FROM syncer.sync_run WHERE run_id = $1`, run.id).Scan(&jobID); err != nil {
-		tr.t.Fatal(err)
-	}
-	plan, err := e.store.ClaimPlan(tr.ctx, run.id, jobID)
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	defer plan.Done()
-	if err := e.plan(tr.ctx, plan); err != nil {
-		tr.t.Fatal(err)
-	}
-}
-
-// openRange is a range to be worked on.
-type openRange struct {
-	no      int
-	job     int64
-	pending bool
-}
-
-func (tr *trial) open(run *simRun) []openRange {
-	tr.t.Helper()
-	rows, err := tr.db.Query(tr.ctx, `SELECT range_no, job_id, status = 'pending' FROM syncer.sync_range
-WHERE run_id = $1 AND status IN ('pending', 'running') ORDER BY range_no`, run.id)
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	open, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o openRange, err error) {
-		err = row.Scan(&o.no, &o.job, &o.pending)
-		return o, err
-	})
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	return open
-}
-
-// sweep goes through all ranges of a run that nobody works on.
-func (tr *trial) sweep(run *simRun, latency time.Duration) {
-	tr.t.Helper()
-	for i, o := range tr.open(run) {
-		if o.pending {
-			tr.work(i%2, run, o.no, o.job, latency, fate{what: goesThrough})
-		}
-	}
-}
-
-func (tr *trial) end(run *simRun, status repo.RunStatus) {
-	tr.t.Helper()
-	if err := tr.stores[0].EndRun(tr.ctx, run.id, status, "for the trial"); err != nil {
-		tr.t.Fatal(err)
-	}
-	tr.look()
-}
-
-func (tr *trial) resume(process int, run *simRun) {
-	tr.t.Helper()
-	e := tr.engineOf(process, &worker{trial: tr}, nobodyListens)
-	stored, err := e.store.FindRun(tr.ctx, run.id)
-	if err != nil {
-		tr.t.Fatal(err)
-	}
-	now := tr.clock.Now()
-	if err := e.resume(tr.ctx, stored); err != nil {
-		tr.t.Fatal(err)
-	}
-	run.status = repo.RunRunning
-	run.looks = append(run.looks, look{at: now})
-	tr.say("run %d is resumed", run.id)
-	tr.look()
-}
-
-// wait lets time pass. Processes give signs of life meanwhile.
-func (tr *trial) wait(d time.Duration) {
-	tr.t.Helper()
-	tr.clock.pass(d)
-	for _, store := range tr.stores {
-		if err := store.Beat(tr.ctx); err != nil {
-			tr.t.Fatal(err)
-		}
-	}
-}
-
-// rescue takes over the ranges without a sign of life.
-func (tr *trial) rescue(process int) {
-	tr.t.Helper()
-	e := tr.engineOf(process, &worker{trial: tr}, nobodyListens)
-	if err := e.rescue(tr.ctx); err != nil {
-		tr.t.Fatal(err)
-	}
-	run := tr.running()
-	if run == nil {
+	if slow.status != repo.RunRunning {
 		return
 	}
-	for _, o := range tr.open(run) {
-		if o.pending && run.owners[o.no] != nil {
-			tr.say("range %d of run %d is rescued", o.no, run.id)
-			run.owners[o.no] = nil
-		}
-	}
-}
-
-// windUp finishes the run that is going and sweeps all users once more. Only then
-// the last ones wake up, too late. Once it is known who is there, nobody needs
-// the whole users table.
-func (tr *trial) windUp() {
-	tr.t.Helper()
-	if run := tr.running(); run != nil {
-		tr.clock.pass(10 * time.Minute) // nobody gives a sign of life
-		tr.rescue(0)
-		tr.sweep(run, time.Second)
-		if run.status == repo.RunRunning {
-			tr.t.Fatalf("run %d does not end", run.id)
-		}
-	}
-	for i := range 3 {
-		run := tr.start(i%2, 0, nil)
-		tr.sweep(run, time.Second)
-		if run.status == repo.RunRunning {
-			tr.t.Fatalf("run %d does not end", run.id)
-		}
-		var reconciled bool
-		if err := tr.db.QueryRow(tr.ctx, `SELECT reconciled FROM syncer.sync_run WHERE run_id = $1`, run.id).Scan(&reconciled); err != nil {
-			tr.t.Fatal(err)
-		}
-		if i == 2 && reconciled {
-			tr.t.Errorf("run %d has read the whole users table, which nobody has left", run.id)
-		}
-	}
-	for len(tr.sleepers) > 0 {
-		tr.wakeUp(0)
-	}
-	for _, u := range tr.users {
-		if u.life != nil && !u.isInside() {
-			tr.t.Errorf("%s has left the users table, and still has a snapshot", u.id)
-		}
+	tr.end(slow, repo.RunFailed)
+	tr.sweep(tr.start(1, maxGaps.Draw(t, "max_gap"), nil), latencies.Draw(t, "latency"))
+	tr.drawJoin(t)
+	tr.resume(0, slow)
+	tr.sweep(slow, latencies.Draw(t, "latency"))
+	if rapid.Bool().Draw(t, "leave") {
+		tr.leave(tr.drawUser(t, (*simUser).isInside))
 	}
 }

@@ -128,7 +128,8 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 // A run that has written no page since it was opened again, or none at all, has
 // looked no longer than until its last one. Of a run that read the whole users
 // table known_users says how many snapshots were left then: when there are more
-// than it met, or when some of those it met may have left, it does not know all.
+// than it met, it does not know all. (When there are not, a later run that meets
+// all whom it knew meets all who have a snapshot.)
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
 SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 END,
@@ -138,7 +139,7 @@ SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 
     error = nullif($4, ''),
     observed_from = least(u.observed_from, r.page_at), observed_until = coalesce(r.page_at, u.observed_from),
     users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries,
-    known_users = CASE WHEN NOT u.reconciled OR u.removed = 0 AND u.known_users <= r.known_users THEN r.known_users END,
+    known_users = CASE WHEN NOT u.reconciled OR u.known_users <= r.known_users THEN r.known_users END,
     known_hash = r.known_hash
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
