@@ -23,6 +23,8 @@ listen = "127.0.0.1:0"        # health checks; port 0 is any free one
 table      = "public.users"
 key_column = "id"
 user_id    = "im_id"
+[sweep]
+collapse_ratio = 1            # off: here hours go by between sweeps, and people with them
 
 [[apps]]
 name     = "tencent"
