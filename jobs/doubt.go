@@ -25,6 +25,10 @@ const (
 // written reports whether the page is to be written.
 func (v verdict) written() bool { return v != inDoubt && v != disbelieved }
 
+// codeContradicted is the failure of a user about whom the second opinion says
+// otherwise.
+const codeContradicted = "contradicted"
+
 // maxAnswers is how many answers in a row may be in doubt: the third decides.
 const maxAnswers = 3
 
@@ -93,20 +97,24 @@ func (v *reviewer) isCollapse(gone, before int) bool {
 }
 
 // reconsider decides about a page that was asked about again and is as odd as
-// before. A user about whom the second opinion says nothing is not confirmed.
+// before. A user about whom the second opinion says nothing is not confirmed. A
+// few who are not do not hold up a real logout, but they fail: the longer a
+// gateway is dead, the more of its users have left in truth, and the others
+// must not go with them.
 func (v *reviewer) reconsider(ctx context.Context, r *repo.Range, p *page[imclient.Presence], gone []string) (verdict, error) {
 	opinions, offered, err := v.ask(ctx, p, gone)
 	if err != nil {
 		return inDoubt, err
 	}
-	contradicted := 0
+	contradicted := make(map[string]bool)
 	for _, id := range gone {
 		if o, ok := opinions[id]; !ok || o.value.State != imclient.StateOffline {
-			contradicted++
+			contradicted[id] = true
 		}
 	}
 	switch {
-	case offered && !v.isCollapse(contradicted, p.review.before):
+	case offered && len(contradicted) < v.engine.config.CollapseMin:
+		p.result.reject(contradicted)
 		return confirmed, nil
 	case r.Suspicion+1 < maxAnswers:
 		return inDoubt, nil
@@ -114,6 +122,24 @@ func (v *reviewer) reconsider(ctx context.Context, r *repo.Range, p *page[imclie
 		return disbelieved, nil
 	default:
 		return believed, nil
+	}
+}
+
+// reject makes failures of the answers about some users.
+func (r *batchResult[V]) reject(ids map[string]bool) {
+	for i := range r.answers {
+		answer := &r.answers[i]
+		left := answer.Observed[:0]
+		for _, o := range answer.Observed {
+			if ids[o.UserID] {
+				answer.Rejected = append(answer.Rejected, imclient.UserError{
+					UserID: o.UserID, Code: codeContradicted, Text: "two APIs contradict each other about this user",
+				})
+				continue
+			}
+			left = append(left, o)
+		}
+		answer.Observed = left
 	}
 }
 

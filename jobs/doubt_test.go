@@ -88,6 +88,7 @@ type collapse struct {
 	// What comes of it.
 	status      repo.RunStatus
 	disbelieved int64
+	failed      int64 // contradicted, each for himself
 	err         string
 	stored      map[string]string // of users 101 to 200
 	calls       int64             // besides one for each of the four pages
@@ -133,6 +134,8 @@ func TestCollapse(t *testing.T) {
 	online, offline := all(webOnline, 101, 200), all(nowhere, 101, 200)
 	mixed := all(nowhere, 101, 149)
 	maps.Copy(mixed, all(webOnline, 150, 200))
+	most := all(nowhere, 101, 151)
+	maps.Copy(most, all(webOnline, 152, 200))
 	for _, tc := range []collapse{
 		{name: "for one answer", provider: tencentApp, happen: lie("", 1), stored: online, calls: 1, verdicts: map[string]int{"in doubt": 1, "recovered": 1}},
 		{name: "for two answers", provider: tencentApp, happen: lie("", 2), stored: online, calls: 2, verdicts: map[string]int{"in doubt": 2, "recovered": 1}},
@@ -146,6 +149,11 @@ func TestCollapse(t *testing.T) {
 			status: repo.RunPartial, disbelieved: 100, err: contradicted},
 		{name: "for ever, the second opinion too", provider: openIMApp, happen: lie("", 0), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
 		{name: "a real logout", provider: openIMApp, happen: logout(101, 200), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
+		// A gateway is dead for long, and half of its users leave meanwhile.
+		{name: "for ever, and half of them leave", provider: openIMApp, happen: then(logout(101, 150), lie(imsim.PathOpenIMPresence, 0)), stored: online, calls: 4,
+			verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: contradicted},
+		{name: "a logout of most", provider: openIMApp, happen: then(logout(101, 151), lie(imsim.PathOpenIMPresence, 0)), stored: most, calls: 2,
+			verdicts: map[string]int{"in doubt": 1, "confirmed": 1}, status: repo.RunPartial, failed: 49},
 		{name: "a logout of few", provider: openIMApp, happen: logout(101, 149), stored: mixed, noDoubt: true},
 		{name: "no second opinion", provider: openIMApp, happen: then(none, lie(imsim.PathOpenIMPresence, 0)), stored: offline, calls: 3, verdicts: map[string]int{"in doubt": 2, "believed": 1}},
 		{name: "the second opinion fails once", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: 1}), logout(101, 200)),
@@ -191,7 +199,7 @@ func testCollapse(t *testing.T, tc collapse) {
 	want := repo.Run{
 		AppID: app.ID, Job: BackfillJob, Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: tc.status, Planned: true,
 		Suspected: suspected, Disbelieved: tc.disbelieved, Error: tc.err,
-		Counters: repo.Counters{Users: 400, Changed: changed, Failed: tc.disbelieved, Calls: w.calls() - calls, Retries: run.Retries},
+		Counters: repo.Counters{Users: 400, Changed: changed, Failed: tc.disbelieved + tc.failed, Calls: w.calls() - calls, Retries: run.Retries},
 	}
 	if diff := cmp.Diff(want, run); diff != "" {
 		t.Errorf("run (-want +got):\n%s", diff)
@@ -210,6 +218,9 @@ func testCollapse(t *testing.T, tc collapse) {
 	}
 	if diff := cmp.Diff(wantTransitions, w.transitions(app)); diff != "" {
 		t.Errorf("transitions (-want +got):\n%s", diff)
+	}
+	if n := w.count(`SELECT count(*) FROM syncer.user_failure WHERE code = 'contradicted' AND known_at IS NOT NULL`); n != tc.failed {
+		t.Errorf("%d users failed as contradicted, want %d", n, tc.failed)
 	}
 	if diff := cmp.Diff(tc.verdicts, w.verdicts()); diff != "" {
 		t.Errorf("verdicts in the log (-want +got):\n%s", diff)
