@@ -44,7 +44,7 @@ fmt: ## format the source
 	gofmt -w .
 
 .PHONY: demo
-demo: ## show syncer at work for a minute or two, on simulated backends; leaves nothing behind
+demo: ## show syncer at work for two minutes, on simulated backends; leaves nothing but bin/demo-report.html
 	@go build -buildvcs=false -o bin/demo ./internal/demo
 	@bin/demo
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/progress"
 
+	"syncer/internal/report"
 	"syncer/repo"
 )
 
@@ -163,11 +164,11 @@ func (d *display) progress(s *sweep, run repo.Run) {
 	}
 	shown.lastLine = time.Now()
 	rate := float64(run.Users) / time.Since(shown.begun).Seconds()
-	text := fmt.Sprintf("%s: %s users", name, thousands(run.Users))
+	text := fmt.Sprintf("%s: %s users", name, report.Count(run.Users))
 	if shown.total > 0 {
-		text += fmt.Sprintf(" of %s (%d%%)", thousands(shown.total), 100*run.Users/shown.total)
+		text += fmt.Sprintf(" of %s (%d%%)", report.Count(shown.total), 100*run.Users/shown.total)
 	}
-	text += fmt.Sprintf(", %s users/s", thousands(int64(rate)))
+	text += fmt.Sprintf(", %s users/s", report.Count(int64(rate)))
 	if shown.total > run.Users && rate > 0 {
 		left := time.Duration(float64(shown.total-run.Users) / rate * float64(time.Second))
 		text += fmt.Sprintf(", %s left", roughly(left))
@@ -187,7 +188,7 @@ func (d *display) done(s *sweep) {
 			d.line("stopping: pages in flight are finished; Ctrl-C again ends at once")
 		}
 	case shown.tracker == nil:
-		d.line("%s: %s, %s users", s.name(), s.run.Status, thousands(s.run.Users))
+		d.line("%s: %s, %s users", s.name(), s.run.Status, report.Count(s.run.Users))
 	case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
 		shown.tracker.MarkAsErrored()
 	default:

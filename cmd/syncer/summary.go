@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"syncer/internal/report"
 	"syncer/repo"
 )
 
@@ -23,6 +24,7 @@ type runSummary struct {
 	Users       int64   `json:"users"`
 	Changed     int64   `json:"changed"`
 	Failed      int64   `json:"failed"`
+	Removed     int64   `json:"removed,omitempty"`     // had left the users table
 	Disbelieved int64   `json:"disbelieved,omitempty"` // of those failed: their answers were in doubt to the end
 	Calls       int64   `json:"calls"`
 	Retries     int64   `json:"retries"`
@@ -46,7 +48,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	run := s.run
 	r.RunID, r.Status = run.ID, string(run.Status)
 	r.Users, r.Changed, r.Failed, r.Calls, r.Retries = run.Users, run.Changed, run.Failed, run.Calls, run.Retries
-	r.Disbelieved = run.Disbelieved
+	r.Removed, r.Disbelieved = run.Removed, run.Disbelieved
 	r.Seconds = run.Duration(now).Seconds()
 	if r.Seconds > 0 {
 		r.UsersPerSec = float64(run.Users) / r.Seconds
@@ -85,9 +87,9 @@ func (p *program) printSummary(summaries []runSummary) {
 	}
 	t.SetColumnConfigs(right)
 	for _, r := range summaries {
-		t.AppendRow(table.Row{r.App, r.Kind, r.RunID, r.Status, thousands(r.Users), thousands(r.Changed), thousands(r.Failed),
-			thousands(r.Calls), thousands(r.Retries), roughly(time.Duration(r.Seconds * float64(time.Second))),
-			thousands(int64(r.UsersPerSec)), fmt.Sprintf("%.0f %%", 100*r.QuotaUsed)})
+		t.AppendRow(table.Row{r.App, r.Kind, r.RunID, r.Status, report.Count(r.Users), report.Count(r.Changed), report.Count(r.Failed),
+			report.Count(r.Calls), report.Count(r.Retries), roughly(time.Duration(r.Seconds * float64(time.Second))),
+			report.Count(int64(r.UsersPerSec)), fmt.Sprintf("%.0f %%", 100*r.QuotaUsed)})
 	}
 	t.Render()
 }
@@ -107,6 +109,9 @@ func (p *program) printRemarks(s *system, sweeps []*sweep) {
 		if sw.begun && summary.Users == 0 && (sw.run.Status == repo.RunSucceeded) {
 			fmt.Fprintf(p.stdout, "\n%s: users table %s has no rows within [users] where; nobody was asked about\n", sw.name(), sw.app.Users.Name())
 		}
+		if summary.Removed > 0 {
+			fmt.Fprintf(p.stdout, "\n%s: %s users have left the users table since the run before\n", sw.name(), report.Count(summary.Removed))
+		}
 		if summary.Failed > summary.Disbelieved {
 			p.printFailures(ctx, s, sw)
 		}
@@ -125,7 +130,7 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 		if g.Varied {
 			such = ", such as"
 		}
-		fmt.Fprintf(p.stdout, "  %s × %s%s: %s\n", thousands(g.Users), g.Code, such, g.Message)
+		fmt.Fprintf(p.stdout, "  %s × %s%s: %s\n", report.Count(g.Users), g.Code, such, g.Message)
 	}
 }
 

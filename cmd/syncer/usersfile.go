@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"syncer/internal/report"
 	"syncer/jobs"
 )
 
@@ -60,7 +61,7 @@ func matchListed(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, want
 			}
 			m.found = found
 			if missing > 0 {
-				m.note = fmt.Sprintf("listed ids that are not in users table %s: %s", s.app.Users.Name(), thousands(int64(missing)))
+				m.note = fmt.Sprintf("listed ids that are not in users table %s: %s", s.app.Users.Name(), report.Count(int64(missing)))
 			}
 			matches[s.app.ID] = m
 		}

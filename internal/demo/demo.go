@@ -90,7 +90,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	}
 	d.screen.heading("syncer: who is online, kept in Postgres")
 	d.screen.say("This demo runs the real program against a throwaway Postgres server and a simulator of both "+
-		"backends. It lives in %s, takes about a minute, and leaves nothing behind; Ctrl-C stops it at any time.\n", d.dir)
+		"backends. It lives in %s, takes about two minutes, and leaves nothing behind but a page of reports; Ctrl-C stops it at any time.\n", d.dir)
 	bin, err := pgcluster.FindOrInstall(ctx, d.stderr)
 	if err != nil {
 		return err

@@ -3,7 +3,7 @@
 // both backends, and lets the program loose on them, command by command. See
 // the Makefile: make demo, make demo-keep.
 //
-// It leaves nothing behind, also after Ctrl-C or SIGTERM. Exit codes: 0 shown to
+// It leaves nothing behind but the page of reports, also after Ctrl-C or SIGTERM. Exit codes: 0 shown to
 // the end, 1 failed, 2 wrong usage, 130 stopped by a signal.
 package main
 

@@ -12,7 +12,7 @@ func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverag
 	now := Table{Title: "Now", Columns: columns("app", ">users", ">imported", ">share", ">not imported", ">never checked", "last checked")}
 	for _, row := range coverage {
 		users := row.Imported + row.NotImported + row.NeverChecked
-		cells := []string{row.App, count(users), count(row.Imported), "", count(row.NotImported), count(row.NeverChecked), ""}
+		cells := []string{row.App, Count(users), Count(row.Imported), "", Count(row.NotImported), Count(row.NeverChecked), ""}
 		if users > 0 {
 			cells[3] = percent(float64(row.Imported) / float64(users))
 		}
@@ -31,8 +31,8 @@ func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverag
 			c.X = append(c.X, h.middle(row.Day))
 			c.Series[0].Values = append(c.Series[0].Values, value(row.Imported))
 			c.Series[1].Values = append(c.Series[1].Values, value(row.NotImported))
-			t.Rows = append(t.Rows, []string{weekday(row.Day), count(row.Imported), count(row.NotImported),
-				count(row.BecameImported), count(row.BecameNotImported), count(row.Gone)})
+			t.Rows = append(t.Rows, []string{weekday(row.Day), Count(row.Imported), Count(row.NotImported),
+				Count(row.BecameImported), Count(row.BecameNotImported), Count(row.Gone)})
 		}
 		c.shade(h, gaps, app, "accounts")
 		r.Charts, r.Tables = append(r.Charts, c), append(r.Tables, t)

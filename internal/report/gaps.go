@@ -19,7 +19,7 @@ func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 		if row.ObservedShare != nil {
 			share = percent(*row.ObservedShare)
 		}
-		totals.Rows = append(totals.Rows, []string{row.App, row.Kind, minute(row.Since), count(row.Gaps), length(row.GapSeconds),
+		totals.Rows = append(totals.Rows, []string{row.App, row.Kind, minute(row.Since), Count(row.Gaps), length(row.GapSeconds),
 			length(row.ObservedSeconds), share})
 		if row.Kind == "presence" {
 			r.Charts = append(r.Charts, h.notObserved(row, rows))

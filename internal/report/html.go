@@ -115,7 +115,7 @@ func (t pageTable) Class(column int) string {
 
 // Summary says what a closed table holds.
 func (t pageTable) Summary() string {
-	rows := count(int64(len(t.Rows))) + " rows"
+	rows := Count(int64(len(t.Rows))) + " rows"
 	if len(t.Rows) == 1 {
 		rows = "1 row"
 	}

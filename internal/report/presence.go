@@ -91,7 +91,7 @@ func (t *Table) online(rows []repo.ConcurrencyRow) {
 	for _, row := range rows {
 		cells := []string{minute(row.Bucket), "", "", "", "", observed(row.ObservedSeconds, row.BucketSeconds)}
 		if row.OnlineAvg != nil {
-			cells[1], cells[2], cells[3], cells[4] = count(*row.OnlineMin), average(*row.OnlineAvg), count(*row.OnlineMax), count(*row.Users)
+			cells[1], cells[2], cells[3], cells[4] = Count(*row.OnlineMin), average(*row.OnlineAvg), Count(*row.OnlineMax), Count(*row.Users)
 		}
 		t.Rows = append(t.Rows, cells)
 	}
@@ -125,8 +125,8 @@ func (t *Table) onlineByDay(rows []repo.ConcurrencyRow) {
 		}
 		cells := []string{weekday(day(of[0])), "", "", "", "", "", observed(seen, length)}
 		if runs > 0 {
-			cells[1], cells[2], cells[3] = count(*least.OnlineMin), average(sum/float64(runs)), count(*most.OnlineMax)
-			cells[4], cells[5] = most.Bucket.Format("15:04"), count(users)
+			cells[1], cells[2], cells[3] = Count(*least.OnlineMin), average(sum/float64(runs)), Count(*most.OnlineMax)
+			cells[4], cells[5] = most.Bucket.Format("15:04"), Count(users)
 		}
 		t.Rows = append(t.Rows, cells)
 	}
@@ -167,7 +167,7 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 			if row.Day == today {
 				seen = "so far"
 			}
-			t.Rows = append(t.Rows, []string{weekday(row.Day), count(row.Daily), count(row.Weekly), count(row.Monthly), seen})
+			t.Rows = append(t.Rows, []string{weekday(row.Day), Count(row.Daily), Count(row.Weekly), Count(row.Monthly), seen})
 		}
 		c.shade(h, gaps, app, "presence")
 		r.Charts, r.Tables = append(r.Charts, c), append(r.Tables, t)
@@ -193,14 +193,14 @@ func NewPlatforms(h Head, rows []repo.PlatformRow, devices []repo.DevicesRow) Re
 		for i, row := range of {
 			c.X, c.Labels = append(c.X, float64(i)), append(c.Labels, row.Platform)
 			c.Series[0].Values = append(c.Series[0].Values, value(row.Share))
-			t.Rows = append(t.Rows, []string{row.Platform, percent(row.Share), bar(row.Share), average(row.UsersAvg), count(row.UsersMax)})
+			t.Rows = append(t.Rows, []string{row.Platform, percent(row.Share), bar(row.Share), average(row.UsersAvg), Count(row.UsersMax)})
 		}
 		r.Charts, r.Tables = append(r.Charts, c), append(r.Tables, t)
 	}
 	if len(devices) > 0 {
 		t := Table{Title: "Several platforms at once, now", Columns: columns("app", ">online", ">on several", ">share")}
 		for _, row := range devices {
-			cells := []string{row.App, count(row.Online), count(row.MultiPlatform), ""}
+			cells := []string{row.App, Count(row.Online), Count(row.MultiPlatform), ""}
 			if row.Share != nil {
 				cells[3] = percent(*row.Share)
 			}

@@ -45,7 +45,7 @@ func NewRuns(h Head, rows []repo.RunRow) Report {
 	}
 	r.Tables = append(r.Tables, newest("The newest", rows))
 	if len(rows) > runsShown {
-		r.Notes = append(r.Notes, fmt.Sprintf("All %s runs have a row with --format csv or json.", count(int64(len(rows)))))
+		r.Notes = append(r.Notes, fmt.Sprintf("All %s runs have a row with --format csv or json.", Count(int64(len(rows)))))
 	}
 	return r
 }
@@ -59,12 +59,12 @@ func newest(title string, rows []repo.RunRow) Table {
 		case row.Error != nil:
 			why = shorten(*row.Error, 60)
 		case row.Disbelieved > 0:
-			why = count(row.Disbelieved) + " users were not believed to be offline"
+			why = Count(row.Disbelieved) + " users were not believed to be offline"
 		case row.Status == "skipped":
 			why = "the run before was still going"
 		}
 		t.Rows = append(t.Rows, []string{row.StartedAt.Format(time.DateTime), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
-			count(row.Users), count(row.Changed), count(row.Failed), why})
+			Count(row.Users), Count(row.Changed), Count(row.Failed), why})
 	}
 	return t
 }
@@ -88,7 +88,7 @@ func outcomes(rows []repo.RunRow) Table {
 	for _, k := range keys {
 		cells := []string{k.app, k.kind}
 		for _, status := range statuses {
-			cells = append(cells, count(counts[k][status]))
+			cells = append(cells, Count(counts[k][status]))
 		}
 		t.Rows = append(t.Rows, cells)
 	}

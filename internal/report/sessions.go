@@ -46,8 +46,8 @@ func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.Sessi
 }
 
 func sessionCells(day string, row repo.SessionsRow) []string {
-	return []string{day, count(row.Sessions), length(row.MedianSeconds), length(row.P90Seconds), length(row.LongestSeconds),
-		count(row.CutByGap), count(row.Open)}
+	return []string{day, Count(row.Sessions), length(row.MedianSeconds), length(row.P90Seconds), length(row.LongestSeconds),
+		Count(row.CutByGap), Count(row.Open)}
 }
 
 func longestSessions(rows []repo.SessionRow) Table {

@@ -55,13 +55,19 @@ func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error
 	return out.Flush()
 }
 
+// TableStyle is how all tables for people look.
+func TableStyle() table.Style {
+	style := table.StyleLight
+	style.Options.DrawBorder = false
+	style.Options.SeparateColumns = false
+	style.Format.Header = text.FormatDefault
+	style.Format.Footer = text.FormatDefault
+	return style
+}
+
 func (t Table) text() string {
 	out := table.NewWriter()
-	out.SetStyle(table.StyleLight)
-	out.Style().Options.DrawBorder = false
-	out.Style().Options.SeparateColumns = false
-	out.Style().Format.Header = text.FormatDefault
-	out.Style().Format.Footer = text.FormatDefault
+	out.SetStyle(TableStyle())
 	out.SuppressTrailingSpaces()
 	var titles table.Row
 	var right []table.ColumnConfig

@@ -20,8 +20,8 @@ func weekday(day string) string {
 	return t.Format("2006-01-02 Mon")
 }
 
-// count writes a number so that its size can be seen: 1,234,567.
-func count(n int64) string {
+// Count writes a number so that its size can be seen: 1,234,567.
+func Count(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -34,7 +34,7 @@ func average(v float64) string {
 	if v < 99.95 && v != math.Trunc(v) {
 		return fmt.Sprintf("%.1f", v)
 	}
-	return count(int64(math.Round(v)))
+	return Count(int64(math.Round(v)))
 }
 
 // percent writes a share.
@@ -57,7 +57,7 @@ func length(seconds float64) string {
 	s := int64(math.Round(seconds))
 	switch {
 	case s >= 86_400:
-		return fmt.Sprintf("%sd %dh", count(s/86_400), s%86_400/3600)
+		return fmt.Sprintf("%sd %dh", Count(s/86_400), s%86_400/3600)
 	case s >= 3600:
 		return fmt.Sprintf("%dh %dm", s/3600, s%3600/60)
 	case s >= 60:
