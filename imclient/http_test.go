@@ -291,12 +291,13 @@ func TestPost_reusesConnections(t *testing.T) {
 func TestPost_boundsCallsInFlight(t *testing.T) {
 	var now, most atomic.Int32
 	release := make(chan struct{})
+	var once sync.Once
 	base := serve(t, func(http.ResponseWriter, *http.Request) {
 		n := now.Add(1)
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 		}
 		if n == maxInFlight {
-			close(release) // the bound is reached; nobody is beyond it
+			once.Do(func() { close(release) }) // the bound is reached, maybe not for the last time; nobody is beyond it
 		}
 		<-release
 		now.Add(-1)
