@@ -39,14 +39,14 @@ COMMENT ON COLUMN presence_rollup.seen_until IS 'All history observed before has
 COMMENT ON COLUMN presence_rollup.gaps IS 'The gaps that have been taken into account.';
 COMMENT ON COLUMN presence_rollup.first_at IS 'When the app''s first complete presence run was started, known beyond retention.';
 
--- A day, or each part of it between gaps, is a slot; so is a gap. bounds holds the
--- beginnings of an app's slots and the end of the last: binary search finds the
--- slots of a stretch, and nearly always it is the same one. Not inlined, like
--- presence_gaps.
+-- A day, or each part of it between gaps, is a slot; so is a gap. Binary search
+-- finds the slots of a stretch, and nearly always it is the same one. One row per
+-- app, so that nothing has to be joined to each stretch, and the planner does not
+-- take the stretches for fewer than they are. Not inlined, like presence_gaps.
 -- +goose StatementBegin
 CREATE FUNCTION presence_slots(from_day date, to_day date, tz text, beyond_rollup boolean)
-RETURNS TABLE (app_id smallint, slot int, begins timestamptz, ends timestamptz, day date, bounds timestamptz[])
-LANGUAGE sql STABLE PARALLEL SAFE ROWS 40
+RETURNS TABLE (app_id smallint, begins timestamptz, bounds timestamptz[], days date[])
+LANGUAGE sql STABLE PARALLEL SAFE ROWS 10 -- of one, each app would read the history
 SET search_path FROM CURRENT
 AS $$
     WITH span AS (
@@ -67,47 +67,41 @@ AS $$
         JOIN presence_gaps() AS g ON g.app_id = s.app_id
         CROSS JOIN LATERAL (VALUES (g.started_at), (g.ended_at)) AS b (at)
         WHERE b.at > s.begins AND b.at < s.ends
-    ), slot AS (
-        SELECT b.app_id, row_number() OVER bounds AS slot, b.at AS begins, lead(b.at) OVER bounds AS ends, array_agg(b.at) OVER (PARTITION BY b.app_id ORDER BY b.at ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS bounds
-        FROM bound AS b
-        WINDOW bounds AS (PARTITION BY b.app_id ORDER BY b.at)
     )
-    SELECT s.app_id, s.slot, s.begins, s.ends, CASE WHEN g.app_id IS NULL THEN (s.begins AT TIME ZONE tz)::date END, s.bounds
-    FROM slot AS s
-    LEFT JOIN presence_gaps() AS g ON g.app_id = s.app_id AND s.begins >= g.started_at AND s.begins < g.ended_at
-    WHERE s.ends IS NOT NULL
+    SELECT b.app_id, min(b.at), array_agg(b.at ORDER BY b.at),
+           array_agg(CASE WHEN g.app_id IS NULL THEN (b.at AT TIME ZONE tz)::date ELSE 'infinity' END ORDER BY b.at)
+    FROM bound AS b
+    LEFT JOIN presence_gaps() AS g ON g.app_id = b.app_id AND b.at >= g.started_at AND b.at < g.ended_at
+    GROUP BY b.app_id
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION presence_slots IS 'The local days from from_day to to_day, cut at gaps: one row per app and part, numbered from 1, day null in a gap, bounds the same in all rows of an app. With beyond_rollup only days that presence_day does not cover.';
+COMMENT ON FUNCTION presence_slots IS 'The local days from from_day to to_day, cut at gaps: one row per app. Part n lies from bounds[n] to bounds[n + 1] and belongs to days[n], which is infinity in a gap; there is a bound more than parts. begins is the first bound. With beyond_rollup only days that presence_day does not cover.';
 
 -- +goose StatementBegin
 CREATE FUNCTION presence_daily_from_history(from_day date, to_day date, tz text, beyond_rollup boolean) RETURNS SETOF presence_day
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     -- Intervals are summed up, not seconds: exact in whatever order.
-    SELECT t.app_id, t.user_id, s.day,
-           date_part('epoch', sum(least(t.ended, s.ends) - greatest(t.begun, s.begins))), count(*),
-           min(greatest(t.begun, s.begins)), max(least(t.ended, s.ends))
+    SELECT t.app_id, t.user_id, t.day,
+           date_part('epoch', sum(least(t.ended, t.ends) - greatest(t.begun, t.begins))), count(*),
+           min(greatest(t.begun, t.begins)), max(least(t.ended, t.ends))
     FROM (
-        SELECT e.app_id, e.user_id, e.begun, e.ended,
-               generate_series(greatest(width_bucket(e.begun, b.bounds), 1), least(width_bucket(e.ended, b.bounds), cardinality(b.bounds) - 1)) AS slot
+        SELECT e.app_id, e.user_id, e.begun, e.ended, b.days[slot] AS day, b.bounds[slot] AS begins, b.bounds[slot + 1] AS ends
         FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
         JOIN presence_ended_stretch AS e USING (app_id)
-        WHERE b.slot = 1
-          -- For the index, and to leave out partitions.
-          AND e.ended_by >= from_day::timestamp AT TIME ZONE tz AND e.begun_from < (to_day + 1)::timestamp AT TIME ZONE tz
+        CROSS JOIN LATERAL generate_series(greatest(width_bucket(e.begun, b.bounds), 1), least(width_bucket(e.ended, b.bounds), cardinality(b.days) - 1)) AS slot
+        -- For the index, and to leave out partitions.
+        WHERE e.ended_by >= from_day::timestamp AT TIME ZONE tz AND e.begun_from < (to_day + 1)::timestamp AT TIME ZONE tz
           AND e.ended_by >= (SELECT min(f.begins) FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS f)
         UNION ALL
-        SELECT o.app_id, o.user_id, o.begun, o.ended,
-               generate_series(greatest(width_bucket(o.begun, b.bounds), 1), least(width_bucket(o.ended, b.bounds), cardinality(b.bounds) - 1))
+        SELECT o.app_id, o.user_id, o.begun, o.ended, b.days[slot] AS day, b.bounds[slot] AS begins, b.bounds[slot + 1] AS ends
         FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
         JOIN presence_open_stretch AS o USING (app_id)
-        WHERE b.slot = 1
+        CROSS JOIN LATERAL generate_series(greatest(width_bucket(o.begun, b.bounds), 1), least(width_bucket(o.ended, b.bounds), cardinality(b.days) - 1)) AS slot
     ) AS t
-    JOIN presence_slots(from_day, to_day, tz, beyond_rollup) AS s ON s.app_id = t.app_id AND s.slot = t.slot
-    WHERE s.day IS NOT NULL
-      AND (greatest(t.begun, s.begins) < least(t.ended, s.ends) OR t.begun = t.ended)
-    GROUP BY t.app_id, t.user_id, s.day;
+    WHERE t.day < 'infinity'
+      AND (greatest(t.begun, t.begins) < least(t.ended, t.ends) OR t.begun = t.ended)
+    GROUP BY t.app_id, t.user_id, t.day;
 END;
 -- +goose StatementEnd
 COMMENT ON FUNCTION presence_daily_from_history IS 'The rows of presence_daily computed from the history. With beyond_rollup only of days that presence_day does not cover.';
@@ -163,21 +157,22 @@ RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint,
 LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT
 SET jit = off -- it takes longer than the query
+SET enable_sort = off -- the planner takes the rows for few, and sorting them for cheap
+SET work_mem = '64MB' -- for hashing
 AS $$
     WITH mask AS (
-        SELECT u.app_id, bit_or(u.days) AS days
+        SELECT u.app_id, bit_or(set_bit(none.days, u.day - from_day + 29, 1)) AS days
         FROM (
-            SELECT p.app_id, p.user_id, bit_or(set_bit(repeat('0', to_day - from_day + 30)::varbit, p.day - from_day + 29, 1)) AS days
+            SELECT p.app_id, p.user_id, p.day
             FROM presence_day AS p
             JOIN presence_rollup AS r USING (app_id)
             WHERE r.zone = tz AND p.day BETWEEN from_day - 29 AND to_day
               AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE tz)::date
-            GROUP BY p.app_id, p.user_id
             UNION ALL
-            SELECT p.app_id, p.user_id, bit_or(set_bit(repeat('0', to_day - from_day + 30)::varbit, p.day - from_day + 29, 1))
+            SELECT p.app_id, p.user_id, p.day
             FROM presence_daily_from_history(from_day - 29, to_day, tz, true) AS p
-            GROUP BY p.app_id, p.user_id
         ) AS u
+        CROSS JOIN (SELECT repeat('0', to_day - from_day + 30)::varbit AS days) AS none
         GROUP BY u.app_id, u.user_id
     ), active AS MATERIALIZED (
         SELECT m.app_id, m.days, d4.days | (d4.days >> 3) AS days7, d16.days | (d16.days >> 14) AS days30
@@ -221,6 +216,7 @@ LANGUAGE plpgsql
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan
 SET jit = off
+SET work_mem = '64MB'
 AS $$
 DECLARE
     most_days CONSTANT int := 7; -- in one transaction

@@ -48,8 +48,9 @@ type Reader struct {
 }
 
 // Compiling the plans of the views takes two seconds, on the smallest history
-// too, because the planner cannot know how few rows there will be.
-const noCompilingSQL = `SET LOCAL jit = off`
+// too, because the planner cannot know how few rows there will be. And a report
+// sorts millions of sessions: the 4 MB that servers grant unless told are few.
+const settingsSQL = `SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)`
 
 const asOfSQL = `SELECT syncer.as_of()`
 
@@ -57,7 +58,7 @@ const asOfSQL = `SELECT syncer.as_of()`
 func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, noCompilingSQL); err != nil {
+		if _, err := tx.Exec(ctx, settingsSQL); err != nil {
 			return fmt.Errorf("prepare to read: %w", err)
 		}
 		r := &Reader{store: s, tx: tx}
