@@ -30,6 +30,7 @@ var allowed = map[string][]string{
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim", "jobs", "migrations", "repo",
 	},
 	"internal/demo":                        {"internal/pgcluster", "internal/simulation"},
+	"internal/benchreport":                 {"internal/pgcluster", "migrations", "repo"},
 	"internal/pgtest":                      {"internal/pgcluster"},
 	"internal/pgcluster/cmd/with-postgres": {"internal/pgcluster"},
 }

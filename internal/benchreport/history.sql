@@ -57,36 +57,37 @@ SELECT make_history_partitions('month', begins, ends + interval '1 day') FROM be
 -- Changes as they happen: each user has five times of the day, and is online in
 -- some of them, for minutes or hours, fewer at weekends; a few stay on for longer.
 CREATE TEMP TABLE bench_look AS
-SELECT u.n, u.user_id, u.device, c.state, c.devices, look.observed_at, look.not_before, c.at
-FROM bench_span AS s
-CROSS JOIN LATERAL generate_series(date_trunc('day', s.begins), s.ends, '1 day') WITH ORDINALITY AS day (begins, no)
-CROSS JOIN bench_user AS u
-CROSS JOIN LATERAL (
-    SELECT visit, (u.n * 1000 + day.no) * 5 + visit AS seed,
-           day.begins + ((ARRAY[6, 9.5, 13, 16.5, 20])[visit] + pg_temp.random(u.n * 5 + visit, 6)) * interval '1 hour' AS at
-    FROM generate_series(1, 5) AS visit
+SELECT v.n, c.state, c.devices, look.observed_at, look.not_before, c.at
+FROM (
+    SELECT u.n, u.late, u.joined, visit, s.ends, v.seed, v.starts, (1 + 99 * pg_temp.random(v.seed, 8) ^ 3) * interval '1 minute' AS lasts,
+           CASE WHEN pg_temp.random(v.seed, 9) < 0.5 THEN 'push_online'::presence_state ELSE 'offline' END AS after
+    FROM bench_span AS s
+    CROSS JOIN LATERAL generate_series(date_trunc('day', s.begins), s.ends, '1 day') WITH ORDINALITY AS day (begins, no)
+    CROSS JOIN bench_user AS u
+    CROSS JOIN generate_series(1, 5) AS visit
+    CROSS JOIN LATERAL (SELECT (u.n * 1000 + day.no) * 5 + visit AS seed) AS x
+    CROSS JOIN LATERAL (
+        SELECT x.seed, day.begins + ((ARRAY[6, 9.5, 13, 16.5, 20])[visit] + pg_temp.random(u.n * 5 + visit, 6) + 0.5 * pg_temp.random(x.seed, 7)) * interval '1 hour' AS starts
+    ) AS v
+    WHERE pg_temp.random(x.seed, 10) < (0.35 + 0.6 * u.eager) * CASE WHEN extract(isodow FROM day.begins) > 5 THEN 0.7 ELSE 1 END
+    OFFSET 0 -- each random number once
 ) AS v
-CROSS JOIN LATERAL (
-    SELECT v.at + pg_temp.random(v.seed, 7) * interval '30 minutes' AS starts,
-           (1 + 99 * pg_temp.random(v.seed, 8) ^ 3) * interval '1 minute' AS lasts
-) AS o
 CROSS JOIN LATERAL (VALUES
-    (o.starts, 'online'::presence_state, 1),
-    (o.starts + o.lasts * 0.3, 'online', 2),
-    (o.starts + o.lasts * 0.6, 'online', 1),
-    (o.starts + o.lasts, CASE WHEN pg_temp.random(v.seed, 9) < 0.5 THEN 'push_online'::presence_state ELSE 'offline' END, 0)
+    (v.starts, 'online'::presence_state, 1),
+    (v.starts + v.lasts * 0.3, 'online', 2),
+    (v.starts + v.lasts * 0.6, 'online', 1),
+    (v.starts + v.lasts, v.after, 0)
 ) AS c (at, state, devices)
-CROSS JOIN LATERAL (SELECT date_trunc('minute', c.at - u.late) + interval '1 minute' AS tick) AS t
+CROSS JOIN LATERAL (SELECT date_trunc('minute', c.at - v.late) + interval '1 minute' AS tick OFFSET 0) AS t
 LEFT JOIN bench_gap AS g ON t.tick >= g.started_at AND t.tick < g.ended_at
 CROSS JOIN LATERAL (
-    SELECT coalesce(g.ended_at, t.tick) + u.late AS observed_at, coalesce(g.started_at, t.tick) - interval '1 minute' AS not_before
+    SELECT coalesce(g.ended_at, t.tick) + v.late AS observed_at, coalesce(g.started_at, t.tick) - interval '1 minute' AS not_before
 ) AS look
-WHERE pg_temp.random(v.seed, 10) < (0.35 + 0.6 * u.eager) * CASE WHEN extract(isodow FROM day.begins) > 5 THEN 0.7 ELSE 1 END
-  AND NOT (c.state <> 'online' AND pg_temp.random(v.seed, 11) < 0.01)
-  AND c.at > u.joined + interval '2 minutes' AND look.observed_at < s.ends;
+WHERE NOT (c.state <> 'online' AND pg_temp.random(v.seed, 11) < 0.01)
+  AND c.at > v.joined + interval '2 minutes' AND look.observed_at < v.ends;
 
-INSERT INTO bench_look (n, user_id, device, state, devices, observed_at, not_before, at)
-SELECT n, user_id, device, 'offline', 0, joined + late, NULL, joined FROM bench_user;
+INSERT INTO bench_look (n, state, devices, observed_at, not_before, at)
+SELECT n, 'offline', 0, joined + late, NULL, joined FROM bench_user;
 
 CREATE TEMP TABLE bench_change AS
 WITH looked AS ( -- the last change before each look is what it saw
@@ -103,10 +104,7 @@ WITH looked AS ( -- the last change before each look is what it saw
     SELECT t.*, max(CASE WHEN since = observed_at THEN not_before END) OVER (PARTITION BY n, since) AS since_after
     FROM turned AS t
 )
-SELECT n, user_id, prev_state, state,
-       CASE WHEN devices = 0 AND state = 'push_online' THEN jsonb_build_object(device, 'push_online')
-            WHEN devices = 1 THEN jsonb_build_object(device, 'online')
-            WHEN devices = 2 THEN jsonb_build_object(device, 'online', 'macos', 'online') ELSE '{}' END AS platforms,
+SELECT n, prev_state, state, devices,
        CASE WHEN prev_state IS NOT NULL THEN not_before END AS not_before, observed_at,
        lag(since) OVER w AS prev_since, lag(since_after) OVER w AS prev_since_after, since, since_after,
        lead(observed_at) OVER w AS next_at
@@ -114,15 +112,32 @@ FROM stretch
 WINDOW w AS (PARTITION BY n ORDER BY observed_at);
 
 DROP TABLE bench_look;
+ANALYZE bench_change;
+
+CREATE TEMP TABLE bench_platforms AS
+SELECT device, devices, state, jsonb_build_object(device, state) || CASE WHEN devices > 1 THEN '{"macos": "online"}' ELSE '{}' END::jsonb AS platforms
+FROM (SELECT DISTINCT device FROM bench_user) AS u
+CROSS JOIN (VALUES (1, 'online'::presence_state), (2, 'online'), (0, 'push_online')) AS s (devices, state)
+UNION ALL
+SELECT DISTINCT device, 0, 'offline'::presence_state, '{}'::jsonb FROM bench_user;
+
+-- The primary key is made afterwards, and as full as one that grew row by row.
+ALTER TABLE presence_history DROP CONSTRAINT presence_history_pkey;
 
 INSERT INTO presence_history (app_id, user_id, prev_state, state, platforms, not_before, observed_at, run_id, prev_since, prev_since_after)
-SELECT a.app_id, c.user_id, c.prev_state, c.state, c.platforms, c.not_before, c.observed_at, 1, c.prev_since, c.prev_since_after
+SELECT a.app_id, u.user_id, c.prev_state, c.state, p.platforms, c.not_before, c.observed_at, 1, c.prev_since, c.prev_since_after
 FROM app AS a, bench_change AS c
+JOIN bench_user AS u USING (n)
+JOIN bench_platforms AS p USING (device, devices, state)
 ORDER BY c.observed_at;
 
+ALTER TABLE presence_history ADD CONSTRAINT presence_history_pkey PRIMARY KEY (app_id, user_id, observed_at) WITH (fillfactor = 70);
+
 INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after)
-SELECT a.app_id, c.user_id, c.state, c.platforms, c.observed_at, c.observed_at, 1, c.since, c.since_after
+SELECT a.app_id, u.user_id, c.state, p.platforms, c.observed_at, c.observed_at, 1, c.since, c.since_after
 FROM app AS a, bench_change AS c
+JOIN bench_user AS u USING (n)
+JOIN bench_platforms AS p USING (device, devices, state)
 WHERE c.next_at IS NULL;
 
 -- What each run counts follows from the changes up to it.
