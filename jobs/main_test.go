@@ -14,6 +14,10 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(engineEnv); spec != "" {
 		os.Exit(runEngineProcess(spec)) // this is a process started by a test
 	}
+	// How many cases TestTruth tries, unless told: so many take half a minute.
+	if err := flag.Set("rapid.checks", "60"); err != nil {
+		panic(err)
+	}
 	// Most tests wait most of the time, for backoffs, rates and signs of life.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil {

@@ -98,7 +98,6 @@ func (e *Engine) follow(job Job, appID int16) {
 	defer cancel()
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Logger()
 	var last time.Time // the newest tick that is dealt with
-	trigger := repo.TriggerCatchUp
 	started := e.store.Now()
 	for known := false; ; {
 		var err error
@@ -111,6 +110,10 @@ func (e *Engine) follow(job Job, appID int16) {
 		}
 		if err == nil {
 			if due := lastTick(job.Schedule, last, e.store.Now()); !due.IsZero() {
+				trigger := repo.TriggerCron
+				if !due.After(started) {
+					trigger = repo.TriggerCatchUp
+				}
 				if err = e.tick(ctx, job, appID, due, trigger); err == nil {
 					last = due
 				}
@@ -118,7 +121,6 @@ func (e *Engine) follow(job Job, appID int16) {
 		}
 		wait := tickRetry
 		if err == nil {
-			trigger = repo.TriggerCron
 			next := job.Schedule.Next(e.store.Now())
 			if next.IsZero() {
 				log.Warn().Msg("the schedule has no further tick")
