@@ -79,6 +79,7 @@ CREATE INDEX sync_run_observed ON sync_run (app_id, kind, observed_until);
 
 COMMENT ON COLUMN sync_run.complete IS 'It went through the whole users table and believed all answers: status succeeded or partial, not limited to a list, none disbelieved.';
 COMMENT ON COLUMN sync_run.status IS 'running; succeeded: every user answered; partial: done, but some users failed or were not believed; failed; cancelled; skipped: the previous run was still going at the tick.';
+COMMENT ON COLUMN sync_run.plan_ranges IS 'How many ranges there are: those cut from the users table, and the pages in doubt, each a range of its own.';
 COMMENT ON COLUMN sync_run.max_gap IS 'By its job''s configuration: when the next complete run begins later than this after the end of this one, the time between counts as not observed. Null: nothing was scheduled to come after it, so any time until the next counts so.';
 COMMENT ON COLUMN sync_run.observed_from IS 'Since when it has looked without standing still for longer than max_gap: started_at, or the first page after the last standstill.';
 COMMENT ON COLUMN sync_run.observed_until IS 'When its last page was written; null while running.';

@@ -151,9 +151,10 @@ FROM (
 ) AS r
 WHERE u.run_id = $1`
 
-// The time between two complete runs, in the order in which they ended, is a gap when it is longer than either of
-// them allows. Of a run that stood still, or was opened again, only the time
-// since then counts: some users were seen after it alone.
+// The time between two complete runs, in the order in which they ended, is a gap
+// when it is longer than either of them allows. Of a run that stood still, or was
+// opened again, only the time since then counts: some users were seen after it
+// alone.
 const saveGapSQL = `
 INSERT INTO syncer.observation_gap (app_id, kind, started_at, ended_at, last_seen_from, next_seen_by, run_id)
 SELECT u.app_id, u.kind, prev.observed_until, u.observed_from, prev.started_at, u.observed_until, u.run_id
