@@ -134,7 +134,11 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	// to get one, because it is new or the machine is busy, the call takes a new
 	// call time: late calls would arrive together with those that are in time.
 	var refused error
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+	trace := &httptrace.ClientTrace{}
+	if r.Gate != nil {
+		trace.WroteRequest = func(httptrace.WroteRequestInfo) { r.Gate.Sent(at) }
+	}
+	trace.GotConn = func(httptrace.GotConnInfo) {
 		if r.Gate == nil || !r.Gate.Missed(at) {
 			return
 		}
@@ -145,7 +149,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 		}
 		deadline.Reset(h.timeout)
 		reply.AskedAt = h.now()
-	}}
+	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(callCtx, trace), http.MethodPost, r.URL, bytes.NewReader(r.Body))
 	if err != nil {
 		return Reply{}, h.error(callCtx, r, "make the request", err)

@@ -32,8 +32,9 @@ const patience = 30 * time.Second
 
 // Gate lets calls of one (app, API) through at the times that its CallStore
 // hands out. It reserves a slab of call times at once, so that an instance at
-// full speed asks the store about ten times a second, not once a call. Safe for
-// concurrent use; callers pass in the order in which they came.
+// full speed asks the store about ten times a second, not once a call; and it
+// reserves the next one before the last is used up, so that no call waits for the
+// store. Safe for concurrent use; callers pass in the order in which they came.
 type Gate struct {
 	store CallStore
 	now   func() time.Time
@@ -43,8 +44,23 @@ type Gate struct {
 	mu       sync.Mutex
 	next     time.Time
 	interval time.Duration
-	left     int // call times left in the slab, the first of them at next
-	slowed   int // counts the rate-limit answers: call times from before are void
+	left     int          // call times left in the slab, the first of them at next
+	size     int          // of the slab
+	ahead    *reservation // of the next slab; nil: none yet
+	slowed   int          // counts the rate-limit answers: call times from before are void
+	// owed are the calls that started too late, the last of them at lateAt.
+	owed   int
+	lateAt time.Time
+}
+
+// reservation is a slab of call times on its way.
+type reservation struct {
+	done     chan struct{} // closed when the rest is set
+	first    time.Time
+	interval time.Duration
+	size     int
+	err      error
+	slowed   int // what Gate.slowed was
 }
 
 // NewGate makes a gate. now is the clock in which the store's call times are
@@ -91,6 +107,20 @@ func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 // Missed reports whether it is too late to start the call of a call time.
 func (g *Gate) Missed(at time.Time) bool { return g.now().Sub(at) > Lateness }
 
+// Sent is to be called when the request of a call time is on its way. When that
+// took too long after all, another call time is given up for it: it may be in
+// one second with those that were to come after its own.
+func (g *Gate) Sent(at time.Time) {
+	now := g.now()
+	if now.Sub(at) <= Lateness {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.owed++
+	g.lateAt = now
+}
+
 // slowedSince reports whether a rate-limit answer came since the call time was
 // taken.
 func (g *Gate) slowedSince(slowed int) bool {
@@ -100,39 +130,92 @@ func (g *Gate) slowedSince(slowed int) bool {
 }
 
 // take gives the next call time that is not missed yet, and the count of
-// rate-limit answers so far.
+// rate-limit answers so far. Only who has the turn calls it.
 func (g *Gate) take(ctx context.Context) (at time.Time, slowed int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.left > 0 {
-		// Call times missed by a stall are lost; skip them in one step.
-		if late := g.now().Sub(g.next) - Lateness; late > 0 {
-			missed := min(int(late/g.interval)+1, g.left)
-			g.next = g.next.Add(time.Duration(missed) * g.interval)
-			g.left -= missed
+	for g.skipLost(); g.left == 0; g.skipLost() {
+		if err := g.refill(ctx); err != nil {
+			return time.Time{}, 0, err
 		}
-	}
-	if g.left == 0 {
-		slab := 1
-		if g.interval > 0 {
-			slab = max(1, int(slabTime/g.interval))
-		}
-		first, interval, err := g.store.ReserveCalls(ctx, slab)
-		if err != nil {
-			return time.Time{}, 0, fmt.Errorf("reserve call times: %w", err)
-		}
-		if interval <= 0 {
-			return time.Time{}, 0, fmt.Errorf("reserve call times: interval %s is not positive", interval)
-		}
-		g.next, g.interval, g.left = first, interval, slab
 	}
 	at = g.next
 	if wait := at.Sub(g.now()); wait > patience {
 		return time.Time{}, 0, &Error{Class: ClassThrottled, Text: "the provider asked for a pause", RetryAfter: wait}
 	}
-	g.next = g.next.Add(g.interval)
-	g.left--
+	g.skip(1)
+	if g.ahead == nil && g.size > 1 && g.left <= g.size/2 {
+		g.reserve(ctx)
+	}
 	return at, g.slowed, nil
+}
+
+func (g *Gate) skip(n int) {
+	g.next = g.next.Add(time.Duration(n) * g.interval)
+	g.left -= n
+}
+
+// skipLost leaves out the call times that a stall missed, in one step, and those
+// owed for late calls of the last second.
+func (g *Gate) skipLost() {
+	now := g.now()
+	if late := now.Sub(g.next) - Lateness; g.left > 0 && late > 0 {
+		g.skip(min(int(late/g.interval)+1, g.left))
+	}
+	if now.Sub(g.lateAt) > time.Second {
+		g.owed = 0
+	}
+	n := min(g.owed, g.left)
+	g.skip(n)
+	g.owed -= n
+}
+
+// refill waits for the next slab. The gate's lock is released meanwhile.
+func (g *Gate) refill(ctx context.Context) error {
+	if g.ahead == nil {
+		g.reserve(ctx)
+	}
+	r := g.ahead
+	g.mu.Unlock()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	select {
+	case <-r.done:
+	default:
+		return ctx.Err()
+	}
+	g.ahead = nil
+	switch {
+	case r.slowed != g.slowed:
+		return nil // it was reserved before the rate-limit answer: void
+	case r.err != nil:
+		return fmt.Errorf("reserve call times: %w", r.err)
+	case r.interval <= 0:
+		return fmt.Errorf("reserve call times: interval %s is not positive", r.interval)
+	}
+	g.next, g.interval, g.left, g.size = r.first, r.interval, r.size, r.size
+	return nil
+}
+
+// reserveTimeout bounds a reservation, which outlives the call that began it.
+const reserveTimeout = 10 * time.Second
+
+// reserve asks the store for the next slab.
+func (g *Gate) reserve(ctx context.Context) {
+	r := &reservation{done: make(chan struct{}), size: 1, slowed: g.slowed}
+	if g.interval > 0 {
+		r.size = max(1, int(slabTime/g.interval))
+	}
+	g.ahead = r
+	go func() {
+		defer close(r.done)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTimeout)
+		defer cancel()
+		r.first, r.interval, r.err = g.store.ReserveCalls(ctx, r.size)
+	}()
 }
 
 // Throttled tells all instances that the provider answered with its rate-limit

@@ -18,9 +18,17 @@ type fakeStore struct {
 	err       error
 	reserved  []int
 	throttled []time.Duration
+	takes     time.Duration // how long a reservation takes
+}
+
+func (s *fakeStore) reservations() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.reserved)
 }
 
 func (s *fakeStore) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
+	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -45,7 +53,7 @@ func (s *fakeStore) Throttle(_ context.Context, pause time.Duration) error {
 
 func TestGate_spacing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const calls = 60
+		const calls = 50
 		store := &fakeStore{interval: 5 * time.Millisecond}
 		gate := NewGate(store, time.Now)
 		var mu sync.Mutex
@@ -69,8 +77,9 @@ func TestGate_spacing(t *testing.T) {
 			}
 		}
 		// The first reservation learns the interval, the others cover 100 ms each.
-		if want := []int{1, 20, 20, 20}; !slices.Equal(store.reserved, want) {
-			t.Errorf("reserved %v, want %v", store.reserved, want)
+		// 1 + 20 + 20 + 9 were used: the next slab is not due before half of the last is.
+		if got, want := store.reservations(), []int{1, 20, 20, 20}; !slices.Equal(got, want) {
+			t.Errorf("reserved %v, want %v", got, want)
 		}
 	})
 }
@@ -109,6 +118,73 @@ func TestGate_lateness(t *testing.T) {
 	})
 }
 
+// A database that takes half as long as a slab lasts holds up no call.
+func TestGate_reservesAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 5 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		wait := func() {
+			t.Helper()
+			if _, err := gate.Wait(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait()
+		wait() // the first of a slab
+		store.takes = 45 * time.Millisecond
+		begin := time.Now()
+		const calls = 100
+		for range calls {
+			wait()
+		}
+		if took, want := time.Since(begin), calls*store.interval; took != want {
+			t.Errorf("%d calls took %s, want %s", calls, took, want)
+		}
+	})
+}
+
+// Calls that were late on their way would share a second with those of later
+// call times: as many of these are given up.
+func TestGate_Sent_late(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 5 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		wait := func() time.Time {
+			t.Helper()
+			at, err := gate.Wait(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return at
+		}
+		wait()
+		first, second := wait(), wait()
+		time.Sleep(Lateness)
+		gate.Sent(second) // late by Lateness: in time
+		third := wait()
+		if got, want := third.Sub(second), store.interval; got != want {
+			t.Errorf("after a call in time the next call time is %s later, want %s", got, want)
+		}
+		time.Sleep(Lateness)
+		gate.Sent(first)
+		gate.Sent(second)
+		fourth := wait()
+		if got, want := fourth.Sub(third), 3*store.interval; got != want {
+			t.Errorf("after two late calls the next call time is %s later, want %s", got, want)
+		}
+		if got, want := wait().Sub(fourth), store.interval; got != want {
+			t.Errorf("the one after it comes %s later, want %s", got, want)
+		}
+		// A second later nothing is owed any more.
+		gate.Sent(first)
+		time.Sleep(2 * time.Second)
+		begin := time.Now()
+		if at := wait(); !at.Equal(begin) {
+			t.Errorf("after two seconds the next call time is %s later, want none", at.Sub(begin))
+		}
+	})
+}
+
 func TestGate_pauseBeyondPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &fakeStore{interval: 5 * time.Millisecond}
@@ -127,8 +203,8 @@ func TestGate_pauseBeyondPatience(t *testing.T) {
 				t.Errorf("kept waiting for %s", took)
 			}
 		}
-		if len(store.reserved) != 1 {
-			t.Errorf("reserved %v: being turned away must take no more call times", store.reserved)
+		if len(store.reservations()) != 1 {
+			t.Errorf("reserved %v: being turned away must take no more call times", store.reservations())
 		}
 		// Within patience the caller waits, and gets the very time reserved before.
 		time.Sleep(40 * time.Second)
@@ -139,8 +215,8 @@ func TestGate_pauseBeyondPatience(t *testing.T) {
 		if took := time.Since(begin); took != 20*time.Second {
 			t.Errorf("waited %s, want 20s", took)
 		}
-		if len(store.reserved) != 1 {
-			t.Errorf("reserved %v, want one reservation in all", store.reserved)
+		if len(store.reservations()) != 1 {
+			t.Errorf("reserved %v, want one reservation in all", store.reservations())
 		}
 	})
 }

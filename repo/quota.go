@@ -25,7 +25,7 @@ func (s *Store) Quota(appID int16, kind imclient.Kind, limit float64) *Quota {
 // After a rate-limit answer the rate is half; every recoveryStep it gains a
 // tenth of the configured rate again.
 const (
-	recoveryStep  = 10 * time.Second
+	recoveryStep  = 2 * time.Second
 	recoveryGain  = 0.1
 	throttleBurst = time.Second
 )

@@ -172,10 +172,10 @@ func TestThrottleAndRecovery(t *testing.T) {
 	wantRate(t, other, 25)
 	for _, want := range []float64{25, 35, 45, 55, 65, 75, 85, 95, 100, 100} {
 		wantRate(t, q, want)
-		b.clock.pass(10 * time.Second)
+		b.clock.pass(2 * time.Second)
 	}
 	throttle(t, q, 0)
-	b.clock.pass(25 * time.Second)
+	b.clock.pass(5 * time.Second)
 	wantRate(t, q, 70)
 	throttle(t, q, 0) // halves what is in force, not what was
 	wantRate(t, q, 35)
@@ -189,10 +189,10 @@ func TestThrottlingNeverStops(t *testing.T) {
 	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
 	for range 30 {
 		throttle(t, q, 0)
-		b.clock.pass(2 * time.Second)
+		b.clock.pass(1500 * time.Millisecond)
 	}
 	wantRate(t, q, 1)
-	b.clock.pass(1000 * time.Second)
+	b.clock.pass(200 * time.Second)
 	wantRate(t, q, 100)
 }
 
