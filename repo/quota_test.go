@@ -204,7 +204,7 @@ func TestThrottledInTheFuture(t *testing.T) {
 	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
 	for range 30 {
 		throttle(t, q, 0)
-		b.clock.pass(2 * time.Second)
+		b.clock.pass(1500 * time.Millisecond)
 	}
 	throttle(t, q, 0)
 	b.clock.pass(-5 * time.Millisecond)
