@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -19,38 +20,54 @@ type Batch[V comparable] struct {
 	Calls int
 
 	slots               []slot[V]
-	place               map[string]int // id → index in slots
+	place               map[string]int // id → index in slots; made when it is needed
+	next                int            // the slot that an answer in the order asked comes to next
+	faults              map[int]fault  // by slot; of an open one: why it will be rejected if it stays so
 	observed, unasked   int
 	askedAt, answeredAt time.Time
 }
 
-// slot is one id. While it is open, code and text say why it will be rejected
-// if it stays so.
+// slot is one id.
 type slot[V comparable] struct {
 	id         string
 	open, seen bool // seen: value is set
 	value      V
-	code, text string
 }
+
+// fault says why an id is rejected.
+type fault struct{ code, text string }
+
+var missing = fault{CodeMissing, "the answer says nothing about this user"}
 
 // NewBatch makes a batch of distinct ids; removing duplicates is the caller's
 // part, here the second of two is dropped.
 func NewBatch[V comparable](ids []string) *Batch[V] {
-	b := &Batch[V]{slots: make([]slot[V], 0, len(ids)), place: make(map[string]int, len(ids))}
-	for _, id := range ids {
-		if _, twice := b.place[id]; twice {
-			continue
-		}
-		b.place[id] = len(b.slots)
-		b.slots = append(b.slots, slot[V]{id: id, open: true, code: CodeMissing, text: "the answer says nothing about this user"})
+	b := &Batch[V]{slots: make([]slot[V], 0, len(ids))}
+	ascending := true
+	for i, id := range ids {
+		ascending = ascending && (i == 0 || ids[i-1] < id)
+		b.slots = append(b.slots, slot[V]{id: id, open: true})
+	}
+	if !ascending {
+		b.dropDuplicates()
 	}
 	return b
+}
+
+func (b *Batch[V]) dropDuplicates() {
+	seen := make(map[string]bool, len(b.slots))
+	b.slots = slices.DeleteFunc(b.slots, func(s slot[V]) bool {
+		twice := seen[s.id]
+		seen[s.id] = true
+		return twice
+	})
 }
 
 // Observe notes what an answer says about id. The first word about an id
 // counts; an id that is not of the batch is counted and dropped.
 func (b *Batch[V]) Observe(id string, value V) {
-	if s := b.find(id); s != nil {
+	if i := b.find(id); i >= 0 {
+		s := &b.slots[i]
 		s.open, s.seen, s.value = false, true, value
 		b.observed++
 	}
@@ -58,30 +75,55 @@ func (b *Batch[V]) Observe(id string, value V) {
 
 // Reject notes that id alone was refused, for good as far as this batch goes.
 func (b *Batch[V]) Reject(id, code, text string) {
-	if s := b.find(id); s != nil {
-		s.open, s.code, s.text = false, code, text
+	if i := b.find(id); i >= 0 {
+		b.slots[i].open = false
+		b.blameSlot(i, code, text)
 	}
 }
 
 // Doubt notes that id must be asked again, and why it is rejected if that does
 // not help.
 func (b *Batch[V]) Doubt(id, code, text string) {
-	if s := b.find(id); s != nil {
-		s.code, s.text = code, text
+	if i := b.find(id); i >= 0 {
+		b.blameSlot(i, code, text)
 	}
 }
 
-// find gives the open slot of id, nil when it is settled or was not asked.
-func (b *Batch[V]) find(id string) *slot[V] {
-	i, asked := b.place[id]
-	if !asked {
-		b.unasked++
-		return nil
+func (b *Batch[V]) blameSlot(i int, code, text string) {
+	if b.faults == nil {
+		b.faults = make(map[int]fault)
 	}
+	b.faults[i] = fault{code, text}
+}
+
+// find gives the open slot of id, -1 when it is settled or was not asked.
+// Answers mostly come in the order asked, so the slot after the last one is
+// tried first.
+func (b *Batch[V]) find(id string) int {
+	i := b.next
+	if i >= len(b.slots) || b.slots[i].id != id {
+		var asked bool
+		if i, asked = b.index(id); !asked {
+			b.unasked++
+			return -1
+		}
+	}
+	b.next = i + 1
 	if !b.slots[i].open {
-		return nil
+		return -1
 	}
-	return &b.slots[i]
+	return i
+}
+
+func (b *Batch[V]) index(id string) (i int, asked bool) {
+	if b.place == nil {
+		b.place = make(map[string]int, len(b.slots))
+		for i := range b.slots {
+			b.place[b.slots[i].id] = i
+		}
+	}
+	i, asked = b.place[id]
+	return i, asked
 }
 
 // Dated widens the time of the answer to hold that of r, unless r is the zero
@@ -100,7 +142,7 @@ func (b *Batch[V]) Dated(r Reply) {
 
 // open lists the ids that are not settled.
 func (b *Batch[V]) open() []string {
-	var ids []string
+	ids := make([]string, 0, len(b.slots)-b.observed)
 	for i := range b.slots {
 		if b.slots[i].open {
 			ids = append(ids, b.slots[i].id)
@@ -124,6 +166,7 @@ func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ct
 	const rounds = 2
 	for round := range rounds {
 		ids := b.open()
+		b.next = 0
 		if len(ids) == 0 {
 			break
 		}
@@ -173,12 +216,17 @@ func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
 		a.AskedAt = now()
 		a.AnsweredAt = a.AskedAt
 	}
-	for _, s := range b.slots {
+	for i := range b.slots {
+		s := &b.slots[i]
 		if s.seen {
 			a.Observed = append(a.Observed, Observed[V]{UserID: s.id, Value: s.value})
-		} else {
-			a.Rejected = append(a.Rejected, UserError{UserID: s.id, Code: s.code, Text: s.text})
+			continue
 		}
+		why, known := b.faults[i]
+		if !known {
+			why = missing
+		}
+		a.Rejected = append(a.Rejected, UserError{UserID: s.id, Code: why.code, Text: why.text})
 	}
 	return a
 }

@@ -77,7 +77,7 @@ func (c *Client) slowDown(ctx context.Context, e endpoint, sig string, refused *
 // judge decodes an answer and gives the error that its code stands for. The HTTP
 // status says nothing as long as there is a code.
 func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply) error {
-	err := json.Unmarshal(r.Body, reply)
+	err := readReply(r.Body, reply)
 	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType {
 		// All other fields are filled; a user whose fields are not is doubted.
 		err = nil
@@ -104,6 +104,17 @@ func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply
 	failed.Text = advise(imclient.CleanText(s.ErrorInfo, sig, c.secretKey), m.says)
 	failed.RetryAfter = max(r.RetryAfter, pauseOf(code))
 	return failed
+}
+
+// readReply reads an answer.
+func readReply(body []byte, reply wireReply) error {
+	if q, ok := reply.(quickReply); ok {
+		if q.quick(body) {
+			return nil
+		}
+		q.clear()
+	}
+	return json.Unmarshal(body, reply)
 }
 
 // advise adds our words to the provider's.
