@@ -3,6 +3,8 @@ package jobs
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +60,17 @@ func (a *asker[V]) askAll(ctx context.Context, ids []string, result *batchResult
 			return err
 		}))
 	}
-	return group.Wait()
+	err := group.Wait()
+	// In the order of the users again, as far as that is possible.
+	slices.SortFunc(result.answers, func(a, b imclient.Answer[V]) int { return strings.Compare(firstOf(a), firstOf(b)) })
+	return err
+}
+
+func firstOf[V comparable](a imclient.Answer[V]) string {
+	if len(a.Observed) == 0 {
+		return ""
+	}
+	return a.Observed[0].UserID
 }
 
 // askBatch asks about one batch. A batch that is refused for what is in it is

@@ -72,17 +72,14 @@ func (v *reviewer) review(ctx context.Context, r *repo.Range, p *page[imclient.P
 // gone lists the users who were reachable in some way and are said to be
 // offline, and counts.
 func (v *reviewer) gone(p *page[imclient.Presence]) (ids []string) {
-	for _, known := range p.known.Snapshots {
-		if known.Value.State != imclient.StateOffline {
+	for i := range p.known.Snapshots {
+		if known := &p.known.Snapshots[i]; known.Exists() && known.Value.State != imclient.StateOffline {
 			p.review.before++
 		}
 	}
-	for i := range p.result.answers {
-		for _, o := range p.result.answers[i].Observed {
-			known, seen := p.known.Snapshots[o.UserID]
-			if seen && known.Value.State != imclient.StateOffline && o.Value.State == imclient.StateOffline {
-				ids = append(ids, o.UserID)
-			}
+	for u := range p.sights() {
+		if u.prev.Exists() && u.prev.Value.State != imclient.StateOffline && u.value.State == imclient.StateOffline {
+			ids = append(ids, u.userID)
 		}
 	}
 	p.review.gone = len(ids)
@@ -148,13 +145,13 @@ func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) erro
 	e := s.engine
 	app := e.apps[r.Run.AppID].Name
 	aside := repo.Aside{
-		After: p.after, LastKey: p.lastKey, Suspicion: r.Suspicion + 1, AskAfter: e.store.Now().Add(e.config.CollapseDelay),
+		After: p.after, LastKey: p.LastKey, Suspicion: r.Suspicion + 1, AskAfter: e.store.Now().Add(e.config.CollapseDelay),
 		Counters: repo.Counters{Calls: p.result.made.Calls, Retries: p.result.made.Retries},
 	}
 	if p.review.verdict == disbelieved {
 		aside.Reason = fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status contradicts", p.review.gone, p.review.before)
-		aside.Disbelieved = int64(len(p.ids))
-		aside.Users = int64(len(p.ids) + p.badCount)
+		aside.Disbelieved = int64(len(p.IDs))
+		aside.Users = int64(len(p.IDs) + p.Bad)
 		aside.Failed = aside.Users
 	}
 	no, err := e.store.SetAside(ctx, r, aside, e.enqueue(ctx))
@@ -162,7 +159,7 @@ func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) erro
 		return err
 	}
 	if p.review.verdict == disbelieved {
-		e.config.Metrics.disbelievedUsers.WithLabelValues(app).Add(float64(len(p.ids)))
+		e.config.Metrics.disbelievedUsers.WithLabelValues(app).Add(float64(len(p.IDs)))
 		s.logReview(r, p.review).Msg("a page stayed in doubt; its users keep their last known value")
 		return nil
 	}

@@ -197,7 +197,7 @@ func testCollapse(t *testing.T, tc collapse) {
 	}
 	run.ID, run.StartedAt, run.FinishedAt, run.PrevCompleteAt = 0, time.Time{}, nil, nil
 	want := repo.Run{
-		AppID: app.ID, Job: BackfillJob, Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: tc.status, Planned: true,
+		AppID: app.ID, Job: BackfillJob, Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: tc.status, Planned: true, RecordFailures: true,
 		Suspected: suspected, Disbelieved: tc.disbelieved, Error: tc.err,
 		Counters: repo.Counters{Users: 400, Changed: changed, Failed: tc.disbelieved + tc.failed, Calls: w.calls() - calls, Retries: run.Retries},
 	}

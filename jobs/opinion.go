@@ -87,13 +87,11 @@ func (v *reviewer) ask(ctx context.Context, p *page[imclient.Presence], ids []st
 // makes no transition.
 func (v *reviewer) settleFlips(ctx context.Context, p *page[imclient.Presence]) error {
 	var flipped []string
-	for i := range p.result.answers {
-		for _, o := range p.result.answers[i].Observed {
-			known, seen := p.known.Snapshots[o.UserID]
-			if seen && known.Value.State == imclient.StateOnline && o.Value.State == imclient.StateOnline &&
-				!known.Value.Platforms.SameDevices(o.Value.Platforms) {
-				flipped = append(flipped, o.UserID)
-			}
+	for u := range p.sights() {
+		// One who was not known has no state.
+		if u.prev.Value.State == imclient.StateOnline && u.value.State == imclient.StateOnline &&
+			!u.prev.Value.Platforms.SameDevices(u.value.Platforms) {
+			flipped = append(flipped, u.userID)
 		}
 	}
 	if len(flipped) == 0 {
@@ -103,7 +101,9 @@ func (v *reviewer) settleFlips(ctx context.Context, p *page[imclient.Presence]) 
 	if err != nil || len(opinions) == 0 {
 		return err
 	}
-	p.result.answers = merge(p.result.answers, opinions, func(id string) imclient.Platforms { return p.known.Snapshots[id].Value.Platforms })
+	p.result.answers = merge(p.result.answers, opinions, func(id string) imclient.Platforms {
+		return p.known.Snapshots[p.place(id, 0)].Value.Platforms
+	})
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (planArgs) InsertOpts() river.InsertOpts {
 // table, or the list of a run that is limited to one.
 type userSource interface {
 	Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error)
-	Page(ctx context.Context, after, upto *string, limit int) ([]repo.UserRow, error)
+	Page(ctx context.Context, after, upto *string, limit int) (repo.UserPage, error)
 }
 
 func (e *Engine) source(app *App, run repo.Run) userSource {

@@ -10,7 +10,7 @@ import (
 
 // usersRead is how many rows of a users table are read at once when all of it
 // is gone through: two short columns each.
-const usersRead = 50_000
+const usersRead = 20_000
 
 // reconcile finds out who left the users table since the previous complete run.
 // It is the last thing done in a run, and only when the users that the run met
@@ -46,19 +46,12 @@ func usersOf(users *repo.Users) func(context.Context) ([]string, error) {
 	return func(ctx context.Context) ([]string, error) {
 		var ids []string
 		for len(ids) == 0 && !atEnd {
-			rows, err := users.Page(ctx, after, nil, usersRead)
+			page, err := users.Page(ctx, after, nil, usersRead)
 			if err != nil {
 				return nil, err
 			}
-			for _, row := range rows {
-				if row.UserID != nil && *row.UserID != "" {
-					ids = append(ids, *row.UserID)
-				}
-			}
-			atEnd = len(rows) < usersRead
-			if len(rows) > 0 {
-				after = &rows[len(rows)-1].Key
-			}
+			ids, after = page.IDs, new(page.LastKey)
+			atEnd = page.Rows < usersRead
 		}
 		return ids, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,7 @@ type sweep[V comparable] struct {
 	engine *Engine
 	source userSource
 	values *repo.Values[V]
-	count  func(repo.RangeCounts, V)
+	count  func(counts repo.RangeCounts, v V, users int64)
 	// review judges a page's answers before they are believed; nil: they are.
 	review func(ctx context.Context, r *repo.Range, p *page[V]) error
 }
@@ -41,16 +42,46 @@ func (t *tally) add(made repo.Counters) {
 // page is a page on its way: read, then asked about, then written in the order
 // in which the pages were read.
 type page[V comparable] struct {
-	after    *string // the key before it; nil: it is the first
-	lastKey  string
-	ids      []string // distinct
-	badRows  []string // keys of rows whose id is NULL or empty
-	badCount int
-	known    repo.Known[V]
-	result   batchResult[V]
-	review   review
-	err      error
-	done     chan struct{} // closed when asked about
+	repo.UserPage         // its ids distinct and in order
+	after         *string // the key before it; nil: it is the first
+	known         repo.Known[V]
+	result        batchResult[V]
+	review        review
+	err           error
+	done          chan struct{} // closed when asked about
+}
+
+// sight is a user of a page of whom an answer gives a value.
+type sight[V comparable] struct {
+	answer *imclient.Answer[V]
+	userID string
+	value  V
+	prev   *repo.Snapshot[V] // what was known before, if it exists
+}
+
+// sights gives all users whom the page's answers have values of.
+func (p *page[V]) sights() iter.Seq[sight[V]] {
+	return func(yield func(sight[V]) bool) {
+		for i := range p.result.answers {
+			answer := &p.result.answers[i]
+			at := 0
+			for _, o := range answer.Observed {
+				at = p.place(o.UserID, at)
+				if !yield(sight[V]{answer, o.UserID, o.Value, &p.known.Snapshots[at]}) {
+					return
+				}
+				at++ // an answer has its users in the page's order
+			}
+		}
+	}
+}
+
+// place gives the place of a user among the page's, probably the given one.
+func (p *page[V]) place(userID string, at int) int {
+	if at >= len(p.IDs) || p.IDs[at] != userID {
+		at, _ = slices.BinarySearch(p.IDs, userID)
+	}
+	return at
 }
 
 // pagesAhead is how many pages of one range are asked about while one is being
@@ -108,13 +139,14 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
-		rows, err := s.source.Page(ctx, after, r.Upper, limit)
-		if err != nil || len(rows) == 0 {
+		users, err := s.source.Page(ctx, after, r.Upper, limit)
+		if err != nil || users.Rows == 0 {
 			<-places
 			return false, err
 		}
-		p := newPage[V](rows)
-		p.after = after
+		slices.Sort(users.IDs)
+		users.IDs = slices.Compact(users.IDs)
+		p := &page[V]{UserPage: users, after: after, done: make(chan struct{})}
 		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
@@ -125,43 +157,26 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
-		if len(rows) < limit {
+		if users.Rows < limit {
 			return false, nil
 		}
-		after = &p.lastKey
+		after = new(p.LastKey)
 	}
 	return true, nil
-}
-
-func newPage[V comparable](rows []repo.UserRow) *page[V] {
-	p := &page[V]{lastKey: rows[len(rows)-1].Key, ids: make([]string, 0, len(rows)), done: make(chan struct{})}
-	for _, row := range rows {
-		if row.UserID == nil || *row.UserID == "" {
-			p.badCount++
-			if len(p.badRows) < 5 {
-				p.badRows = append(p.badRows, row.Key)
-			}
-			continue
-		}
-		p.ids = append(p.ids, *row.UserID)
-	}
-	slices.Sort(p.ids)
-	p.ids = slices.Compact(p.ids)
-	return p
 }
 
 // query loads what is known about the page's users while the API is asked, and
 // judges the answers.
 func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
-	if len(p.ids) == 0 {
+	if len(p.IDs) == 0 {
 		return nil
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(guard(func() (err error) {
-		p.known, err = s.values.Load(groupCtx, r.Run.AppID, p.ids)
+		p.known, err = s.values.Load(groupCtx, r.Run.AppID, p.IDs)
 		return err
 	}))
-	group.Go(guard(func() error { return s.askAll(groupCtx, p.ids, &p.result) }))
+	group.Go(guard(func() error { return s.askAll(groupCtx, p.IDs, &p.result) }))
 	if err := group.Wait(); err != nil || s.review == nil {
 		return err
 	}
@@ -195,42 +210,44 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 // diff compares the answers with what is known; only what is new or different
 // is written.
 func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.Page[V] {
-	out := repo.Page[V]{LastKey: p.lastKey, Counts: counts}
-	for i := range p.result.answers {
-		answer := &p.result.answers[i]
-		for _, o := range answer.Observed {
-			s.count(counts, o.Value)
-			out.Known.Add(o.UserID)
-			knownAt, failing := p.known.Failing[o.UserID]
-			if failing {
-				out.Recovered = append(out.Recovered, o.UserID)
-			}
-			prev, seen := p.known.Snapshots[o.UserID]
-			if seen {
-				out.Kept.Add(o.UserID)
-			}
-			if seen && prev.Value == o.Value {
+	out := repo.Page[V]{LastKey: p.LastKey, Counts: counts}
+	seen := make(map[V]int64)
+	for u := range p.sights() {
+		seen[u.value]++
+		out.Known.Add(u.userID)
+		failed, failing := p.known.Failing[u.userID]
+		if failing {
+			out.Recovered = append(out.Recovered, u.userID)
+		}
+		if u.prev.Exists() {
+			out.Kept.Add(u.userID)
+			if u.prev.Value == u.value {
 				continue
 			}
-			change := repo.Change[V]{UserID: o.UserID, Value: o.Value, AskedAt: answer.AskedAt, ObservedAt: answer.AnsweredAt}
-			if seen {
-				change.Prev = &prev
-				change.NotBefore = lastKnown(prev.AskedAt, run.PrevCompleteAt)
-				if failing {
-					change.NotBefore = later(prev.AskedAt, knownAt)
-				}
-			}
-			out.Changes = append(out.Changes, change)
 		}
-		for _, rejected := range answer.Rejected {
+		change := repo.Change[V]{UserID: u.userID, Value: u.value, AskedAt: u.answer.AskedAt, ObservedAt: u.answer.AnsweredAt}
+		if u.prev.Exists() {
+			change.Prev = u.prev
+			change.NotBefore = lastKnown(u.prev.AskedAt, run.PrevCompleteAt)
+			if failing {
+				change.NotBefore = later(u.prev.AskedAt, failed.KnownAt)
+			}
+		}
+		out.Changes = append(out.Changes, change)
+	}
+	for value, users := range seen {
+		s.count(counts, value, users)
+	}
+	for i := range p.result.answers {
+		for _, rejected := range p.result.answers[i].Rejected {
 			s.reject(run, p, &out, rejected)
 		}
 	}
 	slices.SortFunc(out.Changes, func(a, b repo.Change[V]) int { return strings.Compare(a.UserID, b.UserID) })
-	out.Users = int64(len(p.ids) + p.badCount)
-	out.Failed = int64(len(out.Failures) + p.badCount)
+	out.Users = int64(len(p.IDs) + p.Bad)
+	out.Failed += int64(p.Bad)
 	out.Calls, out.Retries = p.result.made.Calls, p.result.made.Retries
-	if p.badCount > 0 {
+	if p.Bad > 0 {
 		out.Failures = append(out.Failures, repo.Failure{UserError: badRows(p)})
 	}
 	return out
@@ -238,20 +255,25 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 
 // reject records that the API rejected a user. One who has been rejected for
 // longer than the run's max_gap lapses: nobody knows the user's value any more.
+// A failure that goes on is most often recorded already.
 func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError) {
 	failure := repo.Failure{UserError: rejected}
-	prev, seen := p.known.Snapshots[rejected.UserID]
-	if seen {
+	prev := &p.known.Snapshots[p.place(rejected.UserID, 0)]
+	failed, failing := p.known.Failing[rejected.UserID]
+	if prev.Exists() {
 		out.Kept.Add(rejected.UserID)
 		failure.KnownAt = lastKnown(prev.AskedAt, run.PrevCompleteAt)
 		now := s.engine.store.Now()
-		knownAt, failing := p.known.Failing[rejected.UserID]
-		knownAt = later(prev.AskedAt, knownAt)
+		knownAt := later(prev.AskedAt, failed.KnownAt)
 		if failing && run.MaxGap > 0 && now.Sub(knownAt) > run.MaxGap {
 			out.Lapses = append(out.Lapses, repo.Lapse{UserID: rejected.UserID, ChangedAt: prev.ChangedAt, NotBefore: knownAt, ObservedAt: now})
 		} else {
 			out.Known.Add(rejected.UserID)
 		}
+	}
+	out.Failed++
+	if failing && failed.Code == rejected.Code && !run.RecordFailures {
+		return
 	}
 	out.Failures = append(out.Failures, failure)
 }
@@ -276,8 +298,8 @@ func later(a, b time.Time) time.Time {
 
 // badRows is the failure of the rows of a page that have no id to ask about.
 func badRows[V comparable](p *page[V]) imclient.UserError {
-	text := fmt.Sprintf("rows of the users table with a NULL or empty user_id: %d, with key %s", p.badCount, strings.Join(p.badRows, ", "))
-	if p.badCount > len(p.badRows) {
+	text := fmt.Sprintf("rows of the users table with a NULL or empty user_id: %d, with key %s", p.Bad, strings.Join(p.BadKeys, ", "))
+	if p.Bad > len(p.BadKeys) {
 		text += ", …"
 	}
 	return imclient.UserError{UserID: "", Code: "null_id", Text: text + "; leave them out with [users] where"}
@@ -286,23 +308,23 @@ func badRows[V comparable](p *page[V]) imclient.UserError {
 // all is the platform under which every user counts once.
 const allPlatforms = "all"
 
-func countPresence(counts repo.RangeCounts, v imclient.Presence) {
+func countPresence(counts repo.RangeCounts, v imclient.Presence, users int64) {
 	state := v.State.String()
 	if counts[state] == nil {
 		counts[state] = map[string]int64{}
 	}
-	counts[state][allPlatforms]++
+	counts[state][allPlatforms] += users
 	for platform, mode := range v.Platforms {
 		if mode != imclient.ModeNone {
-			counts[state][imclient.Platform(platform).String()]++
+			counts[state][imclient.Platform(platform).String()] += users
 		}
 	}
 }
 
-func countAccount(counts repo.RangeCounts, v imclient.AccountStatus) {
+func countAccount(counts repo.RangeCounts, v imclient.AccountStatus, users int64) {
 	status := v.String()
 	if counts[status] == nil {
 		counts[status] = map[string]int64{}
 	}
-	counts[status][allPlatforms]++
+	counts[status][allPlatforms] += users
 }

@@ -8,8 +8,15 @@ import (
 	"syncer/imclient"
 )
 
-// See loadPresenceSQL.
 const loadAccountsSQL = `
+SELECT user_id, status::text, changed_at, asked_at
+FROM syncer.account_snapshot
+WHERE app_id = $1 AND user_id BETWEEN $2 AND $3
+ORDER BY user_id
+LIMIT $4`
+
+// See findPresenceSQL.
+const findAccountsSQL = `
 SELECT s.user_id, s.status::text, s.changed_at, s.asked_at
 FROM unnest($2::text[]) AS asked (user_id)
 CROSS JOIN LATERAL (
@@ -17,7 +24,8 @@ CROSS JOIN LATERAL (
     FROM syncer.account_snapshot
     WHERE app_id = $1 AND user_id = asked.user_id
     LIMIT 1
-) AS s`
+) AS s
+ORDER BY s.user_id`
 
 // See savePresenceSQL.
 const saveAccountsSQL = `
@@ -90,25 +98,36 @@ func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 		store:     s,
 		kind:      imclient.KindAccounts,
 		loadSQL:   loadAccountsSQL,
+		findSQL:   findAccountsSQL,
 		saveSQL:   saveAccountsSQL,
 		lapseSQL:  lapseAccountsSQL,
 		removeSQL: removeAccountsSQL,
 		countSQL:  countAccountsSQL,
-		scan:      scanAccount,
+		scanner:   accountScanner,
 		columns:   accountColumns,
+		firstSeen: []copyTo[imclient.AccountStatus]{
+			{"account_snapshot", []string{"status", "changed_at", "asked_at"}, func(c *Change[imclient.AccountStatus]) []any {
+				return []any{c.Value.String(), c.ObservedAt, earlier(c.AskedAt, c.ObservedAt)}
+			}},
+			{"account_history", []string{"status", "observed_at"}, func(c *Change[imclient.AccountStatus]) []any {
+				return []any{c.Value.String(), c.ObservedAt}
+			}},
+		},
 	}
 }
 
-func scanAccount(row pgx.CollectableRow, userID *string, snapshot *Snapshot[imclient.AccountStatus]) error {
-	var status string
-	if err := row.Scan(userID, &status, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
-		return err
+func accountScanner() func(pgx.Rows, *rawText, *Snapshot[imclient.AccountStatus]) error {
+	var status rawText
+	return func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[imclient.AccountStatus]) error {
+		err := rows.Scan(userID, &status, &snapshot.ChangedAt, &snapshot.AskedAt)
+		if err == nil {
+			snapshot.Value, err = imclient.ParseAccountStatus(string(status))
+		}
+		if err != nil {
+			return fmt.Errorf("account of user %s: %w", *userID, err)
+		}
+		return nil
 	}
-	var err error
-	if snapshot.Value, err = imclient.ParseAccountStatus(status); err != nil {
-		return fmt.Errorf("account of user %s: %w", *userID, err)
-	}
-	return nil
 }
 
 // accountColumns are $8 status, $9 prev_status.

@@ -181,12 +181,13 @@ CROSS JOIN LATERAL jsonb_each_text(states.value) AS platforms
 WHERE u.run_id = $1 AND u.complete AND u.kind = 'presence'
 GROUP BY u.app_id, u.run_id, u.finished_at, states.key, platforms.key`
 
-// A failure that a complete run did not meet again is of a user who left the
-// users table, or of rows that were mended: users who succeed have none left.
+// A failure that a complete run which records all of them did not meet again is
+// of a user who left the users table, or of rows that were mended: users who
+// succeed have none left.
 const dropPastFailuresSQL = `
 DELETE FROM syncer.user_failure AS f
 USING syncer.sync_run AS u
-WHERE u.run_id = $1 AND u.complete
+WHERE u.run_id = $1 AND u.complete AND u.failures_recorded_at = u.started_at
   AND f.app_id = u.app_id AND f.kind = u.kind AND f.last_at < u.started_at`
 
 const dropRangesSQL = `

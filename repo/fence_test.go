@@ -263,10 +263,10 @@ func TestOverlappingPages(t *testing.T) {
 					return err
 				}
 				p := page[imclient.Presence](fmt.Sprint(round))
-				for _, id := range ids {
+				for n, id := range ids {
 					v := []imclient.Presence{onlineIOS, onlineWeb}[round%2]
 					observed := at(round*10 + i)
-					if prev, ok := known.Snapshots[id]; !ok {
+					if prev := known.Snapshots[n]; !prev.Exists() {
 						p.Changes = append(p.Changes, seen(id, v, observed))
 					} else if prev.Value != v {
 						p.Changes = append(p.Changes, changed(id, prev, v, prev.AskedAt, observed))

@@ -35,8 +35,8 @@ func (b *bench) meet(t testing.TB, r *repo.Range, before, now []string) {
 		t.Fatal(err)
 	}
 	p := page[imclient.Presence]("k")
-	for _, id := range now {
-		if _, ok := known.Snapshots[id]; !ok {
+	for i, id := range now {
+		if !known.Snapshots[i].Exists() {
 			p.Changes = append(p.Changes, seen(id, onlineIOS, b.clock.Now()))
 		}
 	}
@@ -310,7 +310,7 @@ func TestRejectedForTooLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := known.Failing["bob"]; !got.Equal(at(30)) || len(known.Failing) != 1 {
+	if got := known.Failing["bob"].KnownAt; !got.Equal(at(30)) || len(known.Failing) != 1 {
 		t.Errorf("failing are %v, want bob, known at 12:00:30", known.Failing)
 	}
 	p = page[imclient.Presence]("c")

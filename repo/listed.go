@@ -38,26 +38,21 @@ func (l *Listed) Cut(ctx context.Context, after *string, n int) (key string, ok 
 }
 
 const listedPageSQL = `
-SELECT user_id
+SELECT user_id, user_id
 FROM syncer.sync_run_user
 WHERE run_id = $1 AND user_id > $2 AND ($3::text IS NULL OR user_id <= $3)
 ORDER BY user_id
 LIMIT $4`
 
-// Page gives at most limit users after one and up to another. Fewer than limit
-// means that there are no more.
-func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) ([]UserRow, error) {
+// Page gives at most limit users after one and up to another.
+func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
 	rows, err := l.store.pool.Query(ctx, l.store.sql(listedPageSQL), l.runID, fromStart(after), upto, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
+		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}
-	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserRow, error) {
-		var id string
-		err := row.Scan(&id)
-		return UserRow{Key: id, UserID: &id}, err
-	})
+	page, err := collectUsers(rows, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
+		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}
 	return page, nil
 }

@@ -8,10 +8,17 @@ import (
 	"syncer/imclient"
 )
 
+const loadPresenceSQL = `
+SELECT user_id, state::text, platforms::text, changed_at, asked_at
+FROM syncer.presence_snapshot
+WHERE app_id = $1 AND user_id BETWEEN $2 AND $3
+ORDER BY user_id
+LIMIT $4`
+
 // One look into the primary key for each id, whatever the planner knows: of a
 // table that has just been filled it knows so little that it would read the
 // whole of it for every page.
-const loadPresenceSQL = `
+const findPresenceSQL = `
 SELECT s.user_id, s.state::text, s.platforms::text, s.changed_at, s.asked_at
 FROM unnest($2::text[]) AS asked (user_id)
 CROSS JOIN LATERAL (
@@ -19,7 +26,8 @@ CROSS JOIN LATERAL (
     FROM syncer.presence_snapshot
     WHERE app_id = $1 AND user_id = asked.user_id
     LIMIT 1
-) AS s`
+) AS s
+ORDER BY s.user_id`
 
 // One statement writes snapshot and history of what changed. The snapshot is
 // touched only where it is still the one that the change was compared with, and
@@ -107,29 +115,54 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 		store:     s,
 		kind:      imclient.KindPresence,
 		loadSQL:   loadPresenceSQL,
+		findSQL:   findPresenceSQL,
 		saveSQL:   savePresenceSQL,
 		lapseSQL:  lapsePresenceSQL,
 		removeSQL: removePresenceSQL,
 		countSQL:  countPresenceSQL,
-		scan:      scanPresence,
+		scanner:   presenceScanner,
 		columns:   presenceColumns,
+		firstSeen: []copyTo[imclient.Presence]{
+			{"presence_snapshot", []string{"state", "platforms", "changed_at", "asked_at", "since"}, func(c *Change[imclient.Presence]) []any {
+				return []any{c.Value.State.String(), c.Value.Platforms.String(), c.ObservedAt, earlier(c.AskedAt, c.ObservedAt), c.ObservedAt}
+			}},
+			{"presence_history", []string{"state", "platforms", "observed_at"}, func(c *Change[imclient.Presence]) []any {
+				return []any{c.Value.State.String(), c.Value.Platforms.String(), c.ObservedAt}
+			}},
+		},
 	}
 }
 
-func scanPresence(row pgx.CollectableRow, userID *string, snapshot *Snapshot[imclient.Presence]) error {
-	var state string
-	var platforms []byte
-	if err := row.Scan(userID, &state, &platforms, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
-		return err
+// presenceScanner remembers the values that it has read: there are few different
+// ones.
+func presenceScanner() func(pgx.Rows, *rawText, *Snapshot[imclient.Presence]) error {
+	read := make(map[string]imclient.Presence)
+	var state, platforms rawText
+	var both []byte
+	return func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[imclient.Presence]) error {
+		if err := rows.Scan(userID, &state, &platforms, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
+			return err
+		}
+		both = append(append(both[:0], state...), platforms...)
+		value, ok := read[string(both)]
+		if !ok {
+			var err error
+			if value, err = parsePresence(string(state), platforms); err != nil {
+				return fmt.Errorf("presence of user %s: %w", *userID, err)
+			}
+			read[string(both)] = value
+		}
+		snapshot.Value = value
+		return nil
 	}
-	var err error
-	if snapshot.Value.State, err = imclient.ParseState(state); err != nil {
-		return fmt.Errorf("presence of user %s: %w", *userID, err)
+}
+
+func parsePresence(state string, platforms []byte) (p imclient.Presence, err error) {
+	if p.State, err = imclient.ParseState(state); err != nil {
+		return p, err
 	}
-	if snapshot.Value.Platforms, err = imclient.ParsePlatforms(platforms); err != nil {
-		return fmt.Errorf("presence of user %s: %w", *userID, err)
-	}
-	return nil
+	p.Platforms, err = imclient.ParsePlatforms(platforms)
+	return p, err
 }
 
 // presenceColumns are $8 state, $9 platforms, $10 prev_state.

@@ -68,6 +68,9 @@ type Run struct {
 	Planned        bool
 	PrevCompleteAt *time.Time
 	MaxGap         time.Duration // 0: nothing is scheduled to come after it
+	// RecordFailures says that failures which go on are recorded anew, not only new
+	// ones.
+	RecordFailures bool
 	Counters
 	Removed     int64 // users who were found to have left the users table
 	Suspect     bool  // some of its answers are in doubt right now and are being asked again
@@ -87,13 +90,13 @@ func (r *Run) Duration(now time.Time) time.Duration {
 // runColumns goes with fields: what of a run is read, in one order everywhere.
 const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
-    u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'),
+    u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'), coalesce(u.failures_recorded_at = u.started_at, true),
     u.users, u.changed, u.failed, u.calls, u.retries, u.removed,
     u.suspect, u.suspected, u.disbelieved, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
-		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap,
+		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap, &r.RecordFailures,
 		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Removed,
 		&r.Suspect, &r.Suspected, &r.Disbelieved, &r.Error}, more...)
 }
@@ -131,9 +134,16 @@ var ErrBusy = errors.New("a run of this app and kind is going already")
 // ErrTicked says that the tick has been dealt with before, here or elsewhere.
 var ErrTicked = errors.New("this tick has a run already")
 
+// recordFailures is how often failures that go on are recorded anew. More often
+// would write as much as is observed where many of the users were never imported.
+const recordFailures = time.Hour
+
 const startRunSQL = `
-INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, status, finished_at)
-SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, nullif($8::interval, '0'), prev.started_at, busy.status, busy.finished_at
+INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, failures_recorded_at, status, finished_at)
+SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, nullif($8::interval, '0'), prev.started_at,
+       CASE WHEN $4 <> 'backfill' AND prev.failures_recorded_at > $7::timestamptz - $9::interval
+            THEN prev.failures_recorded_at ELSE $7::timestamptz END,
+       busy.status, busy.finished_at
 FROM (
     SELECT CASE WHEN count(*) = 0 THEN 'running' ELSE 'skipped' END AS status,
            CASE WHEN count(*) > 0 THEN $7::timestamptz END AS finished_at
@@ -141,7 +151,7 @@ FROM (
     WHERE app_id = $1 AND kind = $3 AND status = 'running'
 ) AS busy
 LEFT JOIN LATERAL (
-    SELECT started_at
+    SELECT started_at, failures_recorded_at
     FROM syncer.sync_run
     WHERE app_id = $1 AND kind = $3 AND complete
     ORDER BY started_at DESC
@@ -199,7 +209,7 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		tick = &n.Tick
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap)
+		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
 		}

@@ -212,7 +212,7 @@ func TestEndRun(t *testing.T) {
 	finished := at(60)
 	want := repo.Run{
 		ID: 1, AppID: b.app.ID, Job: "backfill", Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: repo.RunFailed,
-		StartedAt: noon, FinishedAt: &finished, Planned: true, Error: "bad secret", Counters: repo.Counters{Users: 2, Changed: 1, Failed: 1},
+		StartedAt: noon, FinishedAt: &finished, Planned: true, RecordFailures: true, Error: "bad secret", Counters: repo.Counters{Users: 2, Changed: 1, Failed: 1},
 	}
 	if diff := cmp.Diff(want, run); diff != "" {
 		t.Errorf("FindRun (-want +got):\n%s", diff)

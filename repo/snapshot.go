@@ -7,27 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
 )
-
-// Snapshot is the newest known value of one user.
-type Snapshot[V comparable] struct {
-	Value     V
-	ChangedAt time.Time // when the answer with this value arrived
-	AskedAt   time.Time // when its question was sent
-}
-
-// Known is what the tables say about the users of a page.
-type Known[V comparable] struct {
-	Snapshots map[string]Snapshot[V]
-	// Failing are the users with a user_failure row: when they were last known to
-	// have the value of the snapshot, zero when there was none.
-	Failing map[string]time.Time
-}
 
 // Change is a user whose value is new or differs from the snapshot.
 type Change[V comparable] struct {
@@ -75,68 +61,25 @@ type Page[V comparable] struct {
 // "all" counts each user once.
 type RangeCounts map[string]map[string]int64
 
-// Values reads and writes the snapshots and history of one kind.
+// Values reads and writes the snapshots and history of one kind. Those of a range
+// should be of its own: they learn how its users lie in the tables.
 type Values[V comparable] struct {
 	store     *Store
 	kind      imclient.Kind
 	loadSQL   string
+	findSQL   string
 	saveSQL   string
 	lapseSQL  string
 	removeSQL string
 	countSQL  string
-	// scan reads the value columns of loadSQL.
-	scan func(row pgx.CollectableRow, userID *string, snapshot *Snapshot[V]) error
+	// scanner makes a function that reads a row of loadSQL or findSQL.
+	scanner func() func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[V]) error
 	// columns gives the arguments of saveSQL after the common ones.
 	columns func(changes []Change[V]) []any
-}
-
-const failingSQL = `
-SELECT f.user_id, f.known_at
-FROM unnest($3::text[]) AS asked (user_id)
-CROSS JOIN LATERAL (
-    SELECT user_id, known_at
-    FROM syncer.user_failure
-    WHERE app_id = $1 AND kind = $2 AND user_id = asked.user_id
-    LIMIT 1
-) AS f`
-
-// Load gives what is known about users, in one round trip.
-func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[V], error) {
-	known := Known[V]{Snapshots: make(map[string]Snapshot[V], len(ids))}
-	var batch pgx.Batch
-	batch.Queue(v.store.sql(v.loadSQL), appID, ids).Query(func(rows pgx.Rows) error {
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			var snapshot Snapshot[V]
-			if err := v.scan(rows, &id, &snapshot); err != nil {
-				return err
-			}
-			known.Snapshots[id] = snapshot
-		}
-		return rows.Err()
-	})
-	batch.Queue(v.store.sql(failingSQL), appID, v.kind, ids).Query(func(rows pgx.Rows) error {
-		defer rows.Close()
-		for rows.Next() {
-			var id string
-			var knownAt *time.Time
-			if err := rows.Scan(&id, &knownAt); err != nil {
-				return err
-			}
-			if known.Failing == nil {
-				known.Failing = make(map[string]time.Time)
-			}
-			if known.Failing[id] = (time.Time{}); knownAt != nil {
-				known.Failing[id] = *knownAt
-			}
-		}
-		return rows.Err()
-	})
-	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
-		return Known[V]{}, fmt.Errorf("load %d %s snapshots: %w", len(ids), v.kind, err)
-	}
-	return known, nil
+	// firstSeen says how users who are new are copied.
+	firstSeen []copyTo[V]
+	// scattered: see Load.
+	scattered atomic.Bool
 }
 
 // The fence. The run is locked against being ended, the range against being
@@ -192,16 +135,27 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 	}
 	var changed int64
 	now := v.store.Now()
-	err = v.store.inTx(ctx, func(tx pgx.Tx) error {
-		changed = 0
-		if err := v.savePage(ctx, tx, r, p, now, &changed); err != nil {
+	save := func(changes, copied []Change[V]) error {
+		return v.store.inTx(ctx, func(tx pgx.Tx) error {
+			changed = 0
+			if err := v.savePage(ctx, tx, r, p, changes, now, &changed); err != nil {
+				return err
+			}
+			n, err := v.copy(ctx, tx, r, copied)
+			if err != nil {
+				return err
+			}
+			changed += n
+			_, err = tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, r.attempt, p.LastKey,
+				p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
+				p.Kept.Users, int64(p.Kept.Hash), p.Known.Users, int64(p.Known.Hash))
 			return err
-		}
-		_, err := tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, r.attempt, p.LastKey,
-			p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
-			p.Kept.Users, int64(p.Kept.Hash), p.Known.Users, int64(p.Known.Hash))
-		return err
-	})
+		})
+	}
+	err = save(apart(p.Changes))
+	if sqlState(err) == uniqueViolation {
+		err = save(p.Changes, nil) // another page has a user of this one
+	}
 	if errors.Is(err, ErrGone) {
 		return 0, ErrGone
 	}
@@ -225,7 +179,7 @@ WHERE run_id = $1
 
 // savePage sends fence and writes in one round trip; when the fence holds no
 // row, the writes after it are rolled back with it.
-func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], now time.Time, changed *int64) error {
+func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], changes []Change[V], now time.Time, changed *int64) error {
 	fence := func(row pgx.Row) error {
 		var owned bool
 		err := row.Scan(&owned)
@@ -242,9 +196,9 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 	}
 	batch.Queue(v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).QueryRow(fence)
 	batch.Queue(byKeySQL)
-	if len(p.Changes) > 0 {
-		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(p.Changes)...)
-		batch.Queue(v.store.sql(v.saveSQL), append(args, v.columns(p.Changes)...)...).QueryRow(func(row pgx.Row) error {
+	if len(changes) > 0 {
+		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(changes)...)
+		batch.Queue(v.store.sql(v.saveSQL), append(args, v.columns(changes)...)...).QueryRow(func(row pgx.Row) error {
 			return row.Scan(changed)
 		})
 	}

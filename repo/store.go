@@ -129,6 +129,7 @@ func (s *Store) Ping(ctx context.Context) error {
 const (
 	serializationFailure  = "40001"
 	deadlockDetected      = "40P01"
+	uniqueViolation       = "23505"
 	undefinedTable        = "42P01"
 	invalidSchemaName     = "3F000"
 	insufficientPrivilege = "42501"

@@ -169,17 +169,15 @@ func TestListed(t *testing.T) {
 				upto = nil
 			}
 			for start := after; ; {
-				rows, err := listed.Page(t.Context(), start, upto, 3)
+				page, err := listed.Page(t.Context(), start, upto, 3)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, row := range rows {
-					got = append(got, *row.UserID)
-				}
-				if len(rows) < 3 {
+				got = append(got, page.IDs...)
+				if page.Rows < 3 {
 					break
 				}
-				start = &rows[2].Key
+				start = &page.LastKey
 			}
 			if !more {
 				break
@@ -190,7 +188,7 @@ func TestListed(t *testing.T) {
 			t.Errorf("ranges of %d (-want +got):\n%s", size, diff)
 		}
 	}
-	if rows, err := b.store.Listed(runID+1).Page(t.Context(), nil, nil, 10); len(rows) != 0 || err != nil {
-		t.Errorf("the list of another run: %v, %v", rows, err)
+	if page, err := b.store.Listed(runID+1).Page(t.Context(), nil, nil, 10); page.Rows != 0 || err != nil {
+		t.Errorf("the list of another run: %v, %v", page, err)
 	}
 }

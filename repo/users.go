@@ -33,12 +33,6 @@ type Users struct {
 	keyType string // SQL type of the key column, once known
 }
 
-// UserRow is one row of the users table.
-type UserRow struct {
-	Key    string  // the key column as text
-	UserID *string // nil when the expression yields NULL
-}
-
 // UsersError is a mistake in the description of the users table: no retry will
 // mend it.
 type UsersError struct {
@@ -139,25 +133,21 @@ func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok b
 }
 
 // Page gives at most limit rows after one key and up to another, in the order
-// of the keys. Fewer than limit means that there are no more.
-func (u *Users) Page(ctx context.Context, after, upto *string, limit int) ([]UserRow, error) {
+// of the keys.
+func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
 	keyType, err := u.key(ctx)
 	if err != nil {
-		return nil, err
+		return UserPage{}, err
 	}
 	from, args := u.slice(keyType, after, upto)
 	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text\n%s\nORDER BY %s\nLIMIT %d", u.column(), u.config.UserID, from, u.column(), limit)
 	rows, err := u.pool.Query(ctx, statement, args...)
 	if err != nil {
-		return nil, u.explain("read a page", err)
+		return UserPage{}, u.explain("read a page", err)
 	}
-	page, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserRow, error) {
-		var r UserRow
-		err := row.Scan(&r.Key, &r.UserID)
-		return r, err
-	})
+	page, err := collectUsers(rows, limit)
 	if err != nil {
-		return nil, u.explain("read a page", err)
+		return UserPage{}, u.explain("read a page", err)
 	}
 	return page, nil
 }

@@ -103,8 +103,8 @@ func load[V comparable](t testing.TB, values *repo.Values[V], appID int16, userI
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot, ok := known.Snapshots[userID]
-	if !ok {
+	snapshot := known.Snapshots[0]
+	if !snapshot.Exists() {
 		t.Fatalf("user %s has no snapshot", userID)
 	}
 	return snapshot
@@ -258,10 +258,10 @@ func TestAppsAndKindsApart(t *testing.T) {
 		appID int16
 		want  repo.Known[imclient.Presence]
 	}{
-		{b.app.ID, repo.Known[imclient.Presence]{Snapshots: map[string]repo.Snapshot[imclient.Presence]{"alice": {Value: offline, ChangedAt: at(1), AskedAt: at(0)}}}},
+		{b.app.ID, repo.Known[imclient.Presence]{Snapshots: []repo.Snapshot[imclient.Presence]{{Value: offline, ChangedAt: at(1), AskedAt: at(0)}, {}}}},
 		{other.ID, repo.Known[imclient.Presence]{
-			Snapshots: map[string]repo.Snapshot[imclient.Presence]{"alice": {Value: onlineIOS, ChangedAt: at(1), AskedAt: at(0)}},
-			Failing:   map[string]time.Time{"bob": {}}}},
+			Snapshots: []repo.Snapshot[imclient.Presence]{{Value: onlineIOS, ChangedAt: at(1), AskedAt: at(0)}, {}},
+			Failing:   map[string]repo.KnownFailure{"bob": {Code: "70107"}}}},
 	} {
 		got, err := b.store.Presence().Load(t.Context(), test.appID, []string{"alice", "bob"})
 		if err != nil {
@@ -272,7 +272,7 @@ func TestAppsAndKindsApart(t *testing.T) {
 		}
 	}
 	accounts, err := b.store.Accounts().Load(t.Context(), other.ID, []string{"alice", "bob"})
-	if err != nil || len(accounts.Snapshots) != 0 || len(accounts.Failing) != 0 {
+	if err != nil || accounts.Snapshots[0].Exists() || accounts.Snapshots[1].Exists() || len(accounts.Failing) != 0 {
 		t.Errorf("accounts know %v, %v; want nothing", accounts, err)
 	}
 }

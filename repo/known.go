@@ -1,0 +1,178 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Snapshot is the newest known value of one user. The zero Snapshot stands for
+// none.
+type Snapshot[V comparable] struct {
+	Value     V
+	ChangedAt time.Time // when the answer with this value arrived
+	AskedAt   time.Time // when its question was sent
+}
+
+// Exists reports whether there is one.
+func (s *Snapshot[V]) Exists() bool { return !s.ChangedAt.IsZero() }
+
+// Known is what the tables say about the users of a page.
+type Known[V comparable] struct {
+	Snapshots []Snapshot[V] // of the users asked about, in their order
+	// Failing are the users with a user_failure row.
+	Failing map[string]KnownFailure
+}
+
+// KnownFailure is a user_failure row.
+type KnownFailure struct {
+	Code string
+	// KnownAt is when the user was last known to have the value of the snapshot,
+	// zero when there was none.
+	KnownAt time.Time
+}
+
+// Snapshots and failures are read in the order of their keys, up to a number of
+// rows, which the planner would take for a reason to sort if it knew too little.
+const inOrderSQL = `
+SELECT set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_seqscan', 'off', true),
+       set_config('enable_sort', 'off', true)`
+
+const loadFailingSQL = `
+SELECT user_id, code, known_at
+FROM syncer.user_failure
+WHERE app_id = $1 AND kind = $2 AND user_id BETWEEN $3 AND $4
+ORDER BY user_id
+LIMIT $5`
+
+const findFailingSQL = `
+SELECT f.user_id, f.code, f.known_at
+FROM unnest($3::text[]) AS asked (user_id)
+CROSS JOIN LATERAL (
+    SELECT user_id, code, known_at
+    FROM syncer.user_failure
+    WHERE app_id = $1 AND kind = $2 AND user_id = asked.user_id
+    LIMIT 1
+) AS f
+ORDER BY f.user_id`
+
+// Load gives what is known about users, whose ids must be distinct and in order.
+// It reads all from the first id to the last, which is several times as fast as
+// looking up each: most often the users of a page are neighbours in our tables
+// too. When many others lie between them it looks them up one by one, and goes
+// on so.
+func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[V], error) {
+	if len(ids) == 0 {
+		return Known[V]{}, nil
+	}
+	if !v.scattered.Load() {
+		known, whole, err := v.load(ctx, appID, ids)
+		if whole || err != nil {
+			return known, err
+		}
+		v.scattered.Store(true)
+	}
+	return v.find(ctx, appID, ids)
+}
+
+// load reads the neighbourhood of the ids; whole is false when there are too many
+// others in it.
+func (v *Values[V]) load(ctx context.Context, appID int16, ids []string) (known Known[V], whole bool, err error) {
+	limit := 2*len(ids) + 100
+	first, last := ids[0], ids[len(ids)-1]
+	var batch pgx.Batch
+	batch.Queue(inOrderSQL)
+	found := v.collect(ids, &known)
+	snapshots, failures := 0, 0
+	batch.Queue(v.store.sql(v.loadSQL), appID, first, last, limit).Query(found.snapshots(&snapshots))
+	batch.Queue(v.store.sql(loadFailingSQL), appID, v.kind, first, last, limit).Query(found.failures(&failures))
+	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return Known[V]{}, false, fmt.Errorf("load %d %s snapshots: %w", len(ids), v.kind, err)
+	}
+	return known, snapshots < limit && failures < limit, nil
+}
+
+// find looks up each id.
+func (v *Values[V]) find(ctx context.Context, appID int16, ids []string) (known Known[V], err error) {
+	var batch pgx.Batch
+	found := v.collect(ids, &known)
+	var n int
+	batch.Queue(v.store.sql(v.findSQL), appID, ids).Query(found.snapshots(&n))
+	batch.Queue(v.store.sql(findFailingSQL), appID, v.kind, ids).Query(found.failures(&n))
+	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
+		return Known[V]{}, fmt.Errorf("find %d %s snapshots: %w", len(ids), v.kind, err)
+	}
+	return known, nil
+}
+
+// collector puts rows, which come in the order of their user ids, to the ids
+// that they are about.
+type collector[V comparable] struct {
+	values *Values[V]
+	ids    []string
+	known  *Known[V]
+}
+
+func (v *Values[V]) collect(ids []string, known *Known[V]) collector[V] {
+	known.Snapshots = make([]Snapshot[V], len(ids))
+	return collector[V]{v, ids, known}
+}
+
+// upTo passes over the ids before id, and reports whether it is the next.
+func upTo(ids []string, at *int, id rawText) bool {
+	for *at < len(ids) && ids[*at] < string(id) {
+		*at++
+	}
+	return *at < len(ids) && ids[*at] == string(id)
+}
+
+func (c collector[V]) snapshots(n *int) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		defer rows.Close()
+		scan := c.values.scanner()
+		var id rawText
+		var snapshot Snapshot[V]
+		at := 0
+		for rows.Next() {
+			*n++
+			if err := scan(rows, &id, &snapshot); err != nil {
+				return err
+			}
+			if upTo(c.ids, &at, id) {
+				c.known.Snapshots[at] = snapshot
+			}
+		}
+		return rows.Err()
+	}
+}
+
+func (c collector[V]) failures(n *int) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		defer rows.Close()
+		var id, code rawText
+		var knownAt *time.Time
+		columns := []any{&id, &code, &knownAt}
+		at := 0
+		for rows.Next() {
+			*n++
+			if err := rows.Scan(columns...); err != nil {
+				return err
+			}
+			if !upTo(c.ids, &at, id) {
+				continue
+			}
+			if c.known.Failing == nil {
+				c.known.Failing = make(map[string]KnownFailure)
+			}
+			failure := KnownFailure{Code: string(code)}
+			if knownAt != nil {
+				failure.KnownAt = *knownAt
+			}
+			c.known.Failing[c.ids[at]] = failure
+		}
+		return rows.Err()
+	}
+}
