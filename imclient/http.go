@@ -172,7 +172,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 		return Reply{}, h.error(callCtx, r, "send the request", err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	body, err := readAll(resp)
 	reply.AnsweredAt = h.now()
 	if err != nil {
 		return Reply{}, h.error(callCtx, r, "read the answer", err)
@@ -192,6 +192,17 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 		reply.Date = date
 	}
 	return reply, nil
+}
+
+// readAll reads an answer, in one piece if its length is known, and no more than
+// one byte too much.
+func readAll(resp *http.Response) ([]byte, error) {
+	var b bytes.Buffer
+	if resp.ContentLength > 0 && resp.ContentLength <= maxAnswer {
+		b.Grow(int(resp.ContentLength) + bytes.MinRead)
+	}
+	_, err := b.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
+	return b.Bytes(), err
 }
 
 // pass waits for a call time.

@@ -116,17 +116,19 @@ func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 	}
 }
 
-func accountScanner() func(pgx.Rows, *rawText, *Snapshot[imclient.AccountStatus]) error {
-	var status rawText
-	return func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[imclient.AccountStatus]) error {
-		err := rows.Scan(userID, &status, &snapshot.ChangedAt, &snapshot.AskedAt)
+func accountScanner() func(pgx.Rows) (rawText, Snapshot[imclient.AccountStatus], error) {
+	var id, status rawText
+	var s Snapshot[imclient.AccountStatus]
+	columns := []any{&id, &status, &s.ChangedAt, &s.AskedAt}
+	return func(rows pgx.Rows) (rawText, Snapshot[imclient.AccountStatus], error) {
+		err := rows.Scan(columns...)
 		if err == nil {
-			snapshot.Value, err = imclient.ParseAccountStatus(string(status))
+			s.Value, err = imclient.ParseAccountStatus(string(status))
 		}
 		if err != nil {
-			return fmt.Errorf("account of user %s: %w", *userID, err)
+			return nil, s, fmt.Errorf("account of user %s: %w", id, err)
 		}
-		return nil
+		return id, s, nil
 	}
 }
 

@@ -133,12 +133,11 @@ func (c collector[V]) snapshots(n *int) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		defer rows.Close()
 		scan := c.values.scanner()
-		var id rawText
-		var snapshot Snapshot[V]
 		at := 0
 		for rows.Next() {
 			*n++
-			if err := scan(rows, &id, &snapshot); err != nil {
+			id, snapshot, err := scan(rows)
+			if err != nil {
 				return err
 			}
 			if upTo(c.ids, &at, id) {

@@ -135,25 +135,27 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 
 // presenceScanner remembers the values that it has read: there are few different
 // ones.
-func presenceScanner() func(pgx.Rows, *rawText, *Snapshot[imclient.Presence]) error {
+func presenceScanner() func(pgx.Rows) (rawText, Snapshot[imclient.Presence], error) {
 	read := make(map[string]imclient.Presence)
-	var state, platforms rawText
+	var id, state, platforms rawText
+	var s Snapshot[imclient.Presence]
+	columns := []any{&id, &state, &platforms, &s.ChangedAt, &s.AskedAt}
 	var both []byte
-	return func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[imclient.Presence]) error {
-		if err := rows.Scan(userID, &state, &platforms, &snapshot.ChangedAt, &snapshot.AskedAt); err != nil {
-			return err
+	return func(rows pgx.Rows) (rawText, Snapshot[imclient.Presence], error) {
+		if err := rows.Scan(columns...); err != nil {
+			return nil, s, err
 		}
 		both = append(append(both[:0], state...), platforms...)
 		value, ok := read[string(both)]
 		if !ok {
 			var err error
 			if value, err = parsePresence(string(state), platforms); err != nil {
-				return fmt.Errorf("presence of user %s: %w", *userID, err)
+				return nil, s, fmt.Errorf("presence of user %s: %w", id, err)
 			}
 			read[string(both)] = value
 		}
-		snapshot.Value = value
-		return nil
+		s.Value = value
+		return id, s, nil
 	}
 }
 

@@ -73,7 +73,7 @@ type Values[V comparable] struct {
 	removeSQL string
 	countSQL  string
 	// scanner makes a function that reads a row of loadSQL or findSQL.
-	scanner func() func(rows pgx.Rows, userID *rawText, snapshot *Snapshot[V]) error
+	scanner func() func(pgx.Rows) (userID rawText, s Snapshot[V], err error)
 	// columns gives the arguments of saveSQL after the common ones.
 	columns func(changes []Change[V]) []any
 	// firstSeen says how users who are new are copied.

@@ -31,7 +31,9 @@ func (t *rawText) ScanBytes(v []byte) error {
 func collectUsers(rows pgx.Rows, limit int) (UserPage, error) {
 	defer rows.Close()
 	var p UserPage
-	var lastKey, text []byte
+	var lastKey []byte
+	const guess = 16 // bytes of an id
+	text := make([]byte, 0, limit*guess)
 	ends := make([]int, 0, limit)
 	var key, id rawText
 	columns := []any{&key, &id}

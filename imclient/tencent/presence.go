@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 
 	"syncer/imclient"
 )
@@ -43,14 +44,18 @@ func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 	})
 }
 
+// replies are those that are not in use.
+var replies = sync.Pool{New: func() any { return new(presenceReply) }}
+
 // askPresence makes one call and notes its answer.
 func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
 	request := presenceRequest{Accounts: ids}
 	if c.detail {
 		request.NeedDetail = 1
 	}
-	var reply presenceReply
-	fresh := func() wireReply { reply = presenceReply{}; return &reply }
+	reply := replies.Get().(*presenceReply)
+	defer replies.Put(reply)
+	fresh := func() wireReply { reply.reuse(); return reply }
 	r, err := c.call(ctx, c.presence, request, fresh, &b.Calls)
 	if err != nil && !reply.explains(err, len(ids)) {
 		return err

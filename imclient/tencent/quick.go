@@ -21,11 +21,15 @@ type quickReply interface {
 
 func (r *presenceReply) clear() { *r = presenceReply{} }
 
+// reuse empties a reply and keeps its memory.
+func (r *presenceReply) reuse() {
+	*r = presenceReply{Results: r.Results[:0], Failed: r.Failed[:0], devices: r.devices[:0]}
+}
+
 // quick reads an answer about the presence of users: its decoding is the dearest
 // part of a sweep. Names other than the documented ones are passed over.
 func (r *presenceReply) quick(body []byte) bool {
 	q := quickReader{json: jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))}
-	r.Results = make([]presenceResult, 0, maxPresenceBatch)
 	q.object(func(name string) uint8 {
 		switch name {
 		case `"ActionStatus"`:
@@ -40,7 +44,7 @@ func (r *presenceReply) quick(body []byte) bool {
 		case `"QueryResult"`:
 			q.array(func() {
 				r.Results = append(r.Results, presenceResult{})
-				q.result(&r.Results[len(r.Results)-1])
+				q.result(r, &r.Results[len(r.Results)-1])
 			})
 			return 8
 		case `"ErrorList"`:
@@ -55,7 +59,7 @@ func (r *presenceReply) quick(body []byte) bool {
 	return q.ended()
 }
 
-func (q *quickReader) result(u *presenceResult) {
+func (q *quickReader) result(r *presenceReply, u *presenceResult) {
 	q.object(func(name string) uint8 {
 		switch name {
 		case `"To_Account"`:
@@ -68,12 +72,12 @@ func (q *quickReader) result(u *presenceResult) {
 			u.Status = q.word()
 			return 4
 		case `"Detail"`:
-			first := len(q.devices)
+			first := len(r.devices)
 			q.array(func() {
-				q.devices = append(q.devices, device{})
-				q.device(&q.devices[len(q.devices)-1])
+				r.devices = append(r.devices, device{})
+				q.device(&r.devices[len(r.devices)-1])
 			})
-			u.Devices = q.devices[first:len(q.devices):len(q.devices)]
+			u.Devices = r.devices[first:len(r.devices):len(r.devices)]
 			return 8
 		}
 		return q.other(name, "To_Account", "State", "Status", "Detail")
@@ -111,29 +115,49 @@ func (q *quickReader) failure(f *presenceFailure) {
 // quickReader reads JSON token by token. Once it has met something unusual it
 // reads on no more.
 type quickReader struct {
-	json    *jsontext.Decoder
-	odd     bool
-	devices []device // of all users, so that they are allocated together
+	json *jsontext.Decoder
+	odd  bool
 }
 
-// words are the strings that come again and again; only others are allocated.
-var words = func() map[string]string {
-	m := make(map[string]string)
-	for _, w := range []string{
-		`"ActionStatus"`, `"ErrorInfo"`, `"ErrorCode"`, `"QueryResult"`, `"ErrorList"`, `"To_Account"`, `"State"`, `"Status"`, `"Detail"`, `"Platform"`,
-		"OK", "FAIL", "", "0", "70107", "Online", "PushOnline", "Offline",
-		"iPhone", "IPhone", "iPad", "Android", "Web", "PC", "Mac", "Linux", "Harmony",
-	} {
-		m[w] = w
-	}
-	return m
-}()
-
+// word gives the text of v; of the words that come again and again without
+// allocating it.
 func word(v []byte) string {
-	if w, ok := words[string(v)]; ok {
-		return w
+	switch string(v) {
+	case `"To_Account"`:
+		return `"To_Account"`
+	case `"State"`:
+		return `"State"`
+	case `"Status"`:
+		return `"Status"`
+	case `"Detail"`:
+		return `"Detail"`
+	case `"Platform"`:
+		return `"Platform"`
+	case `"ErrorCode"`:
+		return `"ErrorCode"`
+	case "Online":
+		return "Online"
+	case "PushOnline":
+		return "PushOnline"
+	case "Offline":
+		return "Offline"
+	case "iPhone":
+		return "iPhone"
+	case "iPad":
+		return "iPad"
+	case "Android":
+		return "Android"
+	case "Web":
+		return "Web"
+	case "PC":
+		return "PC"
+	case "Mac":
+		return "Mac"
+	case "70107": // not imported: most of those who fail
+		return "70107"
+	default:
+		return string(v)
 	}
-	return string(v)
 }
 
 // value gives the next value as it is written; it is good until the next one.

@@ -80,13 +80,17 @@ func TestQuick(t *testing.T) {
 func sameAsSlow(t *testing.T, body []byte) {
 	t.Helper()
 	var got, want presenceReply
+	if !got.quick([]byte(`{"ErrorCode":7,"QueryResult":[{"To_Account":"x","State":"Online","Detail":[{"Platform":"Web"}]},{"Status":"Offline"}],"ErrorList":[{"To_Account":"y"}]}`)) {
+		t.Fatal("the answer before it is not read")
+	}
+	got.reuse()
 	if !got.quick(body) {
 		return
 	}
 	if err := json.Unmarshal(body, &want); err != nil {
 		t.Errorf("the quick way reads what encoding/json refuses (%v): %q", err, body)
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(presenceReply{}), cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(presenceReply{}), cmpopts.IgnoreFields(presenceReply{}, "devices"), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("%q is read otherwise than by encoding/json (-want +got):\n%s", body, diff)
 	}
 }
@@ -103,8 +107,9 @@ func BenchmarkDecode(b *testing.B) {
 	perUser := func(b *testing.B) { b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/user") }
 	b.Run("quick", func(b *testing.B) {
 		b.ReportAllocs()
+		var r presenceReply
 		for b.Loop() {
-			var r presenceReply
+			r.reuse()
 			if !r.quick(body) {
 				b.Fatal("not read")
 			}

@@ -29,6 +29,8 @@ type presenceReply struct {
 	Results []presenceResult `json:"QueryResult"`
 	// Failed holds the accounts that failed each for itself.
 	Failed []presenceFailure `json:"ErrorList"`
+
+	devices []device // of all users, when read by quick
 }
 
 // presenceResult is one user. query_online_status is documented with Status,
