@@ -59,9 +59,8 @@ WITH changed AS (
         SELECT user_id, NULL, status, NULL, changed_at FROM inserted
     ) AS written
     ORDER BY user_id
-    RETURNING 1
 )
-SELECT count(*) FROM recorded`
+SELECT (SELECT count(*) FROM updated) + (SELECT count(*) FROM inserted)`
 
 // See lapsePresenceSQL.
 const lapseAccountsSQL = `

@@ -75,9 +75,8 @@ WITH changed AS (
         SELECT user_id, NULL, NULL, NULL, state, platforms, NULL, changed_at FROM inserted
     ) AS written
     ORDER BY user_id
-    RETURNING 1
 )
-SELECT count(*) FROM recorded`
+SELECT (SELECT count(*) FROM updated) + (SELECT count(*) FROM inserted)`
 
 // A user who lapses or leaves loses the snapshot, and the history says so.
 const lapsePresenceSQL = `
