@@ -150,7 +150,7 @@ func TestInstallAdvice(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(path, "apk"), nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := installAdvice(); !strings.HasSuffix(got, "apk add postgresql") {
+	if got := installAdvice(); !strings.HasSuffix(got, "apk add postgresql postgresql-contrib") {
 		t.Errorf("advice with apk: %s", got)
 	}
 }

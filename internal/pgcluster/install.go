@@ -21,6 +21,8 @@ type packageManager struct {
 	before func() (undo func(), err error)
 }
 
+// The contrib extensions, of which tests take postgres_fdw, come with the server or
+// in a package of their own.
 var packageManagers = []packageManager{
 	{
 		command: "apt-get",
@@ -30,10 +32,10 @@ var packageManagers = []packageManager{
 		},
 		before: withoutMainCluster,
 	},
-	{command: "dnf", steps: [][]string{{"install", "-y", "postgresql-server"}}},
-	{command: "zypper", steps: [][]string{{"--non-interactive", "install", "postgresql-server"}}},
+	{command: "dnf", steps: [][]string{{"install", "-y", "postgresql-server", "postgresql-contrib"}}},
+	{command: "zypper", steps: [][]string{{"--non-interactive", "install", "postgresql-server", "postgresql-contrib"}}},
 	{command: "pacman", steps: [][]string{{"-Sy", "--noconfirm", "postgresql"}}},
-	{command: "apk", steps: [][]string{{"add", "postgresql"}}},
+	{command: "apk", steps: [][]string{{"add", "postgresql", "postgresql-contrib"}}},
 	{command: "brew", steps: [][]string{{"install", "postgresql@17"}}, rootless: true},
 }
 
