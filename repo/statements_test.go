@@ -1,0 +1,93 @@
+package repo_test
+
+import (
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"go/types"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// statement is one SQL statement of this package.
+type statement struct{ name, sql string }
+
+// begins tells a whole statement from a part of one.
+var begins = regexp.MustCompile(`^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b`)
+
+// statements gives all statements of the package that are made for syncer's own
+// tables: its string constants, put together, without those that are only parts
+// of others. A statement that is no constant fails the test.
+func statements(t *testing.T) []statement {
+	t.Helper()
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	positions := token.NewFileSet()
+	var files []*ast.File
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".go") || strings.HasSuffix(entry.Name(), "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(positions, entry.Name(), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	// The imports are not needed to put strings together.
+	config := types.Config{Error: func(error) {}, Importer: noImports{}, IgnoreFuncBodies: true}
+	info := types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}}
+	_, _ = config.Check("syncer/repo", positions, files, &info)
+
+	parts := map[types.Object]bool{}
+	var constants []*types.Const
+	for _, file := range files {
+		inConstant := map[ast.Node]bool{}
+		for _, declared := range file.Decls {
+			decl, ok := declared.(*ast.GenDecl)
+			if !ok || decl.Tok != token.CONST {
+				continue
+			}
+			ast.Inspect(decl, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.BasicLit:
+					inConstant[n] = true
+				case *ast.Ident:
+					if c, ok := info.Defs[n].(*types.Const); ok {
+						constants = append(constants, c)
+					}
+					if used := info.Uses[n]; used != nil {
+						parts[used] = true
+					}
+				}
+				return true
+			})
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if literal, ok := n.(*ast.BasicLit); ok && !inConstant[literal] && begins.MatchString(strings.Trim(literal.Value, "`\"")) && strings.Contains(literal.Value, "syncer.") {
+				t.Errorf("%s: a statement that is no constant: %s", positions.Position(literal.Pos()), literal.Value)
+			}
+			return true
+		})
+	}
+	var all []statement
+	for _, c := range constants {
+		if c.Val().Kind() != constant.String || parts[c] {
+			continue
+		}
+		if sql := constant.StringVal(c.Val()); begins.MatchString(sql) {
+			all = append(all, statement{c.Name(), sql})
+		}
+	}
+	return all
+}
+
+// noImports is an importer that finds nothing.
+type noImports struct{}
+
+func (noImports) Import(path string) (*types.Package, error) { return nil, os.ErrNotExist }
