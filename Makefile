@@ -58,6 +58,11 @@ bench-report: build ## measure what reports cost on a month of 100,000 users; ha
 	@go build -buildvcs=false -o bin/bench-report ./internal/benchreport
 	@bin/bench-report
 
+.PHONY: bench-size
+bench-size: ## measure how big the tables grow, and what sweeps write to the log; five minutes
+	@go build -buildvcs=false -o bin/bench-size ./internal/benchsize
+	@bin/bench-size
+
 # The charts of the page of reports. The sums of the files stand in a test.
 UPLOT := 1.6.32
 

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	},
 	"internal/demo":                        {"internal/pgcluster", "internal/simulation"},
 	"internal/benchreport":                 {"internal/pgcluster", "migrations", "repo"},
+	"internal/benchsize":                   {"imclient/imsim", "internal/pgcluster", "internal/simulation", "repo"},
 	"internal/pgtest":                      {"internal/pgcluster"},
 	"internal/pgcluster/cmd/with-postgres": {"internal/pgcluster"},
 }

@@ -159,7 +159,7 @@ const shardCount = 3
 
 // move starts the second cluster, makes syncer's schema in each of its databases,
 // and runs docs/scaling_shards.sql.
-func (s *shards) move(t *testing.T, life *Simulation, url string) []*repo.Store {
+func (s *shards) move(t testing.TB, life *Simulation, url string) []*repo.Store {
 	t.Helper()
 	cluster, err := pgcluster.Start(t.Context(), pgcluster.Options{})
 	must(t, err)
@@ -184,7 +184,7 @@ func (s *shards) move(t *testing.T, life *Simulation, url string) []*repo.Store 
 }
 
 // serverSQL is what scaling.md tells to do for each shard.
-func serverSQL(t *testing.T, n int, shard string) string {
+func serverSQL(t testing.TB, n int, shard string) string {
 	t.Helper()
 	u, err := url.Parse(shard)
 	must(t, err)
@@ -294,7 +294,7 @@ ON CONFLICT (app_id, kind, user_id) DO UPDATE SET times = excluded.times`,
 
 // remoteConditions gives the conditions by which a query asks shards for rows, in
 // order, for each kind of question.
-func remoteConditions(t *testing.T, conn *pgx.Conn, sql string) []string {
+func remoteConditions(t testing.TB, conn *pgx.Conn, sql string) []string {
 	t.Helper()
 	var asked []string
 	for _, line := range rows(t, conn, pgx.RowTo[string], "EXPLAIN (VERBOSE, COSTS OFF) "+sql) {
@@ -310,7 +310,7 @@ func remoteConditions(t *testing.T, conn *pgx.Conn, sql string) []string {
 }
 
 // openStore opens a store on a life's time, whose reports are of the end of it.
-func openStore(t *testing.T, s *Simulation, database string) *repo.Store {
+func openStore(t testing.TB, s *Simulation, database string) *repo.Store {
 	t.Helper()
 	u, err := url.Parse(database)
 	must(t, err)
@@ -323,7 +323,7 @@ func openStore(t *testing.T, s *Simulation, database string) *repo.Store {
 	return store
 }
 
-func connect(t *testing.T, url string) *pgx.Conn {
+func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
 	must(t, err)
@@ -332,7 +332,7 @@ func connect(t *testing.T, url string) *pgx.Conn {
 }
 
 // run runs statements.
-func run(t *testing.T, conn *pgx.Conn, statements string) {
+func run(t testing.TB, conn *pgx.Conn, statements string) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), statements); err != nil {
 		t.Fatalf("%v\n%s", err, statements)
@@ -340,7 +340,7 @@ func run(t *testing.T, conn *pgx.Conn, statements string) {
 }
 
 // lines gives rows as lines of their columns.
-func lines(t *testing.T, conn *pgx.Conn, sql string) []string {
+func lines(t testing.TB, conn *pgx.Conn, sql string) []string {
 	t.Helper()
 	return rows(t, conn, func(row pgx.CollectableRow) (string, error) {
 		values, err := row.Values()

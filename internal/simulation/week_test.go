@@ -227,14 +227,14 @@ ALTER TABLE public.users ADD PRIMARY KEY (id)`, users-1))
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func rows[T any](t *testing.T, conn *pgx.Conn, scan pgx.RowToFunc[T], statement string, args ...any) []T {
+func rows[T any](t testing.TB, conn *pgx.Conn, scan pgx.RowToFunc[T], statement string, args ...any) []T {
 	t.Helper()
 	found, err := conn.Query(t.Context(), statement, args...)
 	if err != nil {
