@@ -196,6 +196,14 @@ CREATE USER MAPPING FOR CURRENT_USER SERVER history_%[1]d OPTIONS (user '%[5]s',
 		n, u.Hostname(), u.Port(), strings.TrimPrefix(u.Path, "/"), u.User.Username(), password)
 }
 
+// writtenTwiceSQL stands in scaling.md.
+const writtenTwiceSQL = `
+SELECT app_id, user_id, prev_since, min(observed_at)
+FROM syncer.presence_history
+WHERE prev_state <> state
+GROUP BY app_id, user_id, prev_since
+HAVING count(*) > 1`
+
 // check looks where the rows are, what the reports ask the shards for, and what
 // foreign tables do not do.
 func (s *shards) check(t *testing.T, conn *pgx.Conn) {
@@ -212,6 +220,9 @@ SELECT 'accounts', count(*) > 0, count(*) FILTER (WHERE tableoid = 'syncer.accou
 	local := lines(t, conn, `SELECT count(*) FROM ONLY presence_history_default`)
 	if diff := cmp.Diff([]string{"0"}, local); diff != "" {
 		t.Errorf("rows left in the default partition here (-want +got):\n%s", diff)
+	}
+	if twice := lines(t, conn, writtenTwiceSQL); len(twice) > 0 {
+		t.Errorf("written twice: %v", twice)
 	}
 	for _, q := range pushedDown {
 		t.Run(q.what, func(t *testing.T) {
