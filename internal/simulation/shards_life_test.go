@@ -14,7 +14,8 @@ import (
 )
 
 // lifeSQL are rows of tables and views. at() is a time without the part that
-// differs between two lives, how long each call took; minutes() a duration.
+// differs between two lives, how long each call took; minutes() a duration. All
+// that happens is a quarter of an hour or more apart.
 var lifeSQL = map[string]string{
 	"presence_history": `
 SELECT app_id, user_id, prev_state, state, platforms, at(prev_since_after), at(prev_since), at(not_before), at(observed_at)
@@ -35,7 +36,7 @@ FROM user_failure`,
 SELECT app_id, user_id, day, minutes(online_seconds), sessions, at(first_online), at(last_online)
 FROM presence_day`,
 	"sync_run": `
-SELECT app_id, kind, tick, status, complete, users, changed, failed, removed, calls, retries, at(observed_from), at(observed_until), known_users, known_hash
+SELECT app_id, kind, tick, status, complete, users, changed, failed, removed, at(observed_from), at(observed_until), known_users, known_hash
 FROM sync_run`,
 	"observation_gap": `
 SELECT app_id, kind, at(started_at), at(ended_at), at(last_seen_from), at(next_seen_by)
@@ -59,7 +60,7 @@ CREATE FUNCTION pg_temp.at(t timestamptz) RETURNS text LANGUAGE sql AS $$
     SELECT to_char(date_bin('10 minutes', t, '2026-03-02'), 'DD HH24:MI')
 $$;
 CREATE FUNCTION pg_temp.minutes(seconds double precision) RETURNS text LANGUAGE sql AS $$
-    SELECT round(seconds / 60)::text
+    SELECT (round(seconds / 600) * 10)::text
 $$`
 
 // add adds all rows and all reports; when tells them from those of another time.
@@ -135,7 +136,7 @@ func (l life) rows(t *testing.T, what string, rows any, err error) {
 				}
 			case float64:
 				if strings.Contains(name, "seconds") {
-					row[name] = math.Round(v / 60)
+					row[name] = math.Round(v / 600)
 				} else {
 					row[name] = math.Round(v*100) / 100
 				}
