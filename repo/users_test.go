@@ -60,9 +60,14 @@ func walkPages(t testing.TB, users *repo.Users, after, upto *string, limit int) 
 	}
 }
 
-// nullsLast puts the rows without an id, of which a page gives the number only,
-// behind all others.
+// nullsLast puts the rows without an id, NULL or empty, of which a page gives the
+// number only, behind all others.
 func nullsLast(ids []string) []string {
+	for i, id := range ids {
+		if id == "" {
+			ids[i] = "NULL"
+		}
+	}
 	slices.SortStableFunc(ids, func(a, b string) int { return cmp.Compare(index(a), index(b)) })
 	return ids
 }
