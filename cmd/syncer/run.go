@@ -107,6 +107,7 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	server := &admin.Server{
 		Ready:   func(ctx context.Context) error { return s.store.CheckSchema(ctx, migrations.Latest()) },
 		Metrics: s.metrics,
+		Pprof:   s.config.HTTP.Pprof,
 	}
 	go func() {
 		if err := server.Serve(ctx, listener); err != nil {

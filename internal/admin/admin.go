@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,10 +17,11 @@ import (
 
 // Server answers GET /healthz (200 while the process lives) and GET /readyz
 // (200 when Ready says so, else 503 with the reason), and GET /metrics for
-// Prometheus.
+// Prometheus; with Pprof also GET /debug/pprof/ as go tool pprof wants it.
 type Server struct {
 	Ready   func(ctx context.Context) error
 	Metrics prometheus.Gatherer
+	Pprof   bool
 }
 
 // readyTimeout bounds one look at the database.
@@ -41,6 +43,12 @@ func (s *Server) Handler() http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	if s.Pprof {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // serves heap, goroutine and the like, by name
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	}
 	return mux
 }
 

@@ -46,6 +46,8 @@ func TestHandler(t *testing.T) {
 		{"metrics", http.MethodGet, "/metrics", notReady, http.StatusOK, "# HELP answers_total Answers.\n# TYPE answers_total counter\nanswers_total{app=\"main\"} 42\n"},
 		{"nothing below", http.MethodGet, "/healthz/x", ready, http.StatusNotFound, "404 page not found\n"},
 		{"nothing else", http.MethodGet, "/", ready, http.StatusNotFound, "404 page not found\n"},
+		{"no profiles unless they are wanted", http.MethodGet, "/debug/pprof/", ready, http.StatusNotFound, "404 page not found\n"},
+		{"no profiles by name either", http.MethodGet, "/debug/pprof/heap", ready, http.StatusNotFound, "404 page not found\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer((&Server{Ready: test.ready, Metrics: metrics()}).Handler())
@@ -67,6 +69,26 @@ func TestHandler(t *testing.T) {
 				t.Errorf("%s %s: %d %q, want %d %q", test.method, test.path, response.StatusCode, body, test.status, test.body)
 			}
 		})
+	}
+}
+
+// TestHandler_profiles: what go tool pprof reads is compressed protocol buffers.
+func TestHandler_profiles(t *testing.T) {
+	server := httptest.NewServer((&Server{Ready: ready, Metrics: metrics(), Pprof: true}).Handler())
+	defer server.Close()
+	for _, path := range []string{"/debug/pprof/heap", "/debug/pprof/profile?seconds=1"} {
+		response, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), "\x1f\x8b") {
+			t.Errorf("GET %s: %d, %.40q", path, response.StatusCode, body)
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ type Log struct {
 type HTTP struct {
 	// Listen is host:port; "" turns the server off.
 	Listen string `toml:"listen" default:"127.0.0.1:9464" empty:"off"`
+	// Pprof serves Go's profiles too. They show what the program is doing and
+	// cost a little while one is taken.
+	Pprof bool `toml:"pprof" default:"false"`
 }
 
 // Users describes a table that lists users. It is never written to.
