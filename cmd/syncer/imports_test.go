@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"internal/simulation": {
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim", "jobs", "migrations", "repo",
 	},
-	"internal/demo":                        {"internal/pgcluster", "internal/simulation"},
+	"internal/demo":                        {"internal/leash", "internal/pgcluster", "internal/simulation"},
 	"internal/benchreport":                 {"internal/pgcluster", "migrations", "repo"},
 	"internal/benchsize":                   {"imclient/imsim", "internal/pgcluster", "internal/simulation", "repo"},
 	"internal/pgtest":                      {"internal/pgcluster"},
