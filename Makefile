@@ -53,6 +53,16 @@ demo-keep: ## the same, and keep it running to explore
 	@go build -buildvcs=false -o bin/demo ./internal/demo
 	@bin/demo -keep
 
+.PHONY: bench
+bench: build ## measure speed and cost against their targets, for most of an hour; results in bin/bench-results
+	@go build -buildvcs=false -o bin/bench ./internal/bench
+	@bin/bench
+
+.PHONY: bench-smoke
+bench-smoke: build ## the same, small and once, in a minute: whether it works, not how fast it is
+	@go build -buildvcs=false -o bin/bench ./internal/bench
+	@bin/bench -smoke -out bin/bench-smoke
+
 .PHONY: bench-report
 bench-report: build ## measure what reports cost on a month of 100,000 users; half an hour, and 20 GB of disk for that long
 	@go build -buildvcs=false -o bin/bench-report ./internal/benchreport

@@ -79,7 +79,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 // What a smoke test measures, once and small: whether the harness works, in a
 // minute.
 const (
-	smokeUsers = 20_000
+	smokeUsers = 10_000
 	smokeRuns  = 1
 )
 

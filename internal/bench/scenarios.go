@@ -107,7 +107,7 @@ func (b *bench) unlimited(ctx context.Context, name string, share float64) error
 	b.result.add(name, "floor, users/s", target{}, thousands, floors...)
 	b.result.add(name, "sweep to floor", atLeast(0.5), twoPlaces, quotients(rates, floors)...)
 	s.addCost(all)
-	return errors.Join(s.profile(ctx, all[len(all)-1]), s.finish(ctx, share))
+	return errors.Join(s.profile(ctx, all, share), s.finish(ctx, share))
 }
 
 // addCost adds what sweeps took per user.
@@ -150,7 +150,7 @@ func (b *bench) steady(ctx context.Context, name string, share float64) error {
 	b.result.add(name, usersPerSecond, atLeast(quotaShare*float64(quota*batch)), thousands, of(all, func(s sweep) float64 { return s.rate() })...)
 	err = s.addCalls(all, limit)
 	s.addCost(all)
-	return errors.Join(err, s.profile(ctx, all[len(all)-1]), s.finish(ctx, share))
+	return errors.Join(err, s.profile(ctx, all, share), s.finish(ctx, share))
 }
 
 // atQuota starts sweeps at the quota for presence.
@@ -216,7 +216,7 @@ func (b *bench) accounts(ctx context.Context) error {
 	b.result.add(name, usersPerSecond, atLeast(quotaShare*float64(quota*accountsBatch)), thousands, of(all, func(s sweep) float64 { return s.rate() })...)
 	err = s.addCalls(all, limit)
 	s.addCost(all)
-	return errors.Join(err, s.profile(ctx, all[len(all)-1]), s.finish(ctx, share), b.dropWorld(ctx))
+	return errors.Join(err, s.finish(ctx, share), b.dropWorld(ctx))
 }
 
 // mostMemory is what syncer may take, however many users there are.

@@ -145,7 +145,7 @@ func (w *world) startDaemon(ctx context.Context, name string, conf settings) (da
 // interval is whole seconds, a little longer than a sweep takes at a rate.
 func interval(users, perSecond int) time.Duration {
 	ideal := float64(users) / float64(perSecond)
-	return time.Duration(1.05*ideal+1.9) * time.Second
+	return time.Duration(1.15*ideal+0.9) * time.Second
 }
 
 // settle waits for a run that begins from now on.
@@ -286,9 +286,15 @@ func (s *sweeps) finish(ctx context.Context, share float64) error {
 // profileSeconds is how long a CPU profile takes, if the sweep takes as long.
 const profileSeconds = 8
 
+// profiledShare is how many users change in sweeps that are profiled.
+const profiledShare = 0.05
+
 // profile takes a CPU profile while the daemon sweeps once more, as it did
 // before, and one of its memory after that.
-func (s *sweeps) profile(ctx context.Context, like sweep) error {
+func (s *sweeps) profile(ctx context.Context, before []sweep, share float64) error {
+	if share != profiledShare {
+		return nil
+	}
 	s.round++
 	if err := errors.Join(s.sim.setRound(ctx, s.round), s.sim.reset(ctx)); err != nil {
 		return err
@@ -303,7 +309,7 @@ func (s *sweeps) profile(ctx context.Context, like sweep) error {
 			return err
 		}
 	}
-	length := max(1, min(profileSeconds, int(like.seconds())))
+	length := max(1, min(profileSeconds, int(before[len(before)-1].seconds())))
 	if err := s.fetch(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", length), s.name+"-cpu.pprof"); err != nil {
 		return err
 	}
