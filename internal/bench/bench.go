@@ -26,10 +26,11 @@ type bench struct {
 	leash   *leash.Leash
 	cluster *pgcluster.Cluster
 	// server is the number of Postgres' first process, all others' parent.
-	server int
-	ends   []func() error
-	world  *world // the newest; see population
-	result result
+	server  int
+	ends    []func() error
+	started int    // processes so far, which numbers their logs
+	world   *world // the newest; nil: none
+	result  result
 }
 
 // scenario is what is measured on its own.
@@ -67,26 +68,41 @@ func (b *bench) run(ctx context.Context, stdout io.Writer) error {
 	if err == nil {
 		err = errors.Join(b.measure(ctx), b.write(stdout))
 	}
-	for _, end := range slices.Backward(b.ends) {
-		err = errors.Join(err, end())
-	}
-	return err
+	return errors.Join(err, b.cleanUp(0))
 }
 
+// cleanUp takes back, in the opposite order, what was put off after the first n
+// things.
+func (b *bench) cleanUp(n int) error {
+	var errs []error
+	for _, end := range slices.Backward(b.ends[n:]) {
+		errs = append(errs, end())
+	}
+	b.ends = b.ends[:n]
+	return errors.Join(errs...)
+}
+
+// measure goes through the scenarios. What one of them started does not last
+// longer than it, but for its world, if all went well.
 func (b *bench) measure(ctx context.Context) error {
 	var errs []error
+	before := len(b.ends)
 	for _, s := range scenarios {
 		if len(b.only) > 0 && !slices.Contains(b.only, s.name) {
 			continue
 		}
 		b.say(s.name, "%s", s.about)
-		if err := s.measure(b, ctx); err != nil {
-			err = fmt.Errorf("%s: %w", s.name, err)
-			if ctx.Err() != nil {
-				return err
-			}
+		err := s.measure(b, ctx)
+		if err == nil {
+			err = b.cleanUp(before)
+		} else if ctx.Err() != nil {
+			return err
+		} else {
 			b.say(s.name, "failed: %v", err)
-			errs = append(errs, err)
+			err = errors.Join(err, b.cleanUp(before), b.dropWorld(ctx))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
 		}
 	}
 	return errors.Join(append(errs, b.result.missing())...)
@@ -146,6 +162,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 		return err
 	}
 	b.atEnd(b.cluster.Stop)
+	b.atEnd(func() error { return b.closeWorld(context.WithoutCancel(ctx)) })
 	db, err := pgx.Connect(ctx, b.cluster.URL("postgres"))
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // checkedUsers is how many users are compared one by one at most.
@@ -15,9 +16,8 @@ SELECT (SELECT count(*) FROM syncer.presence_history WHERE run_id = ANY ($1))
 const shownSQL = `
 SELECT user_id, state::text, platforms::text
 FROM syncer.presence_current
-WHERE user_id > $1
-ORDER BY user_id
-LIMIT $2`
+WHERE user_id <= $1
+ORDER BY user_id`
 
 const importedSQL = `
 SELECT count(*) FILTER (WHERE status = 'imported')
@@ -56,48 +56,43 @@ type shown struct{ id, state, platforms string }
 
 // compare asks a simulator about the users and compares what syncer shows.
 func (w *world) compare(ctx context.Context, sim *simulator) error {
-	client, err := newPlainClient(sim.url, w.began)
+	client, err := newPlainClient(sim.url, time.Now())
 	if err != nil {
 		return err
 	}
-	want := min(w.users, checkedUsers)
-	after, compared := "", 0
-	for compared < want {
-		page, err := w.shown(ctx, after, min(10_000, want-compared))
-		if err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			return fmt.Errorf("syncer shows %d users and should show %d", compared, w.users)
-		}
-		for len(page) > 0 {
-			part := page[:min(batch, len(page))]
-			page = page[len(part):]
-			if err := compareBatch(ctx, client, part); err != nil {
-				return err
-			}
-			after = part[len(part)-1].id
-			compared += len(part)
-		}
-	}
-	return nil
-}
-
-func (w *world) shown(ctx context.Context, after string, limit int) ([]shown, error) {
-	rows, err := w.db.Query(ctx, shownSQL, after, limit)
+	rows, err := w.db.Query(ctx, shownSQL, fmt.Sprintf("user-%08d", checkedUsers))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rows.Close()
-	var page []shown
+	compared := 0
+	var part []shown
 	for rows.Next() {
 		var s shown
 		if err := rows.Scan(&s.id, &s.state, &s.platforms); err != nil {
-			return nil, err
+			return err
 		}
-		page = append(page, s)
+		if part = append(part, s); len(part) < batch {
+			continue
+		}
+		if err := compareBatch(ctx, client, part); err != nil {
+			return err
+		}
+		compared += len(part)
+		part = part[:0]
 	}
-	return page, rows.Err()
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if len(part) > 0 {
+		if err := compareBatch(ctx, client, part); err != nil {
+			return err
+		}
+	}
+	if compared += len(part); compared != min(w.users, checkedUsers) {
+		return fmt.Errorf("syncer shows %d of the first %d users", compared, min(w.users, checkedUsers))
+	}
+	return nil
 }
 
 func compareBatch(ctx context.Context, client *plainClient, part []shown) error {

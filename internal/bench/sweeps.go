@@ -134,7 +134,8 @@ func (w *world) startDaemon(ctx context.Context, name string, conf settings) (da
 	if err != nil {
 		return nil, "", err
 	}
-	if daemon, err = w.leash.Start(fmt.Sprintf("%s-%d.log", name, len(w.ends)), w.syncer, "run", "--config", config); err != nil {
+	w.started++
+	if daemon, err = w.leash.Start(fmt.Sprintf("%s-%d.log", name, w.started), w.syncer, "run", "--config", config); err != nil {
 		return nil, "", err
 	}
 	w.atEnd(daemon.Stop)
@@ -145,7 +146,7 @@ func (w *world) startDaemon(ctx context.Context, name string, conf settings) (da
 // interval is whole seconds, a little longer than a sweep takes at a rate.
 func interval(users, perSecond int) time.Duration {
 	ideal := float64(users) / float64(perSecond)
-	return time.Duration(1.15*ideal+0.9) * time.Second
+	return max(1, time.Duration(1.15*ideal+0.9)) * time.Second
 }
 
 // settle waits for a run that begins from now on.

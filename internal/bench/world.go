@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func (b *bench) newWorld(ctx context.Context, users, perApp int) (*world, error)
 		return nil, err
 	}
 	w := &world{bench: b, name: fmt.Sprintf("users_%d", users), users: users}
-	if err := b.admin(ctx, "DROP DATABASE IF EXISTS "+w.name, "CREATE DATABASE "+w.name); err != nil {
+	if err := b.admin(ctx, "CREATE DATABASE "+w.name); err != nil {
 		return nil, err
 	}
 	w.url = b.cluster.URL(w.name)
@@ -51,7 +52,6 @@ func (b *bench) newWorld(ctx context.Context, users, perApp int) (*world, error)
 		return nil, err
 	}
 	w.db, b.world = db, w
-	b.atEnd(func() error { return db.Close(context.WithoutCancel(ctx)) })
 	if err := w.exec(ctx, usersTableSQL); err != nil {
 		return nil, err
 	}
@@ -81,12 +81,17 @@ func (b *bench) dropWorld(ctx context.Context) error {
 	if b.world == nil {
 		return nil
 	}
-	w := b.world
-	b.world = nil
-	if err := w.db.Close(ctx); err != nil {
-		return err
+	name := b.world.name
+	return errors.Join(b.closeWorld(ctx), b.admin(ctx, "DROP DATABASE "+name+" WITH (FORCE)"))
+}
+
+func (b *bench) closeWorld(ctx context.Context) error {
+	if b.world == nil {
+		return nil
 	}
-	return b.admin(ctx, "DROP DATABASE "+w.name)
+	db := b.world.db
+	b.world = nil
+	return db.Close(ctx)
 }
 
 // admin runs statements in a database that is always there.
