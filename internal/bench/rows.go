@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -38,17 +39,19 @@ func (s *sweeps) checkRows(ctx context.Context, share float64) error {
 	if s.kind != "presence" {
 		return s.checkImported(ctx, share)
 	}
-	sim, err := s.simulate(ctx, limits{presence: noLimit, accounts: noLimit, change: share})
+	return s.compareRound(ctx, share, s.round)
+}
+
+// compareRound compares with another simulator in the same round.
+func (w *world) compareRound(ctx context.Context, share float64, round int) error {
+	sim, err := w.simulate(ctx, limits{presence: noLimit, accounts: noLimit, change: share})
 	if err != nil {
 		return err
 	}
-	if err := sim.setRound(ctx, s.round); err != nil {
+	if err := sim.setRound(ctx, round); err != nil {
 		return err
 	}
-	if err := s.compare(ctx, sim); err != nil {
-		return err
-	}
-	return sim.Stop()
+	return errors.Join(w.compare(ctx, sim), sim.Stop())
 }
 
 // shown is a row of presence_current.
