@@ -18,6 +18,7 @@ type crowd struct {
 	ideal  time.Duration // of an app's run, by its quota
 	every  time.Duration
 	round  int
+	posted time.Time // when all simulators were in it
 }
 
 // onTime is how long after its tick a run may be done, in ideal times.
@@ -50,7 +51,7 @@ func (b *bench) manyApps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.compareRound(ctx, manyShare, c.round); err != nil {
+	if err := c.check(ctx, apps); err != nil {
 		return err
 	}
 	down := appNumber(apps / 2)
@@ -158,13 +159,45 @@ func (c *crowd) ticks(ctx context.Context, name, without string, apps int) ([]fl
 					return nil, err
 				}
 			}
+			c.posted = time.Now()
 		}
-		processes := []*leash.Process{c.daemon}
-		for _, sim := range c.sims {
-			processes = append(processes, sim.Process)
+		if err := c.pause(ctx); err != nil {
+			return nil, err
 		}
-		if err := pause(ctx, 200*time.Millisecond, processes...); err != nil {
-			return nil, errors.Join(context.Cause(ctx), err)
+	}
+}
+
+func (c *crowd) pause(ctx context.Context) error {
+	processes := []*leash.Process{c.daemon}
+	for _, sim := range c.sims {
+		processes = append(processes, sim.Process)
+	}
+	if err := pause(ctx, 200*time.Millisecond, processes...); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	return nil
+}
+
+const sweptSinceSQL = `
+SELECT count(DISTINCT app_id)
+FROM syncer.sync_run
+WHERE started_at > $1 AND status = 'succeeded'`
+
+// check waits until all apps have been swept in the present round, and compares
+// what is shown with what is served.
+func (c *crowd) check(ctx context.Context, apps int) error {
+	waiting, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("the apps do not get their sweeps done"))
+	defer cancel()
+	for {
+		var swept int
+		if err := c.db.QueryRow(waiting, sweptSinceSQL, c.posted).Scan(&swept); err != nil {
+			return errors.Join(context.Cause(waiting), err)
+		}
+		if swept == apps {
+			return c.compareRound(ctx, manyShare, c.round)
+		}
+		if err := c.pause(waiting); err != nil {
+			return err
 		}
 	}
 }
