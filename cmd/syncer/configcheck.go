@@ -149,9 +149,9 @@ func (ch *checker) users(ctx context.Context, app config.App) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	s := &system{config: ch.config}
+	defer s.users.Close()
 	users, err := s.openUsers(ctx, app.Users)
 	if err == nil {
-		defer users.Close()
 		err = users.Check(ctx)
 	}
 	if err == nil {

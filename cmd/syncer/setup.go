@@ -90,6 +90,7 @@ type system struct {
 	store   *repo.Store
 	apps    []*jobs.App
 	clients []apiClient
+	users   repo.UsersDatabases
 	metrics *prometheus.Registry
 	closers []func()
 }
@@ -110,6 +111,7 @@ const connectTimeout = 15 * time.Second
 // open connects to the database, checks its schema and makes the apps' clients.
 func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
 	s := &system{config: c, log: log, metrics: prometheus.NewRegistry()}
+	s.closers = append(s.closers, s.users.Close)
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.openStore(ctx); err != nil {
 		s.close()
@@ -169,7 +171,6 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, users.Close)
 	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users})
 	return nil
 }
@@ -183,7 +184,7 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	if c.Table.Schema != "" {
 		table = []string{c.Table.Schema, c.Table.Name}
 	}
-	return repo.OpenUsers(ctx, repo.UsersConfig{
+	return s.users.Open(ctx, repo.UsersConfig{
 		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
 	})
 }
