@@ -78,6 +78,8 @@ type Engine struct {
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
 
+	queues []string // that this engine works on
+
 	firstRetry    time.Duration // see retryDelay
 	maintainEvery time.Duration
 	maintainRetry time.Duration
@@ -111,7 +113,9 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		}
 		for _, kind := range imclient.Kinds() {
 			// A queue of its own for each app and kind: none can starve another.
-			queues[queueName(app.ID, kind)] = river.QueueConfig{MaxWorkers: c.Workers}
+			name := queueName(app.ID, kind)
+			queues[name] = river.QueueConfig{MaxWorkers: c.Workers}
+			e.queues = append(e.queues, name)
 		}
 		e.asking[queueName(app.ID, imclient.KindPresence)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Presence.MaxPresenceBatch()))
 		e.asking[queueName(app.ID, imclient.KindAccounts)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Accounts.MaxAccountsBatch()))
@@ -131,8 +135,12 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		RescueStuckJobsAfter: 24 * time.Hour,
 		// Within one cooldown the queue announces only the first of several new
 		// jobs; those that follow close upon it, as a run's first range follows
-		// its planning, would wait for the next poll, a second later.
-		FetchCooldown: river.FetchCooldownMin,
+		// its planning, would wait until they are announced as due.
+		FetchCooldown:     river.FetchCooldownMin,
+		FetchPollInterval: fetchPoll,
+		// What there is to know about a job that is done is in sync_run. At a run
+		// every few seconds of each of many apps a day's worth would be millions.
+		CompletedJobRetentionPeriod: completedKept,
 		// What becomes of a job is logged by its worker, once.
 		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
 	})
@@ -141,6 +149,18 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// Every queue would ask for jobs every second: with two queues per app, a hundred
+// statements a second for fifty apps at rest. Instead each engine looks once for
+// all its queues (announceEvery), and a queue asks when it is told to. Each asks by
+// itself only now and then (fetchPoll), in case its connection for being told is lost.
+const (
+	announceEvery = time.Second
+	fetchPoll     = 30 * time.Second
+)
+
+// completedKept is how long the queue keeps jobs that are done.
+const completedKept = 10 * time.Minute
 
 func queueName(appID int16, kind imclient.Kind) string {
 	return fmt.Sprintf("app%d_%s", appID, kind)
@@ -163,6 +183,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	// Six beats within RescueAfter: work counts as lost after four, and is found
 	// with the next. Maintenance may take long, so it goes its own way.
 	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
+	e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
 	e.background.Go(func() { e.keepMaintained(loops, next) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil
@@ -222,6 +243,10 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 func (e *Engine) housekeeping(ctx context.Context) error {
 	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
 }
+
+// announce wakes the queues, here and in other processes, that have jobs to be
+// worked on.
+func (e *Engine) announce(ctx context.Context) error { return e.store.AnnounceDue(ctx, e.queues) }
 
 // repeat does something again and again until the context ends. What fails is
 // tried again the next time.
