@@ -165,19 +165,18 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 	return true, nil
 }
 
-// query loads what is known about the page's users while the API is asked, and
-// judges the answers.
+// query asks about the page's users, loads what is known about them and judges
+// the answers. The loading comes last because pages wait for their call times
+// most of their life, and what is known is the greater part of them.
 func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 	if len(p.IDs) == 0 {
 		return nil
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(guard(func() (err error) {
-		p.known, err = s.values.Load(groupCtx, r.Run.AppID, p.IDs)
+	if err := s.askAll(ctx, p.IDs, &p.result); err != nil {
 		return err
-	}))
-	group.Go(guard(func() error { return s.askAll(groupCtx, p.IDs, &p.result) }))
-	if err := group.Wait(); err != nil || s.review == nil {
+	}
+	var err error
+	if p.known, err = s.values.Load(ctx, r.Run.AppID, p.IDs); err != nil || s.review == nil {
 		return err
 	}
 	return s.review(ctx, r, p)

@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -49,10 +50,8 @@ func TestUsersDatabases_shared(t *testing.T) {
 		want[i] = fmt.Sprintf("a%02d", i)
 		users.Close() // ends nothing of the others
 		group.Go(func() error {
-			rows, err := users.Page(t.Context(), nil, nil, 10)
-			for _, row := range rows {
-				got[i] += *row.UserID
-			}
+			page, err := users.Page(t.Context(), nil, nil, 10)
+			got[i] = strings.Join(page.IDs, "")
 			return err
 		})
 	}

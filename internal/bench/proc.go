@@ -105,6 +105,30 @@ func peakMemory(pid int) (int64, error) {
 	return parsePeak(string(text))
 }
 
+// watchPeak looks at a process' peak memory until the function that it returns is
+// called, which gives it. The figure that the system keeps of an ended process
+// would include that of the process which started it.
+func watchPeak(pid int) func() int64 {
+	stop, ended := make(chan struct{}), make(chan int64)
+	go func() {
+		var peak int64
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if bytes, err := peakMemory(pid); err == nil {
+				peak = bytes
+			}
+			select {
+			case <-tick.C:
+			case <-stop:
+				ended <- peak
+				return
+			}
+		}
+	}()
+	return func() int64 { close(stop); return <-ended }
+}
+
 // resetPeak makes peakMemory count from now on.
 func resetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)

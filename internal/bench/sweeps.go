@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,12 +87,18 @@ func (w *world) backfill(ctx context.Context, sim *simulator, kind string) (swee
 	}
 	began := time.Now()
 	cmd := w.leash.Command(ctx, w.syncer, "backfill", "--job", kind, "--json", "--config", config)
-	out, err := cmd.CombinedOutput()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return s, fmt.Errorf("syncer backfill: %w", err)
+	}
+	peak := watchPeak(cmd.Process.Pid)
+	err = cmd.Wait()
+	s.peak = peak()
 	if err != nil {
-		return s, fmt.Errorf("syncer backfill: %w\n%s", err, out)
+		return s, fmt.Errorf("syncer backfill: %w\n%s", err, &out)
 	}
 	s.syncer = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	s.peak = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10 // Linux has kilobytes
 	var found bool
 	if s.syncRun, found, err = w.closedRun(ctx, began, kind); err == nil && !found {
 		err = errors.New("the backfill left no run")
