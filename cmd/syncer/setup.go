@@ -136,6 +136,8 @@ func (s *system) openStore(ctx context.Context) error {
 	var err error
 	s.store, err = repo.Open(ctx, repo.Config{
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: processName(),
+		// Sooner than its ranges are taken over, which must not be locked then.
+		SilentFor: s.config.Sweep.RescueAfter / 2,
 	})
 	if err != nil {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)

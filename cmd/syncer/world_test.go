@@ -45,6 +45,7 @@ type worldOptions struct {
 	dbURL  string // "": a new database, without syncer's schema
 	users  int    // rows of public.users: id 1…n, uid u00001…; 0: the table is empty
 	change float64
+	rounds *imsim.Rounds // how users change, when more is to be said than change
 	limits imsim.Tencent // its rates
 	config string        // more lines of the configuration, see configText
 }
@@ -53,7 +54,10 @@ func newWorld(t testing.TB, o worldOptions) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: imsim.NewRounds(3, o.change)}
+	w := &world{t: t, ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: o.rounds}
+	if w.rounds == nil {
+		w.rounds = imsim.NewRounds(3, o.change)
+	}
 	if w.dir == "" {
 		w.dir = t.TempDir()
 	}
