@@ -20,6 +20,10 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 		{ echo 'The race detector needs a C compiler; install gcc and the headers of libc.' >&2; exit 1; }
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
 
+.PHONY: test-long
+test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, about ten minutes
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout 15m -run Long -v ./cmd/syncer
+
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
 	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
@@ -36,7 +40,9 @@ lint: ## check formatting, go vet, staticcheck
 		{ echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
 	go vet ./...
 	go vet -tags browser ./cmd/syncer
+	go vet -tags long ./cmd/syncer
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags long ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
 
 .PHONY: fmt

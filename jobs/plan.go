@@ -46,7 +46,7 @@ type planWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
-	return time.Now().Add(w.engine.retryDelay(job.Attempt))
+	return w.engine.nextRetry(job.Attempt)
 }
 
 // Work plans a run to its end, going on where an earlier attempt came to.

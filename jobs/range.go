@@ -42,6 +42,20 @@ func (e *Engine) retryDelay(attempt int) time.Duration {
 	return e.firstRetry << min(max(attempt-1, 0), 5)
 }
 
+// nextRetry is when a failed range is due again, as the queue is to be told: it
+// asks for a time, and compares it with the database's. One in the past, by this
+// machine's clock, it would not take.
+func (e *Engine) nextRetry(attempt int) time.Time {
+	return time.Now().Add(max(e.retryDelay(attempt)-e.store.Ahead(), 0))
+}
+
+// snooze puts a job off, by the database's clock: the queue adds d to this
+// machine's, which may be wrong. Of a clock that is ahead by more than d the rest
+// is waited for too.
+func (e *Engine) snooze(d time.Duration) error {
+	return river.JobSnooze(max(d-e.store.Ahead(), 0))
+}
+
 // errStopped says that the engine is stopping; what is left goes back to the queue.
 var errStopped = errors.New("the engine is stopping")
 
@@ -53,7 +67,7 @@ type rangeWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
-	return time.Now().Add(w.engine.retryDelay(job.Attempt))
+	return w.engine.nextRetry(job.Attempt)
 }
 
 // Work sweeps the range to its end, going on after the last page written.
@@ -63,11 +77,11 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {
 	case tooEarly:
-		return river.JobSnooze(max(early.AskAfter.Sub(e.store.Now()), 0))
+		return e.snooze(early.AskAfter.Sub(e.store.Now()))
 	case errors.Is(err, repo.ErrGone):
 		return nil
 	case errors.Is(err, repo.ErrHeld):
-		return river.JobSnooze(e.config.RescueAfter / 2)
+		return e.snooze(e.config.RescueAfter / 2)
 	case err != nil:
 		return err
 	}
@@ -184,7 +198,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 			wait := max(apiErr.RetryAfter, e.retryDelay(1))
 			release(reason)
 			event.Dur("wait_ms", wait).Str("error", reason).Msg("throttled; the range waits")
-			return river.JobSnooze(wait)
+			return e.snooze(wait)
 		}
 	}
 	switch {

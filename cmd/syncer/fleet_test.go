@@ -169,6 +169,19 @@ func TestFleet(t *testing.T) {
 	testFleet(t, 4, fleetOptions{limit: 80, rate: 60, worldOptions: worldOptions{users: 4000, config: everySecond}})
 }
 
+// sweepOften lets users change after each of n sweeps, and ends with a sweep of
+// all of that.
+func (f *fleet) sweepOften(n int) {
+	f.t.Helper()
+	for range n {
+		done := f.text(sweeps)
+		f.eventually("a sweep has ended", func() bool { return f.text(sweeps) != done })
+		f.change()
+	}
+	last := f.text(`SELECT max(run_id) FROM syncer.sync_run`)
+	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE run_id > $1 AND status IN ('succeeded', 'partial')`, last)
+}
+
 // everySecond is a job for the fleet's app.
 const everySecond = `
 [[jobs]]
@@ -183,14 +196,7 @@ func testFleet(t *testing.T, n int, o fleetOptions) {
 	f := newFleet(t, o)
 	f.grow(n)
 	begun := time.Now()
-	for range 3 {
-		done := f.text(sweeps)
-		f.eventually("a sweep has ended", func() bool { return f.text(sweeps) != done })
-		f.change()
-	}
-	// One that began after the last change.
-	last := f.text(`SELECT max(run_id) FROM syncer.sync_run`)
-	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE run_id > $1 AND status IN ('succeeded', 'partial')`, last)
+	f.sweepOften(3)
 	f.eventually("every process has written pages", func() bool {
 		return !slices.ContainsFunc(f.processes, func(p *process) bool { return p.pages() == 0 })
 	})

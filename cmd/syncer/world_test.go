@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -34,6 +35,8 @@ type world struct {
 	sim    *imsim.Server
 	rounds *imsim.Rounds
 	simURL string
+	// program is what start runs.
+	program string
 
 	mu     sync.Mutex
 	output strings.Builder // what the processes printed
@@ -47,14 +50,16 @@ type worldOptions struct {
 	change float64
 	rounds *imsim.Rounds // how users change, when more is to be said than change
 	limits imsim.Tencent // its rates
-	config string        // more lines of the configuration, see configText
+	// patience bounds the whole test; 0: as long as any short one may take.
+	patience time.Duration
+	config   string // more lines of the configuration, see configText
 }
 
 func newWorld(t testing.TB, o worldOptions) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(o.patience, patience))
 	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: o.rounds}
+	w := &world{t: t, program: "syncer", ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: o.rounds}
 	if w.rounds == nil {
 		w.rounds = imsim.NewRounds(3, o.change)
 	}
