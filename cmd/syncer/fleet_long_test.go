@@ -16,7 +16,7 @@ const longPatience = 5 * time.Minute
 func TestLongFleet(t *testing.T) {
 	for _, n := range []int{1, 2, 4, 8} {
 		t.Run(fmt.Sprintf("processes=%d", n), func(t *testing.T) {
-			testFleet(t, n, fleetOptions{limit: 100, rate: 90, worldOptions: worldOptions{users: 20_000, config: everySecond, patience: longPatience}})
+			testFleet(t, n, fleetOptions{limit: 30, rate: 27, page: 100, worldOptions: worldOptions{users: 6000, config: everySecond, patience: longPatience}})
 		})
 	}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // fleet is a world in which many processes sweep the presence of one app, in so
-// many ranges and calls that each finds work: 100 users a call, two calls a range.
+// many ranges that each finds work: two pages a range.
 type fleet struct {
 	*world
 	env       []string
@@ -29,6 +29,7 @@ type fleet struct {
 type fleetOptions struct {
 	worldOptions
 	limit, rate int
+	page        int // users of a page and, up to 500, of a call
 }
 
 func newFleet(t *testing.T, o fleetOptions) *fleet {
@@ -37,7 +38,7 @@ func newFleet(t *testing.T, o fleetOptions) *fleet {
 	o.rounds = &imsim.Rounds{Seed: 3, PresenceShare: 0.3, UnknownShare: 0.02}
 	o.limits = imsim.Tencent{PresenceRate: o.limit}
 	f := &fleet{world: newWorld(t, o.worldOptions), env: []string{
-		"SYNCER_SWEEP_RANGE_USERS=200", "SYNCER_SWEEP_PAGE_USERS=100", "SYNCER_SWEEP_WORKERS=2",
+		fmt.Sprintf("SYNCER_SWEEP_RANGE_USERS=%d", 2*o.page), fmt.Sprintf("SYNCER_SWEEP_PAGE_USERS=%d", o.page), "SYNCER_SWEEP_WORKERS=2",
 		fmt.Sprintf("SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=%d", o.rate),
 		// All may log off between two sweeps here.
 		"SYNCER_SWEEP_COLLAPSE_RATIO=1",
@@ -166,7 +167,7 @@ func (f *fleet) shares() string {
 // TestFleet: four daemons share the ticks, the work and the limit.
 func TestFleet(t *testing.T) {
 	t.Parallel()
-	testFleet(t, 4, fleetOptions{limit: 80, rate: 60, worldOptions: worldOptions{users: 4000, config: everySecond}})
+	testFleet(t, 4, fleetOptions{limit: 80, rate: 60, page: 100, worldOptions: worldOptions{users: 4000, config: everySecond}})
 }
 
 // sweepOften lets users change after each of n sweeps, and ends with a sweep of
@@ -195,16 +196,15 @@ catch_up = false
 func testFleet(t *testing.T, n int, o fleetOptions) {
 	f := newFleet(t, o)
 	f.grow(n)
-	begun := time.Now()
 	f.sweepOften(3)
 	f.eventually("every process has written pages", func() bool {
 		return !slices.ContainsFunc(f.processes, func(p *process) bool { return p.pages() == 0 })
 	})
-	calls, took := f.sim.Stats().Total().Calls, time.Since(begun)
 	f.waitSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'running'`)
 	f.stop()
-	f.waitSQL("0", `SELECT count(*) FROM syncer.sync_range WHERE status = 'running'`)
-	t.Logf("%d processes: %.1f calls a second of %d; pages of each: %s", n, float64(calls)/took.Seconds(), o.rate, f.shares())
+	f.waitSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'running'`)
+	t.Logf("%d processes: %s calls a second of the %d they may make together, while a sweep goes; pages of each: %s", n,
+		f.text(`SELECT round(sum(calls) / extract(epoch FROM sum(finished_at - started_at)), 1)::text FROM syncer.sync_run WHERE status <> 'skipped'`), o.rate, f.shares())
 	f.everyTick()
 	f.kept(o.limit)
 }
@@ -215,7 +215,7 @@ func testFleet(t *testing.T, n int, o fleetOptions) {
 func TestFleetLosesProcesses(t *testing.T) {
 	t.Parallel()
 	const users, limit = 4000, 60
-	f := newFleet(t, fleetOptions{limit: limit, rate: 40, worldOptions: worldOptions{users: users, config: noJobs}})
+	f := newFleet(t, fleetOptions{limit: limit, rate: 40, page: 100, worldOptions: worldOptions{users: users, config: noJobs}})
 	f.grow(4)
 	killed, frozen, napping := f.processes[0], f.processes[1], f.processes[2]
 	f.backfill().wait(exitPartial)
@@ -255,7 +255,7 @@ func TestFleetLosesProcesses(t *testing.T) {
 func TestFrozenInTransaction(t *testing.T) {
 	t.Parallel()
 	const limit = 100
-	f := newFleet(t, fleetOptions{limit: limit, rate: 75, worldOptions: worldOptions{users: 1000, config: noJobs}})
+	f := newFleet(t, fleetOptions{limit: limit, rate: 75, page: 100, worldOptions: worldOptions{users: 1000, config: noJobs}})
 	f.grow(1)
 	frozen := f.processes[0]
 	f.backfill().wait(exitPartial)

@@ -23,7 +23,7 @@ const skewEnv = "SYNCER_TEST_CLOCK_SKEW"
 // five seconds ahead, share ticks, work and limit as if all were right.
 func TestLongSkew(t *testing.T) {
 	program := skewedProgram(t)
-	f := newFleet(t, fleetOptions{limit: 100, rate: 90, worldOptions: worldOptions{users: 4000, config: everySecond, patience: longPatience}})
+	f := newFleet(t, fleetOptions{limit: 100, rate: 90, page: 100, worldOptions: worldOptions{users: 4000, config: everySecond, patience: longPatience}})
 	f.program = program
 	for _, skew := range []string{"-5s", "0s", "5s"} {
 		p := f.daemon(append(f.env, skewEnv+"="+skew)...)
