@@ -239,8 +239,11 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 }
 
 // housekeeping gives signs of life, takes over what others lost and keeps the
-// clock.
+// clock. On a connection that was cut off it would wait for minutes, while others
+// are good again: then it is given up, and with it the connection.
 func (e *Engine) housekeeping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
+	defer cancel()
 	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
 }
 

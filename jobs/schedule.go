@@ -92,6 +92,10 @@ func (e *Engine) Schedule(scheduled []Job) {
 // tickRetry is how long a tick waits that could not be recorded.
 const tickRetry = 5 * time.Second
 
+// tickTimeout bounds the start of a run, which takes milliseconds, unless the
+// connection to the database was cut off: another one may be good.
+const tickTimeout = 30 * time.Second
+
 // follow starts the runs of one job for one app.
 func (e *Engine) follow(job Job, appID int16) {
 	ctx, cancel := e.untilStopped()
@@ -102,7 +106,7 @@ func (e *Engine) follow(job Job, appID int16) {
 	for known := false; ; {
 		var err error
 		if !known {
-			last, err = e.store.LastTick(ctx, appID, job.Kind, job.Name)
+			last, err = e.newestTick(ctx, appID, job)
 			if !job.CatchUp && last.Before(started) {
 				last = started
 			}
@@ -140,6 +144,13 @@ func (e *Engine) follow(job Job, appID int16) {
 	}
 }
 
+// newestTick gives the newest tick of a job that was dealt with, here or elsewhere.
+func (e *Engine) newestTick(ctx context.Context, appID int16, job Job) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
+	return e.store.LastTick(ctx, appID, job.Kind, job.Name)
+}
+
 // untilStopped gives a context that ends when the engine begins to stop.
 func (e *Engine) untilStopped() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -168,6 +179,8 @@ func (e *Engine) StartTick(ctx context.Context, job Job, appID int16, at time.Ti
 
 // tick starts the run of a tick, unless that was done before, here or elsewhere.
 func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
+	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
 	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at, MaxGap: job.MaxGap})
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Time("tick", at).Int64("run_id", runID).Logger()
 	switch {
