@@ -21,7 +21,7 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
 
 .PHONY: test-long
-test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, about ten minutes
+test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout 15m -run Long -v ./cmd/syncer
 
 .PHONY: test-browser

@@ -76,7 +76,11 @@ func (f *fleet) wrongBy(p *process, skew string) {
 func skewedProgram(t *testing.T) string {
 	t.Helper()
 	const now = "\tsec, nsec, mono := runtimeNow()\n"
-	source := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatalf("go env GOROOT: %v", err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		t.Fatal(err)
