@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"syncer/imclient"
 	"syncer/repo"
 )
 
@@ -34,6 +35,52 @@ func TestSilentSession(t *testing.T) {
 	// The process goes on with another session.
 	if err := store.Ping(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSilentAmidABatch: a process froze when the database had a part of what it
+// was sending; what it has locked is free again, and rescued.
+func TestSilentAmidABatch(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	runID := b.start(t, b.backfill(imclient.KindPresence))
+	b.plan(t, runID)
+	frozen := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "frozen", Now: b.clock.Now, SilentFor: time.Minute})
+	if _, err := frozen.ClaimRange(t.Context(), runID, 1, b.rangeJob(t, runID, 1), noon); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := frozen.Pool().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	pipeline := conn.Conn().PgConn().StartPipeline(t.Context())
+	pipeline.SendQueryParams(`SELECT FROM syncer.sync_range FOR UPDATE`, nil, nil, nil, nil)
+	pipeline.SendFlushRequest() // no more of it, and not its end
+	if err := pipeline.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pipeline.GetResults(); err != nil {
+		t.Fatal(err)
+	}
+	if got := value[int](t, b.conn, `SELECT count(*)::int FROM (SELECT FROM sync_range FOR UPDATE SKIP LOCKED) AS free`); got != 0 {
+		t.Fatal("the range is not locked")
+	}
+	b.rescue(t, 0)
+	b.clock.pass(2 * time.Minute)
+	b.rescue(t, 0) // in the database's time it is not silent for long
+	await(t, "the range is rescued", func() bool {
+		rescued, err := b.store.Rescue(t.Context(), []int16{b.app.ID}, b.clock.Now(), enqueue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rescued == 1
+	})
+	if err := pipeline.Sync(); err == nil {
+		_, err = pipeline.GetResults()
+		if err == nil {
+			t.Error("the silent session could go on")
+		}
 	}
 }
 
