@@ -38,8 +38,8 @@ const rateSQL = `CASE
         ELSE least($3, q.rate + $3 * $5::float8 * greatest(0, floor(extract(epoch FROM $4::timestamptz - q.throttled_at)::float8 / $6::float8)))
     END`
 
-// One UPDATE takes $7 call times. Their spacing is (1s + lateness) / rate, $8
-// being the microseconds of 1s + lateness, rounded up to what Postgres keeps: it
+// One UPDATE takes $7 call times. Their spacing is (1s + slack) / rate, $8
+// being the microseconds of 1s + slack, rounded up to what Postgres keeps: it
 // must never come out shorter. A call time is never in the past.
 const reserveCallsSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at)
@@ -54,7 +54,7 @@ func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Durati
 	var end time.Time
 	var micros int64
 	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.limit, q.store.Now(),
-		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Lateness).Microseconds())).Scan(&end, &micros)
+		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds())).Scan(&end, &micros)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}
