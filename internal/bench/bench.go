@@ -140,8 +140,10 @@ const (
 
 // start starts the server and what everything else is started with.
 func (b *bench) start(ctx context.Context) (err error) {
-	if b.syncer, err = filepath.Abs(b.syncer); err != nil {
-		return err
+	for _, program := range []*string{&b.syncer, &b.simulator} {
+		if *program, err = filepath.Abs(*program); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err

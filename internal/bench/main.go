@@ -32,13 +32,15 @@ const (
 
 // options say what is measured, how big and how often.
 type options struct {
-	list   bool
-	only   []string // names of scenarios; none: all
-	runs   int      // how often each thing is measured; 0: as often as it takes by default
-	users  int      // the other sizes are in proportion to it
-	smoke  bool
-	out    string // folder
-	syncer string // the program
+	list      bool
+	only      []string // names of scenarios; none: all
+	runs      int      // how often each thing is measured; 0: as often as it takes by default
+	users     int      // the other sizes are in proportion to it
+	smoke     bool
+	out       string // folder
+	syncer    string // the program
+	simulator string // the program that simulates the backend
+	profiles  bool   // write profiles
 }
 
 func main() {
@@ -95,7 +97,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.users, "users", 1_000_000, "`users` of most scenarios, 10000 to 10000000; the others' are in proportion")
 	flags.BoolVar(&o.smoke, "smoke", false, "small and once: whether everything works, not how fast it is")
 	flags.StringVar(&o.out, "out", "bin/bench-results", "`folder` for the table and the profiles")
-	flags.StringVar(&o.syncer, "syncer", "bin/syncer", "the `program`")
+	flags.StringVar(&o.syncer, "syncer", "bin/syncer", "the `program`, of this version or an older one")
+	flags.StringVar(&o.simulator, "simulator", "bin/syncer", "the `program` that simulates the backend")
+	flags.BoolVar(&o.profiles, "profiles", true, "write profiles; older versions had none")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -47,7 +47,7 @@ var address = regexp.MustCompile(`http://\S+`)
 
 func (b *bench) simulate(ctx context.Context, l limits) (*simulator, error) {
 	b.started++
-	p, err := b.leash.Start(fmt.Sprintf("simulator-%d.log", b.started), b.syncer, "simulate", "--listen", "127.0.0.1:0",
+	p, err := b.leash.Start(fmt.Sprintf("simulator-%d.log", b.started), b.simulator, "simulate", "--listen", "127.0.0.1:0",
 		"--change-share", number(l.change), "--account-change-share", number(l.accountChange), "--unknown-share", "0",
 		"--tencent-presence-rate", strconv.Itoa(l.presence), "--tencent-accounts-rate", strconv.Itoa(l.accounts))
 	if err != nil {

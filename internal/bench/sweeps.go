@@ -299,7 +299,7 @@ const profiledShare = 0.05
 // profile takes a CPU profile while the daemon sweeps once more, as it did
 // before, and one of its memory after that.
 func (s *sweeps) profile(ctx context.Context, before []sweep, share float64) error {
-	if share != profiledShare {
+	if share != profiledShare || !s.profiles {
 		return nil
 	}
 	s.round++

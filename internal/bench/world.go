@@ -169,7 +169,10 @@ const appName = "bench"
 
 // configure writes a configuration and returns its path.
 func (w *world) configure(name string, s settings) (string, error) {
-	text := fmt.Sprintf("[database]\nurl = %q\n[http]\nlisten = \"127.0.0.1:0\"\npprof = true\n[users]\ntable = \"public.users\"\n", w.url)
+	text := fmt.Sprintf("[database]\nurl = %q\n[users]\ntable = \"public.users\"\n[http]\nlisten = \"127.0.0.1:0\"\n", w.url)
+	if w.profiles {
+		text += "pprof = true\n"
+	}
 	if s.kind == "" {
 		text = "jobs = []\n" + text
 	}
