@@ -102,12 +102,16 @@ func (a *asker[V]) askBatch(ctx context.Context, ids []string, result *batchResu
 	return made, nil
 }
 
+// CodeHTTPError is the failure of users whose answer had an HTTP status and no
+// code of the provider.
+const CodeHTTPError = "http_error"
+
 // rejectionCode: an answer without a code of the provider is an HTTP status.
 func rejectionCode(e *imclient.Error) string {
 	if e.Code != "" {
 		return e.Code
 	}
-	return "http_error"
+	return CodeHTTPError
 }
 
 func (r *batchResult[V]) add(answer imclient.Answer[V]) {

@@ -71,6 +71,7 @@ type Engine struct {
 	apps   map[int16]*App
 	config Config
 	log    zerolog.Logger
+	again  *repeats // what may go on and on is logged through it
 	queue  *river.Client[pgx.Tx]
 
 	// opinions are those of the apps whose provider has them, by app.
@@ -96,6 +97,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		apps:     make(map[int16]*App, len(apps)),
 		config:   c,
 		log:      c.Log,
+		again:    newRepeats(c.Log),
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
@@ -193,6 +195,7 @@ func (e *Engine) Start(ctx context.Context) error {
 // and ends. When ctx ends first, calls in flight are cancelled and their pages
 // are left unwritten; the ranges go on after the last page that was written.
 func (e *Engine) Stop(ctx context.Context) error {
+	defer e.again.flush(true)
 	defer e.background.Wait()
 	defer e.cancel()
 	stopped := make(chan error, 1)
@@ -242,6 +245,7 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 // clock. On a connection that was cut off it would wait for minutes, while others
 // are good again: then it is given up, and with it the connection.
 func (e *Engine) housekeeping(ctx context.Context) error {
+	e.again.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
 	defer cancel()
 	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
@@ -263,7 +267,7 @@ func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(contex
 		case <-ticker.C:
 		}
 		if err := do(ctx); err != nil && ctx.Err() == nil {
-			e.log.Warn().Err(err).Msg("housekeeping failed; it will be tried again")
+			e.again.warn("", "housekeeping failed; it will be tried again", err, nil)
 		}
 	}
 }

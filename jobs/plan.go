@@ -57,7 +57,7 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return e.unclaimed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()
 	err = e.plan(ctx, plan)

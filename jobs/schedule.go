@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/robfig/cron/v3"
+	"github.com/rs/zerolog"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -132,7 +133,8 @@ func (e *Engine) follow(job Job, appID int16) {
 			}
 			wait = next.Sub(e.store.Now())
 		} else if ctx.Err() == nil {
-			log.Warn().Err(err).Msg("could not start the run of a tick; it will be tried again")
+			e.again.warn(e.apps[appID].Name, "could not start the run of a tick; it will be tried again", err,
+				func(event *zerolog.Event) { event.Str("job", job.Name) })
 		}
 		timer := time.NewTimer(max(wait, 0))
 		select {
