@@ -14,7 +14,7 @@ import (
 // calls them. Not the queue's tables, nor the quota: they hold nothing to report.
 var (
 	readTables = []string{
-		"goose_db_version", "app", "sync_run", "observation_gap", "user_failure",
+		"goose_db_version", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
 		"sync_observed", "sync_gap", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
