@@ -16,8 +16,8 @@ func (p *program) grantReaderCommand() *cli.Command {
 		Name:      "grant-reader",
 		Usage:     "let a database role read what reports read, and nothing else",
 		ArgsUsage: "ROLE",
-		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade that\n" +
-			"brought migrations: what they add is not yet granted.",
+		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade: what\n" +
+			"it adds is not yet granted.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "print", Usage: "print the SQL instead of running it"},

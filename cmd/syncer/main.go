@@ -102,6 +102,8 @@ func (p *program) command() *cli.Command {
 			p.backfillCommand(),
 			p.migrateCommand(),
 			p.configCommand(),
+			p.runsCommand(),
+			p.explainCommand(),
 			p.reportCommand(),
 			p.grantReaderCommand(),
 			p.simulateCommand(),
