@@ -22,12 +22,12 @@ type CallStore interface {
 // them, without exceeding the limit: CallStore spaces call times at
 // (1s+Slack)/rate, so that no one-second window holds more than rate calls if none
 // of them takes longer than another by more than Slack.
-const Slack = 12 * time.Millisecond
+const Slack = 20 * time.Millisecond
 
 // Lateness is how long after its call time a call may still start; the rest of
 // Slack is for the way. A call time missed by more is given up, because calls that
 // bunch up behind a stall could exceed the limit.
-const Lateness = 6 * time.Millisecond
+const Lateness = 8 * time.Millisecond
 
 // patience is the longest that a caller is kept waiting for its call time.
 // Beyond it (a provider told us to stay away for a minute or an hour) the
