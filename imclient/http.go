@@ -143,7 +143,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			return
 		}
 		deadline.Stop()
-		if at, refused = h.pass(callCtx, r); refused != nil {
+		if at, refused = h.named(r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
 			cancel(refused)
 			return
 		}
@@ -210,7 +210,12 @@ func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
 	if r.Gate == nil {
 		return time.Time{}, nil
 	}
-	at, err = r.Gate.Wait(ctx)
+	return h.named(r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
+}
+
+// named gives the call's name to an error of its gate.
+func (h *HTTP) named(r Request, wait func() (time.Time, error)) (at time.Time, err error) {
+	at, err = wait()
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.Provider, e.API = h.provider, r.API
 	}

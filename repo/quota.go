@@ -62,6 +62,19 @@ func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Durati
 	return end.Add(-time.Duration(n) * interval), interval, nil
 }
 
+const putOffSQL = `
+UPDATE syncer.api_quota
+SET next_at = next_at + $3::float8 * interval '1 microsecond'
+WHERE app_id = $1 AND api = $2`
+
+// PutOff moves the call times that nobody has yet by d.
+func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
+	if _, err := q.store.pool.Exec(ctx, q.store.sql(putOffSQL), q.appID, q.api, float64(d.Microseconds()+1)); err != nil {
+		return fmt.Errorf("put off the calls of %s: %w", q.api, err)
+	}
+	return nil
+}
+
 // The rate in force is halved, but not below a hundredth of the configured one,
 // and only once for a burst of answers ($8 seconds): calls in flight are all
 // refused together. A longer pause ($7 seconds) counts always.

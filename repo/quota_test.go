@@ -154,6 +154,24 @@ func TestIdleQuotaSavesNothingUp(t *testing.T) {
 	}
 }
 
+func TestPutOff(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q, other := b.store.Quota(b.app.ID, imclient.KindPresence, 4), b.store.Quota(b.app.ID, imclient.KindAccounts, 4)
+	first, interval := reserve(t, q, 1)
+	reserve(t, other, 1)
+	if err := q.PutOff(t.Context(), 40*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	// A microsecond more, for what the database cuts off.
+	if next, _ := reserve(t, q, 1); next.Sub(first) < interval+40*time.Millisecond || next.Sub(first) > interval+40*time.Millisecond+time.Microsecond {
+		t.Errorf("the next call time is %s after the first, want %s", next.Sub(first), interval+40*time.Millisecond)
+	}
+	if next, _ := reserve(t, other, 1); next.Sub(first) != interval {
+		t.Errorf("the other API's next call time is %s after the first, want %s", next.Sub(first), interval)
+	}
+}
+
 func TestThrottleAndRecovery(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
