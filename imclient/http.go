@@ -36,6 +36,8 @@ type HTTPConfig struct {
 	Now func() time.Time
 	// Transport replaces the transport; nil means a pooled one of our own.
 	Transport http.RoundTripper
+	// Observer is told about the calls; nil: nobody is.
+	Observer Observer
 }
 
 // HTTP is the one way in which clients make calls: pooled connections that stay
@@ -46,6 +48,7 @@ type HTTP struct {
 	client   *http.Client
 	timeout  time.Duration
 	now      func() time.Time
+	observer Observer
 
 	mu       sync.Mutex
 	inFlight map[string]chan struct{} // by API: one that is paused holds up no other
@@ -76,6 +79,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		},
 		timeout:  c.Timeout,
 		now:      c.Now,
+		observer: c.Observer,
 		inFlight: make(map[string]chan struct{}),
 	}
 }
@@ -111,7 +115,8 @@ type Reply struct {
 // returned as it is; all else that goes wrong is an *Error: no connection, a
 // timeout, an answer cut off or too large (transient), a redirect (fatal).
 // HTTP statuses are the caller's to judge, with StatusError, once it has looked
-// for the provider's own code in the body.
+// for the provider's own code in the body; it then calls Judged. Of a call that
+// was sent and failed on its way the reply has its times alone.
 func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	// The place in flight comes first: a call time must be used when it comes.
 	places := h.places(r.API)
@@ -143,7 +148,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			return
 		}
 		deadline.Stop()
-		if at, refused = h.named(r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
+		if at, refused = h.waited(r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
 			cancel(refused)
 			return
 		}
@@ -152,7 +157,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(callCtx, trace), http.MethodPost, r.URL, bytes.NewReader(r.Body))
 	if err != nil {
-		return Reply{}, h.error(callCtx, r, "make the request", err)
+		return Reply{}, h.error(callCtx, r, "make the request", err) // never sent
 	}
 	for name, values := range r.Header {
 		req.Header[name] = values
@@ -169,19 +174,20 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			}
 			return Reply{}, refused
 		}
-		return Reply{}, h.error(callCtx, r, "send the request", err)
+		reply.AnsweredAt = h.now()
+		return reply, h.error(callCtx, r, "send the request", err)
 	}
 	defer resp.Body.Close()
 	body, err := readAll(resp)
 	reply.AnsweredAt = h.now()
 	if err != nil {
-		return Reply{}, h.error(callCtx, r, "read the answer", err)
+		return reply, h.error(callCtx, r, "read the answer", err)
 	}
 	if len(body) > maxAnswer {
-		return Reply{}, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
+		return reply, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return Reply{}, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
+		return reply, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
 			Text: fmt.Sprintf("the server redirects (HTTP %d) to %s; set base_url (or region) to where the API really is",
 				resp.StatusCode, hostOf(resp.Header.Get("Location")))}
 	}
@@ -210,12 +216,17 @@ func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
 	if r.Gate == nil {
 		return time.Time{}, nil
 	}
-	return h.named(r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
+	return h.waited(r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
 }
 
-// named gives the call's name to an error of its gate.
-func (h *HTTP) named(r Request, wait func() (time.Time, error)) (at time.Time, err error) {
+// waited tells the observer of a wait for a call time, and gives the call's name
+// to an error of its gate.
+func (h *HTTP) waited(r Request, wait func() (time.Time, error)) (at time.Time, err error) {
+	begun := time.Now()
 	at, err = wait()
+	if h.observer != nil {
+		h.observer.Waited(r.API, time.Since(begun))
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.Provider, e.API = h.provider, r.API
 	}

@@ -39,6 +39,7 @@ type Config struct {
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
 	Transport                  http.RoundTripper // nil: a pooled transport
+	Observer                   imclient.Observer // of the calls; nil: none
 }
 
 const (
@@ -97,7 +98,9 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("openim client: %w", err)
 	}
 	client := &Client{
-		http:          imclient.NewHTTP(imclient.HTTPConfig{Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport}),
+		http: imclient.NewHTTP(imclient.HTTPConfig{
+			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport, Observer: c.Observer,
+		}),
 		base:          strings.TrimRight(c.BaseURL, "/"),
 		adminUserID:   c.AdminUserID,
 		secret:        c.Secret,

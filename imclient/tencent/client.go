@@ -46,6 +46,7 @@ type Config struct {
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
 	Transport                  http.RoundTripper // nil: a pooled transport
+	Observer                   imclient.Observer // of the calls; nil: none
 }
 
 const (
@@ -114,7 +115,9 @@ func New(c Config) (*Client, error) {
 	}
 	base := strings.TrimRight(c.BaseURL, "/")
 	return &Client{
-		http:       imclient.NewHTTP(imclient.HTTPConfig{Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport}),
+		http: imclient.NewHTTP(imclient.HTTPConfig{
+			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport, Observer: c.Observer,
+		}),
 		presence:   endpoint{name: c.PresenceAPI, url: base + "/v4/openim/" + c.PresenceAPI, gate: c.PresenceGate},
 		accounts:   endpoint{name: apiAccountCheck, url: base + "/v4/im_open_login_svc/" + apiAccountCheck, gate: c.AccountsGate},
 		detail:     c.Detail,
