@@ -57,6 +57,8 @@ func (s *oneASecond) ReserveCalls(_ context.Context, n int) (time.Time, time.Dur
 }
 
 // Throttle does nothing.
+func (s *oneASecond) PutOff(context.Context, time.Duration) error { return nil }
+
 func (s *oneASecond) Throttle(context.Context, time.Duration) error { return nil }
 
 func TestObserver(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
@@ -47,8 +48,9 @@ type reviewer struct {
 	engine *Engine
 	app    *App
 	second *secondOpinion // nil: the provider has none
-	// unsaved counts its calls.
+	// unsaved counts its calls, retries those of them that repeat one.
 	unsaved *tally
+	retries prometheus.Counter
 }
 
 // review judges a page, and settles what is only a flip of platforms.

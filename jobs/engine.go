@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +44,8 @@ type App struct {
 	Presence presenceAPI
 	Accounts accountsAPI
 	Users    *repo.Users
+	// Quotas are those of the APIs; State tells how far they are used.
+	Quotas []*repo.Quota
 }
 
 // Config sizes the work. All fields are needed.
@@ -73,6 +76,9 @@ type Engine struct {
 	log    zerolog.Logger
 	again  *repeats // what may go on and on is logged through it
 	queue  *river.Client[pgx.Tx]
+
+	scheduled atomic.Pointer[[]Job] // what Schedule was given; nil: nothing yet
+	rounds    rounds                // of the housekeeping
 
 	// opinions are those of the apps whose provider has them, by app.
 	opinions map[int16]*secondOpinion
@@ -184,7 +190,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	// Six beats within RescueAfter: work counts as lost after four, and is found
 	// with the next. Maintenance may take long, so it goes its own way.
-	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
+	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.rounds.of(e.housekeeping)) })
 	e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
 	e.background.Go(func() { e.keepMaintained(loops, next) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
@@ -287,6 +293,7 @@ func (e *Engine) rescue(ctx context.Context) error {
 	}
 	rescued, err := e.store.Rescue(ctx, appIDs, e.staleBefore(), e.enqueue(ctx))
 	if err == nil && rescued > 0 {
+		e.config.Metrics.rescued.Add(float64(rescued))
 		e.log.Warn().Int("ranges", rescued).Msg("took over work whose worker gave no sign of life")
 	}
 	return err

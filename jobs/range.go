@@ -144,17 +144,18 @@ func (e *Engine) unclaimed(ctx context.Context, runID int64, rangeNo int, err er
 // what was written, and the calls made for pages that were not.
 func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (written, unsaved repo.Counters, err error) {
 	app, unsavedCalls := e.apps[r.Run.AppID], &tally{}
+	retries := e.config.Metrics.retries.WithLabelValues(app.Name, string(r.Run.Kind))
 	switch r.Run.Kind {
 	case imclient.KindPresence:
-		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls}
+		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls, retries: retries}
 		s := &sweep[imclient.Presence]{
-			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls},
+			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review,
 		}
 		return s.run(ctx, r)
 	case imclient.KindAccounts:
 		s := &sweep[imclient.AccountStatus]{
-			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls},
+			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount,
 		}
 		return s.run(ctx, r)
@@ -221,6 +222,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	}
 	reason := o.err.Error()
 	_, usersMistake := errors.AsType[*repo.UsersError](o.err)
+	e.config.Metrics.gaveBack(e.apps[o.run.AppID].Name, o.run.Kind, class, usersMistake)
 	if class == imclient.ClassThrottled {
 		wait := max(apiErr.RetryAfter, e.retryDelay(1))
 		release(reason)
@@ -267,6 +269,7 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 		e.log.Warn().Err(err).Int64("run_id", runID).Msg("run closed")
 		return
 	}
+	e.config.Metrics.closed(e.apps[run.AppID].Name, run.Job, run.Kind, run.Status)
 	event := e.log.Info()
 	switch {
 	case run.Status == repo.RunFailed:

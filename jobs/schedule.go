@@ -83,8 +83,10 @@ func lastTick(schedule cron.Schedule, after, until time.Time) time.Time {
 // Schedule starts a run at every tick of the jobs until the engine stops. Any
 // number of instances may do so: a tick is one run.
 func (e *Engine) Schedule(scheduled []Job) {
+	e.scheduled.Store(&scheduled)
 	for _, job := range scheduled {
 		for _, appID := range job.AppIDs {
+			e.config.Metrics.showJob(e.apps[appID].Name, job)
 			e.background.Go(func() { e.follow(job, appID) })
 		}
 	}
@@ -190,6 +192,7 @@ func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, t
 		return nil
 	case errors.Is(err, repo.ErrBusy):
 		if runID != 0 { // it was we who recorded it
+			e.config.Metrics.closed(e.apps[appID].Name, job.Name, job.Kind, repo.RunSkipped)
 			log.Info().Msg("tick skipped: the previous run is still going")
 		}
 		return nil

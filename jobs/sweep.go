@@ -173,6 +173,9 @@ func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 	if len(p.IDs) == 0 {
 		return nil
 	}
+	defer func(begun time.Time) {
+		s.engine.config.Metrics.asked(s.engine.apps[r.Run.AppID].Name, r.Run.Kind, time.Since(begun))
+	}(time.Now())
 	if err := s.askAll(ctx, p.IDs, &p.result); err != nil {
 		return err
 	}
@@ -192,14 +195,17 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	if !p.review.verdict.written() {
 		return s.setAside(ctx, r, p)
 	}
+	begun := time.Now()
 	out := s.diff(r.Run, p, counts)
 	changed, err := s.values.SavePage(ctx, r, out)
 	if err != nil {
 		return err
 	}
+	app := s.engine.apps[r.Run.AppID].Name
 	out.Changed = changed
 	s.written.Add(out.Counters)
-	s.engine.log.Debug().Str("app", s.engine.apps[r.Run.AppID].Name).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
+	s.engine.config.Metrics.wrote(app, r.Run.Kind, out.Users, changed, out.Failed, time.Since(begun))
+	s.engine.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
 		Int64("changed", changed).Int64("failed", out.Failed).Int64("calls", out.Calls).
 		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
 		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")

@@ -46,7 +46,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	serving, err := s.serveAdmin(ctx)
+	serving, err := s.serveAdmin(ctx, engine)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (s *system) scheduled() ([]jobs.Job, error) {
 
 // serveAdmin answers health, readiness and metrics until ctx ends; the channel tells
 // when it no longer can.
-func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
+func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan error, error) {
 	failed := make(chan error, 1)
 	if s.config.HTTP.Listen == "" {
 		return failed, nil
@@ -104,8 +104,10 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for health, readiness and metrics: %w\ncheck [http] listen (\"\" turns it off)", err)
 	}
+	ready := func(ctx context.Context) error { return s.ready(ctx, engine) }
+	s.metrics.MustRegister(&jobs.State{Engine: engine, Ready: ready})
 	server := &admin.Server{
-		Ready:   func(ctx context.Context) error { return s.store.CheckSchema(ctx, migrations.Latest()) },
+		Ready:   ready,
 		Metrics: s.metrics,
 		Pprof:   s.config.HTTP.Pprof,
 	}
@@ -116,4 +118,16 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	}()
 	s.log.Info().Stringer("address", listener.Addr()).Msg("health, readiness and metrics")
 	return failed, nil
+}
+
+// ready says what keeps the daemon from its work: the database, its schema, or
+// itself.
+func (s *system) ready(ctx context.Context, engine *jobs.Engine) error {
+	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
+		return err
+	}
+	if !engine.Alive() {
+		return fmt.Errorf("the daemon is starting, or stuck: its housekeeping was not over once in %s", s.config.Sweep.RescueAfter)
+	}
+	return nil
 }

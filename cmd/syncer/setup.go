@@ -85,14 +85,15 @@ func logger(c *config.Config, w io.Writer, console bool) zerolog.Logger {
 
 // system is everything that is opened for a sweep.
 type system struct {
-	config  *config.Config
-	log     zerolog.Logger
-	store   *repo.Store
-	apps    []*jobs.App
-	clients []apiClient
-	users   repo.UsersDatabases
-	metrics *prometheus.Registry
-	closers []func()
+	config   *config.Config
+	log      zerolog.Logger
+	store    *repo.Store
+	apps     []*jobs.App
+	clients  []apiClient
+	users    repo.UsersDatabases
+	metrics  *prometheus.Registry
+	counters *jobs.Metrics // among the metrics
+	closers  []func()
 }
 
 // apiClient is what the commands need of a provider's client.
@@ -112,6 +113,7 @@ const connectTimeout = 15 * time.Second
 func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
 	s := &system{config: c, log: log, metrics: prometheus.NewRegistry()}
 	s.closers = append(s.closers, s.users.Close)
+	s.counters = jobs.NewMetrics(s.metrics)
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.openStore(ctx); err != nil {
 		s.close()
@@ -161,8 +163,11 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 		return err
 	}
 	log := s.log.With().Str("app", c.Name).Logger()
-	client, err := newClient(c, log, s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
-		return imclient.NewGate(s.store.Quota(app.ID, kind, float64(rate)), s.store.Now)
+	var quotas []*repo.Quota
+	client, err := newClient(c, log, s.counters.Calls(c.Name), s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
+		quota := s.store.Quota(app.ID, kind, float64(rate))
+		quotas = append(quotas, quota)
+		return imclient.NewGate(quota, s.store.Now)
 	})
 	if err != nil {
 		return err
@@ -173,7 +178,7 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	if err != nil {
 		return err
 	}
-	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users})
+	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users, Quotas: quotas})
 	return nil
 }
 
@@ -191,9 +196,9 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	})
 }
 
-// newClient makes the client of an app's provider; gate gives the quota gate of
+// newClient makes the client of an app's provider; calls is told of its calls, gate gives the quota gate of
 // one of its APIs.
-func newClient(c config.App, log zerolog.Logger, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
+func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
 	if c.Provider == imclient.ProviderTencent {
 		t := c.Tencent
 		baseURL := t.BaseURL
@@ -203,14 +208,14 @@ func newClient(c config.App, log zerolog.Logger, now func() time.Time, gate func
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
 			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
-			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log,
+			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
 	}
 	o := c.OpenIM
 	return openim.New(openim.Config{
 		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log,
+		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
 }
@@ -237,7 +242,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
 		ReportZone:    s.config.Report.Timezone,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
-		Metrics: jobs.NewMetrics(s.metrics), Log: s.log,
+		Metrics: s.counters, Log: s.log,
 	})
 }
 

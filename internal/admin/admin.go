@@ -27,6 +27,10 @@ type Server struct {
 // readyTimeout bounds one look at the database.
 const readyTimeout = 3 * time.Second
 
+// maxScrapes bounds how many ask for metrics at once: each takes a connection to
+// the database.
+const maxScrapes = 4
+
 // Handler gives the server's routes.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -42,7 +46,7 @@ func (s *Server) Handler() http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	if s.Pprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // serves heap, goroutine and the like, by name
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
