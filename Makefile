@@ -45,6 +45,11 @@ lint: ## check formatting, go vet, staticcheck
 	go run $(STATICCHECK) -tags long ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
 
+.PHONY: check-alerts
+check-alerts: ## check the alert rules and when they fire, with promtool, which has to be installed (Debian: prometheus)
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
+
 .PHONY: fmt
 fmt: ## format the source
 	gofmt -w .
