@@ -50,7 +50,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		runs: counter("syncer_runs_total",
-			"Runs that this process closed, and ticks that it skipped, by result: succeeded, partial, failed, skipped.", "app", "job", "kind", "result"),
+			"Runs that this process closed, and ticks that it skipped, by result: succeeded, partial, failed, skipped.", "app", "sync_job", "kind", "result"),
 		rangeFailures: counter("syncer_range_failures_total",
 			"Attempts at a range, or at the planning of a run, that failed, by the class of the error: as of calls, or users_table.", "app", "kind", "class"),
 		rescued: prometheus.NewCounter(prometheus.CounterOpts{Name: "syncer_rescued_ranges_total",

@@ -60,7 +60,7 @@ func TestMetrics(t *testing.T) {
 		`syncer_retries_total`+of+`1`,
 		`syncer_run_running_seconds`+of+`0`,
 		`syncer_run_suspect`+of+`0`,
-		`syncer_runs_total{app="tencent",job="backfill",kind="presence",result="partial"} 1`,
+		`syncer_runs_total{app="tencent",kind="presence",result="partial",sync_job="backfill"} 1`,
 		`syncer_user_failures_total`+of+`2`,
 		`syncer_users`+of+`400`,
 		`syncer_users_observed_total`+of+`400`,
@@ -101,11 +101,11 @@ func TestMetrics_schedule(t *testing.T) {
 	e.registry.MustRegister(&State{Engine: e.Engine, Ready: func(context.Context) error { return nil }})
 	job := e.job("p", openIMApp, 24*time.Hour, false)
 	e.Schedule([]Job{job})
-	const of = `{app="openim",job="p",kind="presence"`
+	const of, p = `{app="openim",kind="presence"`, `,sync_job="p"} `
 	want := lines(
-		`syncer_runs_total`+of+`,result="failed"} 0`, `syncer_runs_total`+of+`,result="partial"} 0`,
-		`syncer_runs_total`+of+`,result="skipped"} 0`, `syncer_runs_total`+of+`,result="succeeded"} 0`,
-		`syncer_schedule_interval_seconds`+of+`} 86400`, `syncer_schedule_lag_seconds`+of+`} 0`,
+		`syncer_runs_total`+of+`,result="failed"`+p+`0`, `syncer_runs_total`+of+`,result="partial"`+p+`0`,
+		`syncer_runs_total`+of+`,result="skipped"`+p+`0`, `syncer_runs_total`+of+`,result="succeeded"`+p+`0`,
+		`syncer_schedule_interval_seconds`+of+p+`86400`, `syncer_schedule_lag_seconds`+of+p+`0`,
 	)
 	names := []string{"syncer_runs_total", "syncer_schedule_lag_seconds", "syncer_schedule_interval_seconds", "syncer_last_success_timestamp_seconds"}
 	if diff := cmp.Diff(want, e.metrics(names...)); diff != "" {
@@ -118,7 +118,7 @@ func TestMetrics_schedule(t *testing.T) {
 	}
 	w.ended(w.wait(e, run), repo.RunFailed)
 	w.eventually("the run is counted", func() bool {
-		return strings.Contains(e.metrics("syncer_runs_total"), `result="failed"} 1`)
+		return strings.Contains(e.metrics("syncer_runs_total"), `result="failed",sync_job="p"} 1`)
 	})
 	got := e.metrics("syncer_range_failures_total", "syncer_last_success_timestamp_seconds", "syncer_schedule_lag_seconds")
 	if !strings.Contains(got, `syncer_range_failures_total{app="openim",class="fatal",kind="presence"} 1`) ||

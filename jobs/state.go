@@ -35,10 +35,10 @@ var (
 	knownDesc = desc("syncer_state_known", "1 when what follows from the database could be read; 0: all metrics of apps and jobs that stand there are missing.")
 
 	lastSuccessDesc = desc("syncer_last_success_timestamp_seconds",
-		"When the newest complete run of a job ended. Missing: it never had one.", "app", "job", "kind")
+		"When the newest complete run of a job ended. Missing: it never had one.", "app", "sync_job", "kind")
 	lagDesc = desc("syncer_schedule_lag_seconds",
-		"How long the oldest tick of a job has been due that no complete run has answered; 0: none is.", "app", "job", "kind")
-	intervalDesc = desc("syncer_schedule_interval_seconds", "From a job's next tick to the one after it.", "app", "job", "kind")
+		"How long the oldest tick of a job has been due that no complete run has answered; 0: none is.", "app", "sync_job", "kind")
+	intervalDesc = desc("syncer_schedule_interval_seconds", "From a job's next tick to the one after it.", "app", "sync_job", "kind")
 
 	runningDesc = desc("syncer_run_running_seconds", "How long the run that is going has been; 0: none is.", "app", "kind")
 	suspectDesc = desc("syncer_run_suspect", "1 while answers of the run that is going are in doubt.", "app", "kind")
