@@ -86,6 +86,16 @@ func TestMetrics(t *testing.T) {
 	if diff := cmp.Diff("syncer_ready 0\nsyncer_state_known 0\n", e.metrics("syncer_ready", "syncer_state_known", "syncer_users", "syncer_gaps")); diff != "" {
 		t.Errorf("metrics without the database (-want +got):\n%s", diff)
 	}
+	down = nil
+	w.exec(`ALTER TABLE syncer.api_quota RENAME TO elsewhere`)
+	for range 2 {
+		if diff := cmp.Diff("syncer_ready 1\nsyncer_state_known 0\n", e.metrics("syncer_ready", "syncer_state_known", "syncer_users", "syncer_gaps")); diff != "" {
+			t.Errorf("metrics without a table (-want +got):\n%s", diff)
+		}
+	}
+	if n := len(w.log.lines("metrics of apps and jobs cannot be read")); n != 1 {
+		t.Errorf("it is logged %d times, want once", n)
+	}
 }
 
 func lines(all ...string) string { return strings.Join(all, "\n") + "\n" }

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,6 +22,8 @@ type State struct {
 	Engine *Engine
 	// Ready is what the admin server asks too.
 	Ready func(ctx context.Context) error
+
+	failed atomic.Bool // the last reading did; it is logged once, not at every scrape
 }
 
 // stateTimeout bounds one collection: those who ask give up after ten seconds.
@@ -82,8 +85,11 @@ func (s *State) Collect(told chan<- prometheus.Metric) {
 		read := &stateReading{}
 		if err := s.read(ctx, read); err != nil {
 			known = false
-			s.Engine.log.Warn().Err(err).Msg("metrics of apps and jobs could not be read from the database")
+			if !s.failed.Swap(true) {
+				s.Engine.log.Warn().Err(err).Msg("metrics of apps and jobs cannot be read from the database")
+			}
 		} else {
+			s.failed.Store(false)
 			t.metrics = append(t.metrics, read.metrics...)
 		}
 	}
