@@ -57,6 +57,7 @@ type Config struct {
 	Partition   string         // day, week or month
 	Retention   time.Duration  // of the histories; 0: for ever
 	ReportZone  *time.Location // whose days are rolled up
+	Reindex     bool           // the store's role owns the queue's tables, so that their indexes can be made anew
 	// A page of which at least CollapseMin users, and more than CollapseRatio of
 	// those who were reachable, are offline at once is asked again, each time
 	// CollapseDelay after the answer. A ratio of 1 turns that off.
@@ -149,6 +150,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		// What there is to know about a job that is done is in sync_run. At a run
 		// every few seconds of each of many apps a day's worth would be millions.
 		CompletedJobRetentionPeriod: completedKept,
+		ReindexerSchedule:           c.reindexSchedule(),
 		// What becomes of a job is logged by its worker, once.
 		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
 	})
@@ -166,6 +168,14 @@ const (
 	announceEvery = time.Second
 	fetchPoll     = 30 * time.Second
 )
+
+// reindexSchedule is when the queue makes its indexes anew. nil: every midnight.
+func (c Config) reindexSchedule() river.PeriodicSchedule {
+	if c.Reindex {
+		return nil
+	}
+	return river.NeverSchedule()
+}
 
 // completedKept is how long the queue keeps jobs that are done.
 const completedKept = 10 * time.Minute

@@ -106,6 +106,7 @@ func (p *program) command() *cli.Command {
 			p.explainCommand(),
 			p.reportCommand(),
 			p.grantReaderCommand(),
+			p.grantWorkerCommand(),
 			p.simulateCommand(),
 			p.versionCommand(),
 		},

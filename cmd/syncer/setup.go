@@ -94,6 +94,8 @@ type system struct {
 	metrics  *prometheus.Registry
 	counters *jobs.Metrics // among the metrics
 	closers  []func()
+	// ownsQueue: the role may make the queue's indexes anew.
+	ownsQueue bool
 }
 
 // apiClient is what the commands need of a provider's client.
@@ -145,7 +147,11 @@ func (s *system) openStore(ctx context.Context) error {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}
 	s.closers = append(s.closers, s.store.Close)
-	return s.store.CheckSchema(ctx, migrations.Latest())
+	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
+		return err
+	}
+	s.ownsQueue, err = s.store.OwnsQueue(ctx)
+	return err
 }
 
 // processName tells this process from all others, now and later.
@@ -241,6 +247,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RescueAfter: s.config.Sweep.RescueAfter,
 		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
 		ReportZone:    s.config.Report.Timezone,
+		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
 		Metrics: s.counters, Log: s.log,
 	})
