@@ -3,6 +3,8 @@ package imclient
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +36,8 @@ type HTTPConfig struct {
 	Timeout time.Duration
 	// Now is the clock by which answers are dated: the database's.
 	Now func() time.Time
+	// CAs are the only ones whose certificates are believed; nil: the system's.
+	CAs *x509.CertPool
 	// Transport replaces the transport; nil means a pooled one of our own.
 	Transport http.RoundTripper
 	// Observer is told about the calls; nil: nobody is.
@@ -63,6 +67,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         dialer.DialContext,
 			TLSHandshakeTimeout: c.Timeout,
+			TLSClientConfig:     &tls.Config{RootCAs: c.CAs, MinVersion: tls.VersionTLS12},
 			// The default of 2 would close and reopen connections all the time.
 			MaxIdleConns:        maxInFlight,
 			MaxIdleConnsPerHost: maxInFlight,
@@ -113,7 +118,8 @@ type Reply struct {
 
 // Post makes one call. It waits for the gate first. A context that ends is
 // returned as it is; all else that goes wrong is an *Error: no connection, a
-// timeout, an answer cut off or too large (transient), a redirect (fatal).
+// timeout, an answer cut off or too large (transient), a redirect or a server's
+// certificate that is not believed (fatal).
 // HTTP statuses are the caller's to judge, with StatusError, once it has looked
 // for the provider's own code in the body; it then calls Judged. Of a call that
 // was sent and failed on its way the reply has its times alone.
@@ -246,7 +252,7 @@ func (h *HTTP) places(api string) chan struct{} {
 	return h.inFlight[api]
 }
 
-// error makes a transient *Error of a transport failure; ctx is that of the call. Go's *url.Error prints
+// error makes an *Error of a transport failure: transient, unless somebody has to see to a certificate; ctx is that of the call. Go's *url.Error prints
 // the whole URL, in which Tencent's signature stands, so only its cause is kept.
 func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) error {
 	timedOut := errors.Is(context.Cause(ctx), errTimeout)
@@ -256,7 +262,7 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	text := CleanText(err.Error())
+	text, advice := CleanText(err.Error()), certificateAdvice(err)
 	switch {
 	case timedOut:
 		text = fmt.Sprintf("no answer within the timeout of %s", h.timeout)
@@ -264,7 +270,11 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 	case text != err.Error():
 		err = errors.New(text) // a server's own words, e.g. a bad Location, may repeat our URL
 	}
-	return &Error{Provider: h.provider, API: r.API, Class: ClassTransient, Text: doing + ": " + text, Err: err}
+	class := ClassTransient
+	if advice != "" {
+		class, text = ClassFatal, text+"; "+advice
+	}
+	return &Error{Provider: h.provider, API: r.API, Class: class, Text: doing + ": " + text, Err: err}
 }
 
 // StatusError is the failure that an HTTP status stands for when the body holds

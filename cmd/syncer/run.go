@@ -109,6 +109,7 @@ func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan er
 	server := &admin.Server{
 		Ready:   ready,
 		Metrics: s.metrics,
+		Token:   s.config.HTTP.Token.Reveal(),
 		Pprof:   s.config.HTTP.Pprof,
 	}
 	go func() {

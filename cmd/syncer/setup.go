@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -207,23 +208,43 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
 	if c.Provider == imclient.ProviderTencent {
 		t := c.Tencent
+		cas, err := readCAs(t.CAFile)
+		if err != nil {
+			return nil, err
+		}
 		baseURL := t.BaseURL
 		if baseURL == "" {
 			baseURL, _ = tencent.BaseURL(t.Region)
 		}
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
+			BaseURL: baseURL, CAs: cas, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
 			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
 	}
 	o := c.OpenIM
+	cas, err := readCAs(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
 	return openim.New(openim.Config{
-		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
+		BaseURL: o.BaseURL, CAs: cas, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
 		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
+}
+
+// readCAs reads an app's own CAs; nil, the system's, when it names none.
+func readCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	cas, err := imclient.ReadCAs(file)
+	if err != nil {
+		return nil, fmt.Errorf("read ca_file: %w", err)
+	}
+	return cas, nil
 }
 
 // rate is the configured calls a second of an app's API.

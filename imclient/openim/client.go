@@ -11,6 +11,7 @@ package openim
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -38,6 +39,7 @@ type Config struct {
 	PresenceGate, AccountsGate *imclient.Gate
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
+	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
 	Transport                  http.RoundTripper // nil: a pooled transport
 	Observer                   imclient.Observer // of the calls; nil: none
 }
@@ -99,7 +101,7 @@ func New(c Config) (*Client, error) {
 	}
 	client := &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport, Observer: c.Observer,
+			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Observer: c.Observer,
 		}),
 		base:          strings.TrimRight(c.BaseURL, "/"),
 		adminUserID:   c.AdminUserID,

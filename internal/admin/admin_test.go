@@ -161,3 +161,56 @@ func TestServeFails(t *testing.T) {
 		t.Errorf("Serve on a closed listener: %v", err)
 	}
 }
+
+// TestHandler_token: with a token strangers learn whether the daemon lives and is
+// ready, and nothing else.
+func TestHandler_token(t *testing.T) {
+	notReady := func(context.Context) error { return errors.New("database db.internal is away") }
+	server := httptest.NewServer((&Server{Ready: notReady, Metrics: metrics(), Pprof: true, Token: "s3cret"}).Handler())
+	defer server.Close()
+	const needed = "the token of [http] is needed: Authorization: Bearer …\n"
+	for _, test := range []struct {
+		path, authorization string
+		status              int
+		body                string // its beginning
+	}{
+		{"/healthz", "", http.StatusOK, "ok\n"},
+		{"/readyz", "", http.StatusServiceUnavailable, "not ready\n"},
+		{"/readyz", "Bearer s3cret", http.StatusServiceUnavailable, "database db.internal is away\n"},
+		{"/metrics", "", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3cre", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3crets", http.StatusUnauthorized, needed},
+		{"/metrics", "Basic s3cret", http.StatusUnauthorized, needed},
+		{"/metrics", "s3cret", http.StatusUnauthorized, needed},
+		{"/metrics?token=s3cret", "", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3cret", http.StatusOK, "# HELP answers_total"},
+		{"/metrics", "bearer s3cret", http.StatusOK, "# HELP answers_total"},
+		{"/debug/pprof/", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/heap", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/profile", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/trace", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/symbol", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/heap", "Bearer s3cret", http.StatusOK, "\x1f\x8b"},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.authorization != "" {
+			request.Header.Set("Authorization", test.authorization)
+		}
+		response, err := server.Client().Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != test.status || !strings.HasPrefix(string(body), test.body) {
+			t.Errorf("GET %s with %q: %d %.60q, want %d %q", test.path, test.authorization, response.StatusCode, body, test.status, test.body)
+		}
+	}
+}
