@@ -29,6 +29,12 @@ func (p *program) configCommand() *cli.Command {
 				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables, one harmless call to each API"},
 			},
 			Action: p.checkConfig,
+		}, {
+			Name:        "print",
+			Usage:       "show every setting, its value and where that comes from; secrets are masked",
+			Description: "What is printed is TOML. After each value stands where it comes from: the file and line, the\nenvironment's variable, or default.",
+			Flags:       []cli.Flag{configFlag()},
+			Action:      p.printConfig,
 		}},
 	}
 }
@@ -58,11 +64,25 @@ func (p *program) checkConfig(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
+func (p *program) printConfig(_ context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	path, err := config.Find(c.String("config"))
+	if err != nil {
+		return &exitError{code: exitUsage, err: err}
+	}
+	return configError(config.Print(p.stdout, path, p.environ))
+}
+
 // describe prints what the configuration amounts to.
 func (p *program) describe(c *config.Config) error {
 	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
 	for _, app := range c.Apps {
 		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, usersTable(app.Users))
+		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {
+			fmt.Fprintf(p.stdout, "app %s: %s is asked without TLS (allow_http)\n", app.Name, app.OpenIM.BaseURL)
+		}
 	}
 	for _, job := range c.Jobs {
 		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
