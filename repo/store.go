@@ -159,6 +159,7 @@ const (
 	lockNotAvailable      = "55P03"
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
+	queryCanceled         = "57014"
 )
 
 // sqlState gives the SQLSTATE of a server's error, "" for any other.

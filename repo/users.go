@@ -55,6 +55,10 @@ func (e *UsersError) Unwrap() error { return e.Err }
 // the whole table.
 const usersTimeout = 5 * time.Minute
 
+// resetTimeout bounds what is done to a connection between two statements; one
+// that takes longer is closed.
+const resetTimeout = 5 * time.Second
+
 // usersReads bounds the statements that read one users table at once: one for
 // each range that is being read at the moment, and reading is quick. A table that
 // is locked, or slow, keeps no more connections than that from the others.
@@ -127,6 +131,14 @@ func openUsersPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 	// Keys travel as text and must be read back as what they were, whatever the
 	// database is set to: "CST" for one, which other styles write, is ambiguous.
 	params["datestyle"], params["extra_float_digits"] = "ISO", "1"
+	// where and user_id can change settings of the session, these too: the next
+	// statement starts from what is above all the same.
+	poolConfig.AfterRelease = func(conn *pgx.Conn) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
+		defer cancel()
+		_, err := conn.Exec(ctx, "RESET ALL")
+		return err == nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the users database: %w", err)
@@ -332,6 +344,8 @@ func (u *Users) explain(doing string, err error) error {
 		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema)", err)
 	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
+	case code == queryCanceled:
+		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	default:
 		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	}
