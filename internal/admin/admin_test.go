@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,3 +215,62 @@ func TestHandler_token(t *testing.T) {
 		}
 	}
 }
+
+// TestServe_limits: a request whose head is too long is refused, and one whose
+// head does not come holds nothing for ever.
+func TestServe_limits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipes{made: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- (&Server{Ready: ready, Metrics: metrics()}).Serve(ctx, l) }()
+
+		slow := l.dial()
+		begun := time.Now()
+		if _, err := io.WriteString(slow, "GET /healthz HTTP/1.1\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if answer, _ := io.ReadAll(slow); strings.Contains(string(answer), "200 OK") || time.Since(begun) != 5*time.Second {
+			t.Errorf("half a head is answered with %q after %s, want the end after 5s", answer, time.Since(begun))
+		}
+
+		long := l.dial()
+		go func() {
+			_, _ = io.WriteString(long, "GET /healthz HTTP/1.1\r\nX: "+strings.Repeat("x", 32<<10)) // fails when it is refused
+		}()
+		if answer, _ := io.ReadAll(long); !strings.HasPrefix(string(answer), "HTTP/1.1 431 ") {
+			t.Errorf("a head of 32 KiB is answered with %q, want 431", answer)
+		}
+		long.Close()
+		slow.Close()
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipes is a listener within the process, whose waiting the test's clock knows.
+type pipes struct {
+	made   chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.made <- server
+	return client
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.made:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
