@@ -82,7 +82,7 @@ func (s *Store) explainRefusal(ctx context.Context, err error) error {
 	if err := s.pool.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
 		role = s.pool.Config().ConnConfig.User
 	}
-	return fmt.Errorf("%w\nrole %s may not read this; whoever owns schema %s lets it with: syncer grant-reader %s", err, role, s.schema, role)
+	return fmt.Errorf("%w\nrole %s may not read this; whoever owns schema %s lets it with: syncer grant-reader %s (for run and backfill: grant-worker)", err, role, s.schema, role)
 }
 
 // read collects the rows of one report's query.

@@ -24,7 +24,7 @@ func TestRoles(t *testing.T) {
 	w.exec(`GRANT SELECT ON public.users TO ` + pgx.Identifier{worker}.Sanitize())
 
 	_, stderr := w.run(exitFailed, as(worker), "backfill")
-	wantText(t, stderr, "permission denied for schema syncer")
+	wantText(t, stderr, "permission denied for schema syncer", "grant-worker")
 	for range 2 { // again changes nothing
 		w.run(exitDone, owner, "grant-worker", worker)
 	}
