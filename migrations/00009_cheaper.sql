@@ -4,7 +4,7 @@
 -- +goose Up
 
 -- An app's row is never removed, and each sweep writes for one app that it has
--- read: the check could find nothing, and took a third of a first load.
+-- read: the check could find nothing, and locked that row for each user written.
 ALTER TABLE presence_snapshot DROP CONSTRAINT presence_snapshot_app_id_fkey;
 ALTER TABLE account_snapshot DROP CONSTRAINT account_snapshot_app_id_fkey;
 ALTER TABLE user_failure DROP CONSTRAINT user_failure_app_id_fkey;
