@@ -82,6 +82,9 @@ type Engine struct {
 	maintainEvery time.Duration
 	maintainRetry time.Duration
 
+	followers map[followed]*follower // of the schedule; see Schedule
+	rounds    rounds                 // of the housekeeping
+
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
 	cancel     context.CancelFunc // ends the background loops
@@ -97,6 +100,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
+
+		followers: make(map[followed]*follower),
 
 		firstRetry:    firstRetry,
 		maintainEvery: maintainEvery,
@@ -162,7 +167,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	// Six beats within RescueAfter: work counts as lost after four, and is found
 	// with the next. Maintenance may take long, so it goes its own way.
-	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.housekeeping) })
+	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.rounds.of(e.housekeeping)) })
 	e.background.Go(func() { e.keepMaintained(loops, next) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil
@@ -218,8 +223,11 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 }
 
 // housekeeping gives signs of life, takes over what others lost and keeps the
-// clock.
+// clock. On a connection that was cut off it would wait for minutes, while others
+// are good again: then it is given up, and with it the connection.
 func (e *Engine) housekeeping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
+	defer cancel()
 	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
 }
 
