@@ -15,16 +15,19 @@ import (
 type Quota struct {
 	store *Store
 	appID int16
-	api   string
+	kind  imclient.Kind
 	limit atomic.Uint64 // see Limit
 }
 
 // Quota gives the quota of an app's API at the configured rate.
 func (s *Store) Quota(appID int16, kind imclient.Kind, limit float64) *Quota {
-	q := &Quota{store: s, appID: appID, api: string(kind)}
+	q := &Quota{store: s, appID: appID, kind: kind}
 	q.SetLimit(limit)
 	return q
 }
+
+// Kind is whose API it is about: an app has one of each.
+func (q *Quota) Kind() imclient.Kind { return q.kind }
 
 // Limit is the calls in any one second, all instances together.
 func (q *Quota) Limit() float64 { return math.Float64frombits(q.limit.Load()) }
@@ -65,10 +68,10 @@ RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
 	var end time.Time
 	var micros int64
-	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.Limit(), q.store.Now(),
+	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, string(q.kind), q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Lateness).Microseconds())).Scan(&end, &micros)
 	if err != nil {
-		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
+		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, string(q.kind), err)
 	}
 	interval := time.Duration(micros) * time.Microsecond
 	return end.Add(-time.Duration(n) * interval), interval, nil
@@ -94,10 +97,10 @@ SET rate = CASE
 // Throttle halves the rate for all instances and hands out no call time within
 // the next pause.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
-	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.Limit(), q.store.Now(),
+	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, string(q.kind), q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())
 	if err != nil {
-		return fmt.Errorf("throttle %s: %w", q.api, err)
+		return fmt.Errorf("throttle %s: %w", string(q.kind), err)
 	}
 	return nil
 }
