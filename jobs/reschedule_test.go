@@ -138,9 +138,9 @@ func TestRounds_stuck(t *testing.T) {
 		n := 0
 		e := &Engine{}
 		go e.repeat(ctx, 10*time.Second, r.of(func(ctx context.Context) error {
-			if n++; n > 30 {
+			if n++; n == 31 {
 				close(stuck)
-				<-ctx.Done()
+				<-ctx.Done() // after which one round more may begin
 			}
 			return repo.ErrGone
 		}))
