@@ -20,6 +20,10 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 		{ echo 'The race detector needs a C compiler; install gcc and the headers of libc.' >&2; exit 1; }
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
 
+.PHONY: test-long
+test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout 15m -run Long -v ./cmd/syncer
+
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
 	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
@@ -36,7 +40,9 @@ lint: ## check formatting, go vet, staticcheck
 		{ echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
 	go vet ./...
 	go vet -tags browser ./cmd/syncer
+	go vet -tags long ./cmd/syncer
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags long ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
 
 # Its list of what is known comes from vuln.go.dev.
@@ -59,6 +65,11 @@ check-deploy: ## check the unit and the manifests of deploy/; wants systemd inst
 check-image: ## build the image without a daemon or a registry, and look at it; as root, with buildah and a static busybox
 	deploy/docker/check
 
+.PHONY: check-alerts
+check-alerts: ## check the alert rules and when they fire, with promtool, which has to be installed (Debian: prometheus)
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts_test.yml
+
 .PHONY: fmt
 fmt: ## format the source
 	gofmt -w .
@@ -72,6 +83,16 @@ demo: ## show syncer at work for two minutes, on simulated backends; leaves noth
 demo-keep: ## the same, and keep it running to explore
 	@go build -buildvcs=false -o bin/demo ./internal/demo
 	@bin/demo -keep
+
+.PHONY: bench
+bench: build ## measure speed and cost against their targets, for most of an hour; results in bin/bench-results
+	@go build -buildvcs=false -o bin/bench ./internal/bench
+	@bin/bench
+
+.PHONY: bench-smoke
+bench-smoke: build ## the same, small and once, in a minute: whether it works, not how fast it is
+	@go build -buildvcs=false -o bin/bench ./internal/bench
+	@bin/bench -smoke -out bin/bench-smoke
 
 .PHONY: bench-report
 bench-report: build ## measure what reports cost on a month of 100,000 users; half an hour, and 20 GB of disk for that long

@@ -3,6 +3,8 @@ package imclient
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -34,8 +36,12 @@ type HTTPConfig struct {
 	Timeout time.Duration
 	// Now is the clock by which answers are dated: the database's.
 	Now func() time.Time
+	// CAs are the only ones whose certificates are believed; nil: the system's.
+	CAs *x509.CertPool
 	// Transport replaces the transport; nil means a pooled one of our own.
 	Transport http.RoundTripper
+	// Observer is told about the calls; nil: nobody is.
+	Observer Observer
 }
 
 // HTTP is the one way in which clients make calls: pooled connections that stay
@@ -46,6 +52,7 @@ type HTTP struct {
 	client   *http.Client
 	timeout  time.Duration
 	now      func() time.Time
+	observer Observer
 
 	mu       sync.Mutex
 	inFlight map[string]chan struct{} // by API: one that is paused holds up no other
@@ -60,6 +67,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			Proxy:               http.ProxyFromEnvironment,
 			DialContext:         dialer.DialContext,
 			TLSHandshakeTimeout: c.Timeout,
+			TLSClientConfig:     &tls.Config{RootCAs: c.CAs, MinVersion: tls.VersionTLS12},
 			// The default of 2 would close and reopen connections all the time.
 			MaxIdleConns:        maxInFlight,
 			MaxIdleConnsPerHost: maxInFlight,
@@ -76,6 +84,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		},
 		timeout:  c.Timeout,
 		now:      c.Now,
+		observer: c.Observer,
 		inFlight: make(map[string]chan struct{}),
 	}
 }
@@ -109,9 +118,11 @@ type Reply struct {
 
 // Post makes one call. It waits for the gate first. A context that ends is
 // returned as it is; all else that goes wrong is an *Error: no connection, a
-// timeout, an answer cut off or too large (transient), a redirect (fatal).
+// timeout, an answer cut off or too large (transient), a redirect or a server's
+// certificate that is not believed (fatal).
 // HTTP statuses are the caller's to judge, with StatusError, once it has looked
-// for the provider's own code in the body.
+// for the provider's own code in the body; it then calls Judged. Of a call that
+// was sent and failed on its way the reply has its times alone.
 func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	// The place in flight comes first: a call time must be used when it comes.
 	places := h.places(r.API)
@@ -143,7 +154,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			return
 		}
 		deadline.Stop()
-		if at, refused = h.pass(callCtx, r); refused != nil {
+		if at, refused = h.waited(r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
 			cancel(refused)
 			return
 		}
@@ -152,7 +163,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(callCtx, trace), http.MethodPost, r.URL, bytes.NewReader(r.Body))
 	if err != nil {
-		return Reply{}, h.error(callCtx, r, "make the request", err)
+		return Reply{}, h.error(callCtx, r, "make the request", err) // never sent
 	}
 	for name, values := range r.Header {
 		req.Header[name] = values
@@ -169,19 +180,20 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			}
 			return Reply{}, refused
 		}
-		return Reply{}, h.error(callCtx, r, "send the request", err)
+		reply.AnsweredAt = h.now()
+		return reply, h.error(callCtx, r, "send the request", err)
 	}
 	defer resp.Body.Close()
 	body, err := readAll(resp)
 	reply.AnsweredAt = h.now()
 	if err != nil {
-		return Reply{}, h.error(callCtx, r, "read the answer", err)
+		return reply, h.error(callCtx, r, "read the answer", err)
 	}
 	if len(body) > maxAnswer {
-		return Reply{}, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
+		return reply, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return Reply{}, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
+		return reply, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
 			Text: fmt.Sprintf("the server redirects (HTTP %d) to %s; set base_url (or region) to where the API really is",
 				resp.StatusCode, hostOf(resp.Header.Get("Location")))}
 	}
@@ -210,7 +222,17 @@ func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
 	if r.Gate == nil {
 		return time.Time{}, nil
 	}
-	at, err = r.Gate.Wait(ctx)
+	return h.waited(r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
+}
+
+// waited tells the observer of a wait for a call time, and gives the call's name
+// to an error of its gate.
+func (h *HTTP) waited(r Request, wait func() (time.Time, error)) (at time.Time, err error) {
+	begun := time.Now()
+	at, err = wait()
+	if h.observer != nil {
+		h.observer.Waited(r.API, time.Since(begun))
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.Provider, e.API = h.provider, r.API
 	}
@@ -230,7 +252,7 @@ func (h *HTTP) places(api string) chan struct{} {
 	return h.inFlight[api]
 }
 
-// error makes a transient *Error of a transport failure; ctx is that of the call. Go's *url.Error prints
+// error makes an *Error of a transport failure: transient, unless somebody has to see to a certificate; ctx is that of the call. Go's *url.Error prints
 // the whole URL, in which Tencent's signature stands, so only its cause is kept.
 func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) error {
 	timedOut := errors.Is(context.Cause(ctx), errTimeout)
@@ -240,7 +262,7 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	text := CleanText(err.Error())
+	text, advice := CleanText(err.Error()), certificateAdvice(err)
 	switch {
 	case timedOut:
 		text = fmt.Sprintf("no answer within the timeout of %s", h.timeout)
@@ -248,7 +270,11 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 	case text != err.Error():
 		err = errors.New(text) // a server's own words, e.g. a bad Location, may repeat our URL
 	}
-	return &Error{Provider: h.provider, API: r.API, Class: ClassTransient, Text: doing + ": " + text, Err: err}
+	class := ClassTransient
+	if advice != "" {
+		class, text = ClassFatal, text+"; "+advice
+	}
+	return &Error{Provider: h.provider, API: r.API, Class: class, Text: doing + ": " + text, Err: err}
 }
 
 // StatusError is the failure that an HTTP status stands for when the body holds

@@ -13,17 +13,23 @@ type CallStore interface {
 	// ReserveCalls takes n consecutive call times: first, first+interval, ….
 	// They are given out once only, to whichever instance asks.
 	ReserveCalls(ctx context.Context, n int) (first time.Time, interval time.Duration, err error)
+	// PutOff moves the call times that nobody has yet by d.
+	PutOff(ctx context.Context, d time.Duration) error
 	// Throttle halves the rate for all instances, at most once for one burst of
 	// rate-limit answers, and hands out no call time within the next pause.
 	Throttle(ctx context.Context, pause time.Duration) error
 }
 
-// Lateness is how long after its call time a call may still start. A call time
-// missed by more is given up, because calls that bunch up behind a stall could
-// exceed the limit in some one-second window. CallStore spaces call times at
-// (1s+Lateness)/rate, so that lateness included no one-second window holds more
-// than rate calls.
-const Lateness = 10 * time.Millisecond
+// Slack is how much calls may bunch up, between here and where the provider counts
+// them, without exceeding the limit: CallStore spaces call times at
+// (1s+Slack)/rate, so that no one-second window holds more than rate calls if none
+// of them takes longer than another by more than Slack.
+const Slack = 20 * time.Millisecond
+
+// Lateness is how long after its call time a call may still start; the rest of
+// Slack is for the way. A call time missed by more is given up, because calls that
+// bunch up behind a stall could exceed the limit.
+const Lateness = 8 * time.Millisecond
 
 // patience is the longest that a caller is kept waiting for its call time.
 // Beyond it (a provider told us to stay away for a minute or an hour) the
@@ -89,6 +95,11 @@ func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 		if err != nil {
 			return time.Time{}, err
 		}
+		if g.isLate(at) { // the store took its time
+			if at, err = g.putOff(ctx, at); err != nil {
+				return time.Time{}, err
+			}
+		}
 		if wait := at.Sub(g.now()); wait > 0 {
 			timer := time.NewTimer(wait)
 			select {
@@ -107,12 +118,52 @@ func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 // Missed reports whether it is too late to start the call of a call time.
 func (g *Gate) Missed(at time.Time) bool { return g.now().Sub(at) > Lateness }
 
+// Again gives a call time to a call that missed its own.
+func (g *Gate) Again(ctx context.Context, missed time.Time) (at time.Time, err error) {
+	if g.isLate(missed) {
+		return g.putOff(ctx, missed)
+	}
+	return g.Wait(ctx)
+}
+
+// isLate reports whether a call time was missed, but by less than the time to the
+// next, where that is so long that it is dear: then it is put off, with all that
+// come after it.
+func (g *Gate) isLate(at time.Time) bool {
+	g.mu.Lock()
+	interval := g.interval
+	g.mu.Unlock()
+	late := g.now().Sub(at)
+	return interval > slabTime && late > Lateness && late < interval
+}
+
+// putOff gives the present as a late call time. All later ones come as much
+// later, so that no second holds more of them.
+func (g *Gate) putOff(ctx context.Context, late time.Time) (at time.Time, err error) {
+	for at = late; g.Missed(at); {
+		by := g.now().Sub(at)
+		if err := g.store.PutOff(ctx, by); err != nil {
+			return time.Time{}, fmt.Errorf("put off call times: %w", err)
+		}
+		at = at.Add(by)
+	}
+	return at, nil
+}
+
 // Sent is to be called when the request of a call time is on its way. When that
-// took too long after all, another call time is given up for it: it may be in
-// one second with those that were to come after its own.
+// took too long after all, another call time is given up for it, or all are put
+// off: it may be in one second with those that were to come after its own.
 func (g *Gate) Sent(at time.Time) {
 	now := g.now()
 	if now.Sub(at) <= Lateness {
+		return
+	}
+	if g.isLate(at) {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
+			defer cancel()
+			_ = g.store.PutOff(ctx, now.Sub(at)) // as good as can be: the call is made
+		}()
 		return
 	}
 	g.mu.Lock()
@@ -159,7 +210,7 @@ func (g *Gate) skip(n int) {
 // owed for late calls of the last second.
 func (g *Gate) skipLost() {
 	now := g.now()
-	if late := now.Sub(g.next) - Lateness; g.left > 0 && late > 0 {
+	if late := now.Sub(g.next) - Lateness; g.left > 0 && late > 0 && (g.interval <= slabTime || late >= g.interval) {
 		g.skip(min(int(late/g.interval)+1, g.left))
 	}
 	if now.Sub(g.lateAt) > time.Second {

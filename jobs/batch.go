@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
@@ -20,6 +21,7 @@ type asker[V comparable] struct {
 	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
 	maxBatch int
 	unsaved  *tally
+	retries  prometheus.Counter // those of pages that are never written count too
 }
 
 // batchResult is what the batches of a page came back with.
@@ -54,6 +56,7 @@ func (a *asker[V]) askAll(ctx context.Context, ids []string, result *batchResult
 		group.Go(guard(func() error {
 			made, err := a.askBatch(ctx, batch, result)
 			a.unsaved.add(made)
+			a.retries.Add(float64(made.Retries))
 			result.mu.Lock()
 			defer result.mu.Unlock()
 			result.made.Add(made)
@@ -102,12 +105,16 @@ func (a *asker[V]) askBatch(ctx context.Context, ids []string, result *batchResu
 	return made, nil
 }
 
+// CodeHTTPError is the failure of users whose answer had an HTTP status and no
+// code of the provider.
+const CodeHTTPError = "http_error"
+
 // rejectionCode: an answer without a code of the provider is an HTTP status.
 func rejectionCode(e *imclient.Error) string {
 	if e.Code != "" {
 		return e.Code
 	}
-	return "http_error"
+	return CodeHTTPError
 }
 
 func (r *batchResult[V]) add(answer imclient.Answer[V]) {

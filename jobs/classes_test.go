@@ -80,7 +80,7 @@ func TestThrottled(t *testing.T) {
 			}
 			return interval
 		}
-		full := (time.Second + imclient.Lateness) / 1000
+		full := (time.Second + imclient.Slack) / 1000
 		// As if just throttled, and at a rate at which intervals are even: 1000
 		// calls a second instead of the engine's 5000.
 		w.exec(`UPDATE syncer.api_quota SET throttled_at = $1, rate = rate / 5 WHERE app_id = $2 AND api = 'presence'`, e.store.Now(), app.ID)

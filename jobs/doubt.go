@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
@@ -25,9 +26,9 @@ const (
 // written reports whether the page is to be written.
 func (v verdict) written() bool { return v != inDoubt && v != disbelieved }
 
-// codeContradicted is the failure of a user about whom the second opinion says
+// CodeContradicted is the failure of a user about whom the second opinion says
 // otherwise.
-const codeContradicted = "contradicted"
+const CodeContradicted = "contradicted"
 
 // maxAnswers is how many answers in a row may be in doubt: the third decides.
 const maxAnswers = 3
@@ -47,8 +48,9 @@ type reviewer struct {
 	engine *Engine
 	app    *App
 	second *secondOpinion // nil: the provider has none
-	// unsaved counts its calls.
+	// unsaved counts its calls, retries those of them that repeat one.
 	unsaved *tally
+	retries prometheus.Counter
 }
 
 // review judges a page, and settles what is only a flip of platforms.
@@ -130,7 +132,7 @@ func (r *batchResult[V]) reject(ids map[string]bool) {
 		for _, o := range answer.Observed {
 			if ids[o.UserID] {
 				answer.Rejected = append(answer.Rejected, imclient.UserError{
-					UserID: o.UserID, Code: codeContradicted, Text: "two APIs contradict each other about this user",
+					UserID: o.UserID, Code: CodeContradicted, Text: "two APIs contradict each other about this user",
 				})
 				continue
 			}

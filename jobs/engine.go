@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +44,8 @@ type App struct {
 	Presence presenceAPI
 	Accounts accountsAPI
 	Users    *repo.Users
+	// Quotas are those of the APIs; State tells how far they are used.
+	Quotas []*repo.Quota
 }
 
 // Config sizes the work. All fields are needed.
@@ -54,6 +57,7 @@ type Config struct {
 	Partition   string         // day, week or month
 	Retention   time.Duration  // of the histories; 0: for ever
 	ReportZone  *time.Location // whose days are rolled up
+	Reindex     bool           // the store's role owns the queue's tables, so that their indexes can be made anew
 	// A page of which at least CollapseMin users, and more than CollapseRatio of
 	// those who were reachable, are offline at once is asked again, each time
 	// CollapseDelay after the answer. A ratio of 1 turns that off.
@@ -71,19 +75,24 @@ type Engine struct {
 	apps   map[int16]*App
 	config Config
 	log    zerolog.Logger
+	again  *repeats // what may go on and on is logged through it
 	queue  *river.Client[pgx.Tx]
+
+	scheduled atomic.Pointer[[]Job] // what Schedule was given; nil: nothing yet
+	rounds    rounds                // of the housekeeping
 
 	// opinions are those of the apps whose provider has them, by app.
 	opinions map[int16]*secondOpinion
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
 
+	queues []string // that this engine works on
+
 	firstRetry    time.Duration // see retryDelay
 	maintainEvery time.Duration
 	maintainRetry time.Duration
 
 	followers map[followed]*follower // of the schedule; see Schedule
-	rounds    rounds                 // of the housekeeping
 
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
@@ -97,6 +106,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		apps:     make(map[int16]*App, len(apps)),
 		config:   c,
 		log:      c.Log,
+		again:    newRepeats(c.Log),
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
@@ -116,7 +126,9 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		}
 		for _, kind := range imclient.Kinds() {
 			// A queue of its own for each app and kind: none can starve another.
-			queues[queueName(app.ID, kind)] = river.QueueConfig{MaxWorkers: c.Workers}
+			name := queueName(app.ID, kind)
+			queues[name] = river.QueueConfig{MaxWorkers: c.Workers}
+			e.queues = append(e.queues, name)
 		}
 		e.asking[queueName(app.ID, imclient.KindPresence)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Presence.MaxPresenceBatch()))
 		e.asking[queueName(app.ID, imclient.KindAccounts)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Accounts.MaxAccountsBatch()))
@@ -136,8 +148,13 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		RescueStuckJobsAfter: 24 * time.Hour,
 		// Within one cooldown the queue announces only the first of several new
 		// jobs; those that follow close upon it, as a run's first range follows
-		// its planning, would wait for the next poll, a second later.
-		FetchCooldown: river.FetchCooldownMin,
+		// its planning, would wait until they are announced as due.
+		FetchCooldown:     river.FetchCooldownMin,
+		FetchPollInterval: fetchPoll,
+		// What there is to know about a job that is done is in sync_run. At a run
+		// every few seconds of each of many apps a day's worth would be millions.
+		CompletedJobRetentionPeriod: completedKept,
+		ReindexerSchedule:           c.reindexSchedule(),
 		// What becomes of a job is logged by its worker, once.
 		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
 	})
@@ -146,6 +163,26 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	}
 	return e, nil
 }
+
+// Every queue would ask for jobs every second: with two queues per app, a hundred
+// statements a second for fifty apps at rest. Instead each engine looks once for
+// all its queues (announceEvery), and a queue asks when it is told to. Each asks by
+// itself only now and then (fetchPoll), in case its connection for being told is lost.
+const (
+	announceEvery = time.Second
+	fetchPoll     = 30 * time.Second
+)
+
+// reindexSchedule is when the queue makes its indexes anew. nil: every midnight.
+func (c Config) reindexSchedule() river.PeriodicSchedule {
+	if c.Reindex {
+		return nil
+	}
+	return river.NeverSchedule()
+}
+
+// completedKept is how long the queue keeps jobs that are done.
+const completedKept = 10 * time.Minute
 
 func queueName(appID int16, kind imclient.Kind) string {
 	return fmt.Sprintf("app%d_%s", appID, kind)
@@ -168,6 +205,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	// Six beats within RescueAfter: work counts as lost after four, and is found
 	// with the next. Maintenance may take long, so it goes its own way.
 	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.rounds.of(e.housekeeping)) })
+	e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
 	e.background.Go(func() { e.keepMaintained(loops, next) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil
@@ -177,6 +215,7 @@ func (e *Engine) Start(ctx context.Context) error {
 // and ends. When ctx ends first, calls in flight are cancelled and their pages
 // are left unwritten; the ranges go on after the last page that was written.
 func (e *Engine) Stop(ctx context.Context) error {
+	defer e.again.flush(true)
 	defer e.background.Wait()
 	defer e.cancel()
 	stopped := make(chan error, 1)
@@ -226,10 +265,15 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 // clock. On a connection that was cut off it would wait for minutes, while others
 // are good again: then it is given up, and with it the connection.
 func (e *Engine) housekeeping(ctx context.Context) error {
+	e.again.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
 	defer cancel()
 	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
 }
+
+// announce wakes the queues, here and in other processes, that have jobs to be
+// worked on.
+func (e *Engine) announce(ctx context.Context) error { return e.store.AnnounceDue(ctx, e.queues) }
 
 // repeat does something again and again until the context ends. What fails is
 // tried again the next time.
@@ -243,7 +287,7 @@ func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(contex
 		case <-ticker.C:
 		}
 		if err := do(ctx); err != nil && ctx.Err() == nil {
-			e.log.Warn().Err(err).Msg("housekeeping failed; it will be tried again")
+			e.again.warn("", "housekeeping failed; it will be tried again", err, nil)
 		}
 	}
 }
@@ -263,6 +307,7 @@ func (e *Engine) rescue(ctx context.Context) error {
 	}
 	rescued, err := e.store.Rescue(ctx, appIDs, e.staleBefore(), e.enqueue(ctx))
 	if err == nil && rescued > 0 {
+		e.config.Metrics.rescued.Add(float64(rescued))
 		e.log.Warn().Int("ranges", rescued).Msg("took over work whose worker gave no sign of life")
 	}
 	return err

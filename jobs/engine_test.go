@@ -51,6 +51,7 @@ type testEngine struct {
 	*Engine
 	apps     map[imclient.Provider]*App
 	registry *prometheus.Registry
+	counters *Metrics
 	closers  []func()
 	stopped  bool
 }
@@ -96,7 +97,8 @@ type apiClient interface {
 func (e *testEngine) app(p imclient.Provider) *App { return e.apps[p] }
 
 func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *testEngine, err error) {
-	e = &testEngine{apps: make(map[imclient.Provider]*App), registry: prometheus.NewRegistry()}
+	e = &testEngine{apps: make(map[imclient.Provider]*App), registry: prometheus.NewPedanticRegistry()}
+	e.counters = NewMetrics(e.registry)
 	defer func() {
 		if err != nil {
 			e.close()
@@ -119,7 +121,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
-		Partition: "month", ReportZone: time.UTC, Metrics: NewMetrics(e.registry), Log: log,
+		Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,
 	})
 	if err != nil {
 		return e, err
@@ -134,19 +136,23 @@ func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, 
 	if err != nil {
 		return nil, err
 	}
+	var quotas []*repo.Quota
 	gate := func(kind imclient.Kind) *imclient.Gate {
-		return imclient.NewGate(store.Quota(app.ID, kind, s.Rate), store.Now)
+		quotas = append(quotas, store.Quota(app.ID, kind, s.Rate))
+		return imclient.NewGate(quotas[len(quotas)-1], store.Now)
 	}
 	var client apiClient
 	if provider == imclient.ProviderTencent {
 		client, err = tencent.New(tencent.Config{
 			SDKAppID: 1400000001, Identifier: "administrator", SecretKey: s.Key, BaseURL: s.Base, Detail: true, Timeout: s.Timeout,
 			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
+			Observer: e.counters.Calls(app.Name),
 		})
 	} else {
 		client, err = openim.New(openim.Config{
 			AdminUserID: "imAdmin", Secret: s.Secret, BaseURL: s.Base, PresenceBatch: s.Batch, AccountsBatch: s.Batch, Timeout: s.Timeout,
 			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
+			Observer: e.counters.Calls(app.Name),
 		})
 	}
 	if err != nil {
@@ -158,7 +164,7 @@ func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, 
 		return nil, err
 	}
 	e.closers = append(e.closers, users.Close)
-	return &App{App: app, Presence: client, Accounts: client, Users: users}, nil
+	return &App{App: app, Presence: client, Accounts: client, Users: users, Quotas: quotas}, nil
 }
 
 func (e *testEngine) close() {

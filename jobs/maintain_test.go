@@ -135,7 +135,7 @@ func TestMaintain_anotherRole(t *testing.T) {
 	if got := query(w, pgx.RowTo[string], `SELECT DISTINCT tableoid::regclass::text FROM syncer.presence_history`); !cmp.Equal(got, []string{"syncer.presence_history_default"}) {
 		t.Errorf("the rows are in %s", got)
 	}
-	if len(w.log.lines(`"level":"warn"`, "maintenance failed", "it takes the owner of presence_history")) != 1 {
+	if len(w.log.lines(`"level":"warn"`, "maintenance failed", "syncer grant-worker")) != 1 {
 		t.Errorf("the missing right is not logged once:\n%s", w.log.tail())
 	}
 }

@@ -46,7 +46,7 @@ type planWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
-	return time.Now().Add(w.engine.retryDelay(job.Attempt))
+	return w.engine.nextRetry(job.Attempt)
 }
 
 // Work plans a run to its end, going on where an earlier attempt came to.
@@ -57,7 +57,7 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return e.unclaimed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()
 	err = e.plan(ctx, plan)

@@ -11,6 +11,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
+	"github.com/rs/zerolog"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -42,6 +43,20 @@ func (e *Engine) retryDelay(attempt int) time.Duration {
 	return e.firstRetry << min(max(attempt-1, 0), 5)
 }
 
+// nextRetry is when a failed range is due again, as the queue is to be told: it
+// asks for a time, and compares it with the database's. One in the past, by this
+// machine's clock, it would not take.
+func (e *Engine) nextRetry(attempt int) time.Time {
+	return time.Now().Add(max(e.retryDelay(attempt)-e.store.Ahead(), 0))
+}
+
+// snooze puts a job off, by the database's clock: the queue adds d to this
+// machine's, which may be wrong. Of a clock that is ahead by more than d the rest
+// is waited for too.
+func (e *Engine) snooze(d time.Duration) error {
+	return river.JobSnooze(max(d-e.store.Ahead(), 0))
+}
+
 // errStopped says that the engine is stopping; what is left goes back to the queue.
 var errStopped = errors.New("the engine is stopping")
 
@@ -53,7 +68,7 @@ type rangeWorker struct {
 
 // NextRetry spaces the attempts.
 func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
-	return time.Now().Add(w.engine.retryDelay(job.Attempt))
+	return w.engine.nextRetry(job.Attempt)
 }
 
 // Work sweeps the range to its end, going on after the last page written.
@@ -63,15 +78,16 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {
 	case tooEarly:
-		return river.JobSnooze(max(early.AskAfter.Sub(e.store.Now()), 0))
+		return e.snooze(early.AskAfter.Sub(e.store.Now()))
 	case errors.Is(err, repo.ErrGone):
 		return nil
 	case errors.Is(err, repo.ErrHeld):
-		return river.JobSnooze(e.config.RescueAfter / 2)
+		return e.snooze(e.config.RescueAfter / 2)
 	case err != nil:
-		return err
+		return e.unclaimed(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	}
 	defer claimed.Done()
+	begun := time.Now()
 	finish := func(ctx context.Context, reason string) error {
 		closed, err := e.store.FinishRange(ctx, claimed, reason, func(tx pgx.Tx) error {
 			_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
@@ -85,7 +101,7 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		}
 		return err
 	}
-	unsaved, err := e.sweepRange(ctx, claimed)
+	written, unsaved, err := e.sweepRange(ctx, claimed)
 	if err == nil {
 		err = finish(ctx, "")
 	}
@@ -93,6 +109,11 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		if err = e.reconcile(ctx, claimed); err == nil {
 			err = finish(ctx, "")
 		}
+	}
+	if err == nil {
+		e.log.Debug().Str("app", e.apps[claimed.Run.AppID].Name).Str("job", claimed.Run.Job).Int64("run_id", claimed.Run.ID).Int("range", claimed.No).
+			Int64("users", written.Users).Int64("changed", written.Changed).Int64("failed", written.Failed).
+			Int64("calls", written.Calls).Int64("retries", written.Retries).Dur("dur_ms", time.Since(begun)).Msg("range done")
 	}
 	return e.settle(ctx, outcome{
 		run: claimed.Run, rangeNo: claimed.No, err: err, last: job.Attempt >= job.MaxAttempts,
@@ -108,25 +129,38 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	})
 }
 
-// sweepRange sweeps with the client and the tables of the run's kind.
-func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (unsaved repo.Counters, err error) {
+// unclaimed logs that a range, or the planning of a run, could not be claimed; the
+// queue tries again.
+func (e *Engine) unclaimed(ctx context.Context, runID int64, rangeNo int, err error) error {
+	if ctx.Err() == nil {
+		e.again.warn("", "could not begin with a range; it will be retried", err, func(event *zerolog.Event) {
+			event.Int64("run_id", runID).Int("range", rangeNo)
+		})
+	}
+	return err
+}
+
+// sweepRange sweeps with the client and the tables of the run's kind. It returns
+// what was written, and the calls made for pages that were not.
+func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (written, unsaved repo.Counters, err error) {
 	app, unsavedCalls := e.apps[r.Run.AppID], &tally{}
+	retries := e.config.Metrics.retries.WithLabelValues(app.Name, string(r.Run.Kind))
 	switch r.Run.Kind {
 	case imclient.KindPresence:
-		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls}
+		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls, retries: retries}
 		s := &sweep[imclient.Presence]{
-			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls},
+			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review,
 		}
 		return s.run(ctx, r)
 	case imclient.KindAccounts:
 		s := &sweep[imclient.AccountStatus]{
-			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls},
+			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount,
 		}
 		return s.run(ctx, r)
 	default:
-		return repo.Counters{}, fmt.Errorf("unknown kind %q of run %d", r.Run.Kind, r.Run.ID)
+		return written, unsaved, fmt.Errorf("unknown kind %q of run %d", r.Run.Kind, r.Run.ID)
 	}
 }
 
@@ -163,11 +197,23 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	const settleTimeout = 4 * time.Second
 	settleCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	log := e.log.With().Str("app", e.apps[o.run.AppID].Name).Str("job", o.run.Job).Int64("run_id", o.run.ID).Int("range", o.rangeNo).Logger()
+	class := imclient.ClassOf(o.err)
+	apiErr, answered := errors.AsType[*imclient.Error](o.err)
+	warn := func(message string, err error, wait time.Duration) {
+		e.again.warn(e.apps[o.run.AppID].Name, message, err, func(event *zerolog.Event) {
+			event.Str("job", o.run.Job).Int64("run_id", o.run.ID).Int("range", o.rangeNo).Str("class", class.String())
+			if answered {
+				event.Str("code", apiErr.Code).Str("operation_id", apiErr.OpID)
+			}
+			if wait > 0 {
+				event.Dur("wait_ms", wait)
+			}
+		})
+	}
 	release := func(reason string) {
 		if err := o.release(settleCtx, reason); err != nil {
 			// It will be found without a sign of life.
-			log.Warn().Err(err).Msg("could not give the range back")
+			warn("could not give the range back", err, 0)
 		}
 	}
 	if errors.Is(o.err, errStopped) || ctx.Err() != nil {
@@ -176,16 +222,12 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	}
 	reason := o.err.Error()
 	_, usersMistake := errors.AsType[*repo.UsersError](o.err)
-	class := imclient.ClassOf(o.err)
-	event := log.Warn().Str("class", class.String())
-	if apiErr, ok := errors.AsType[*imclient.Error](o.err); ok {
-		event = event.Str("code", apiErr.Code).Str("operation_id", apiErr.OpID)
-		if apiErr.Class == imclient.ClassThrottled {
-			wait := max(apiErr.RetryAfter, e.retryDelay(1))
-			release(reason)
-			event.Dur("wait_ms", wait).Str("error", reason).Msg("throttled; the range waits")
-			return river.JobSnooze(wait)
-		}
+	e.config.Metrics.gaveBack(e.apps[o.run.AppID].Name, o.run.Kind, class, usersMistake)
+	if class == imclient.ClassThrottled {
+		wait := max(apiErr.RetryAfter, e.retryDelay(1))
+		release(reason)
+		warn("throttled; the range waits", o.err, wait)
+		return e.snooze(wait)
 	}
 	switch {
 	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
@@ -195,13 +237,13 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 		}
 		return river.JobCancel(o.err)
 	case o.last:
-		event.Str("error", reason).Msg("given up")
+		warn("given up", o.err, 0)
 		if err := o.giveUp(settleCtx, reason); err != nil && !errors.Is(err, repo.ErrGone) {
 			return err
 		}
 		return river.JobCancel(o.err)
 	default:
-		event.Str("error", reason).Msg("failed; it will be retried")
+		warn("failed; it will be retried", o.err, 0)
 		release(reason)
 		return o.err
 	}
@@ -227,6 +269,7 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 		e.log.Warn().Err(err).Int64("run_id", runID).Msg("run closed")
 		return
 	}
+	e.config.Metrics.closed(e.apps[run.AppID].Name, run.Job, run.Kind, run.Status)
 	event := e.log.Info()
 	switch {
 	case run.Status == repo.RunFailed:

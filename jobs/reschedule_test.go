@@ -1,16 +1,13 @@
 package jobs
 
 import (
-	"context"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
-	"syncer/repo"
 )
 
 // rarely is an interval of which no tick falls into a test, or hardly ever.
@@ -124,34 +121,4 @@ func TestSchedule_changeLosesNoTick(t *testing.T) {
 		t.Errorf("changed at %s; ticks %v", changed, rows)
 	}
 	w.wantTriggers("p", "cron")
-}
-
-// TestRounds_stuck: what hangs is noticed, what fails is not.
-func TestRounds_stuck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		var r rounds
-		if r.within(time.Hour) {
-			t.Error("there was a round before the first")
-		}
-		stuck := make(chan struct{})
-		n := 0
-		e := &Engine{}
-		go e.repeat(ctx, 10*time.Second, r.of(func(ctx context.Context) error {
-			if n++; n == 31 {
-				close(stuck)
-				<-ctx.Done() // after which one round more may begin
-			}
-			return repo.ErrGone
-		}))
-		<-stuck // it has taken five minutes till here, of the bubble's time
-		if !r.within(10 * time.Second) {
-			t.Error("rounds that fail do not count")
-		}
-		<-time.After(51 * time.Second)
-		if r.within(time.Minute) {
-			t.Error("a round that hangs counts")
-		}
-		cancel()
-	})
 }

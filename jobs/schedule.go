@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/robfig/cron/v3"
+	"github.com/rs/zerolog"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -85,9 +86,11 @@ func lastTick(schedule cron.Schedule, after, until time.Time) time.Time {
 // jobs in the place of those before. What stays the same is not disturbed, and
 // runs that are going end as they began.
 func (e *Engine) Schedule(scheduled []Job) {
+	e.scheduled.Store(&scheduled)
 	wanted := make(map[followed]Job)
 	for _, job := range scheduled {
 		for _, appID := range job.AppIDs {
+			e.config.Metrics.showJob(e.apps[appID].Name, job)
 			wanted[followed{job.Name, job.Kind, appID}] = job
 		}
 	}
@@ -148,6 +151,10 @@ func sameTicks(a, b Job) bool {
 // tickRetry is how long a tick waits that could not be recorded.
 const tickRetry = 5 * time.Second
 
+// tickTimeout bounds the start of a run, which takes milliseconds, unless the
+// connection to the database was cut off: another one may be good.
+const tickTimeout = 30 * time.Second
+
 // follow starts the runs of one job for one app. A change of the job holds from
 // its time on: ticks until then are those of the job before, be they started late.
 func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-chan change) {
@@ -158,7 +165,7 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 	for known := false; ; {
 		var err error
 		if !known {
-			last, err = e.store.LastTick(ctx, appID, job.Kind, job.Name)
+			last, err = e.newestTick(ctx, appID, job)
 			if !job.CatchUp && last.Before(started) {
 				last = started
 			}
@@ -201,7 +208,8 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 				wake = nil
 			}
 		} else if ctx.Err() == nil {
-			log.Warn().Err(err).Msg("could not start the run of a tick; it will be tried again")
+			e.again.warn(e.apps[appID].Name, "could not start the run of a tick; it will be tried again", err,
+				func(event *zerolog.Event) { event.Str("job", job.Name) })
 		}
 		select {
 		case <-ctx.Done():
@@ -211,6 +219,13 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 		case <-wake:
 		}
 	}
+}
+
+// newestTick gives the newest tick of a job that was dealt with, here or elsewhere.
+func (e *Engine) newestTick(ctx context.Context, appID int16, job Job) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
+	return e.store.LastTick(ctx, appID, job.Kind, job.Name)
 }
 
 // untilStopped gives a context that ends when the engine begins to stop.
@@ -241,6 +256,8 @@ func (e *Engine) StartTick(ctx context.Context, job Job, appID int16, at time.Ti
 
 // tick starts the run of a tick, unless that was done before, here or elsewhere.
 func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
+	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
 	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at, MaxGap: job.MaxGap})
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Time("tick", at).Int64("run_id", runID).Logger()
 	switch {
@@ -248,6 +265,7 @@ func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, t
 		return nil
 	case errors.Is(err, repo.ErrBusy):
 		if runID != 0 { // it was we who recorded it
+			e.config.Metrics.closed(e.apps[appID].Name, job.Name, job.Kind, repo.RunSkipped)
 			log.Info().Msg("tick skipped: the previous run is still going")
 		}
 		return nil

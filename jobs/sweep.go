@@ -24,7 +24,8 @@ type sweep[V comparable] struct {
 	values *repo.Values[V]
 	count  func(counts repo.RangeCounts, v V, users int64)
 	// review judges a page's answers before they are believed; nil: they are.
-	review func(ctx context.Context, r *repo.Range, p *page[V]) error
+	review  func(ctx context.Context, r *repo.Range, p *page[V]) error
+	written repo.Counters // by save, one page after the other
 }
 
 // tally counts the calls made for pages that are not written (yet).
@@ -88,12 +89,12 @@ func (p *page[V]) place(userID string, at int) int {
 // written, so that API latency and database time hide each other.
 const pagesAhead = 2
 
-// run sweeps what is left of the range. It returns the calls that it made for
-// pages that were not written, and errStopped when the engine stops first.
-func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counters, err error) {
+// run sweeps what is left of the range. It returns what it has written, the calls
+// that it made for pages that were not, and errStopped when the engine stops first.
+func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (written, unsaved repo.Counters, err error) {
 	counts := repo.RangeCounts{}
 	if err := json.Unmarshal(r.Counts, &counts); err != nil {
-		return unsaved, fmt.Errorf("read the counts of range %d of run %d: %w", r.No, r.Run.ID, err)
+		return written, unsaved, fmt.Errorf("read the counts of range %d of run %d: %w", r.No, r.Run.ID, err)
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	pages := make(chan *page[V], pagesAhead-1)
@@ -120,7 +121,7 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (unsaved repo.Counter
 	if err == nil && stopped {
 		err = errStopped
 	}
-	return s.unsaved.made, err
+	return s.written, s.unsaved.made, err
 }
 
 // read reads the pages of the range and starts to ask about each, when there is
@@ -165,19 +166,21 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 	return true, nil
 }
 
-// query loads what is known about the page's users while the API is asked, and
-// judges the answers.
+// query asks about the page's users, loads what is known about them and judges
+// the answers. The loading comes last because pages wait for their call times
+// most of their life, and what is known is the greater part of them.
 func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 	if len(p.IDs) == 0 {
 		return nil
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(guard(func() (err error) {
-		p.known, err = s.values.Load(groupCtx, r.Run.AppID, p.IDs)
+	defer func(begun time.Time) {
+		s.engine.config.Metrics.asked(s.engine.apps[r.Run.AppID].Name, r.Run.Kind, time.Since(begun))
+	}(time.Now())
+	if err := s.askAll(ctx, p.IDs, &p.result); err != nil {
 		return err
-	}))
-	group.Go(guard(func() error { return s.askAll(groupCtx, p.IDs, &p.result) }))
-	if err := group.Wait(); err != nil || s.review == nil {
+	}
+	var err error
+	if p.known, err = s.values.Load(ctx, r.Run.AppID, p.IDs); err != nil || s.review == nil {
 		return err
 	}
 	return s.review(ctx, r, p)
@@ -192,12 +195,17 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	if !p.review.verdict.written() {
 		return s.setAside(ctx, r, p)
 	}
+	begun := time.Now()
 	out := s.diff(r.Run, p, counts)
 	changed, err := s.values.SavePage(ctx, r, out)
 	if err != nil {
 		return err
 	}
-	s.engine.log.Debug().Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
+	app := s.engine.apps[r.Run.AppID].Name
+	out.Changed = changed
+	s.written.Add(out.Counters)
+	s.engine.config.Metrics.wrote(app, r.Run.Kind, out.Users, changed, out.Failed, time.Since(begun))
+	s.engine.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
 		Int64("changed", changed).Int64("failed", out.Failed).Int64("calls", out.Calls).
 		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
 		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")
@@ -296,13 +304,16 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// CodeNullID is the failure of rows that have no id, all in one.
+const CodeNullID = "null_id"
+
 // badRows is the failure of the rows of a page that have no id to ask about.
 func badRows[V comparable](p *page[V]) imclient.UserError {
 	text := fmt.Sprintf("rows of the users table with a NULL or empty user_id: %d, with key %s", p.Bad, strings.Join(p.BadKeys, ", "))
 	if p.Bad > len(p.BadKeys) {
 		text += ", …"
 	}
-	return imclient.UserError{UserID: "", Code: "null_id", Text: text + "; leave them out with [users] where"}
+	return imclient.UserError{UserID: "", Code: CodeNullID, Text: text + "; leave them out with [users] where"}
 }
 
 // all is the platform under which every user counts once.

@@ -20,6 +20,7 @@ type simRun struct {
 	id           int64
 	start        time.Time
 	prevComplete time.Time // start of the previous complete run; zero: none
+	recorded     time.Time // when all failures were recorded, as of this run
 	maxGap       time.Duration
 	listed       bool
 	status       repo.RunStatus
@@ -235,7 +236,7 @@ func (tr *trial) closed(run *simRun, status repo.RunStatus) {
 		if run.listed {
 			break
 		}
-		if u.fail != nil && u.fail.last.Before(run.start) {
+		if run.recorded.Equal(run.start) && u.fail != nil && u.fail.last.Before(run.start) {
 			u.fail = nil
 		}
 		if u.life == nil {

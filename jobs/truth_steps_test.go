@@ -38,8 +38,16 @@ func (tr *trial) start(process int, maxGap time.Duration, listed []string) *simR
 	}
 	run.start = stored.StartedAt
 	run.looks = []look{{at: run.start}}
+	run.recorded = run.start
 	for _, before := range tr.completed {
-		run.prevComplete = later(run.prevComplete, before.start)
+		if !before.start.After(run.prevComplete) {
+			continue
+		}
+		run.prevComplete = before.start
+		run.recorded = run.start
+		if !run.listed && run.start.Sub(before.recorded) < time.Hour {
+			run.recorded = before.recorded
+		}
 	}
 	tr.runs[runID] = run
 	tr.say("run %d starts, max_gap %s, limited to %v", runID, maxGap, listed)

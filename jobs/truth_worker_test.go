@@ -149,7 +149,7 @@ func (w *worker) work() {
 		})
 		return err
 	}
-	unsaved, err := e.sweepRange(ctx, w.claimed)
+	_, unsaved, err := e.sweepRange(ctx, w.claimed)
 	if err == nil {
 		err = finish(ctx, "")
 	}

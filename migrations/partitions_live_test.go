@@ -274,8 +274,8 @@ func TestGivesWay(t *testing.T) {
 	}
 }
 
-// A role that only reads and writes the tables is refused what takes their
-// owner, in plain words, and nothing while there is nothing to do.
+// Making and dropping partitions is done with the owner's rights, by whom the
+// owner lets do it and nobody else, and cannot be led to other tables.
 func TestPartitionsByAnotherRole(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
@@ -299,16 +299,31 @@ func TestPartitionsByAnotherRole(t *testing.T) {
 		}
 	}
 	refused(makeSQL)
-	run(t, worker, addTransitionSQL, "a", "2026-11-22 12:00+00")
-	run(t, conn, makeSQL)
-	for _, sql := range []string{makeSQL, `SELECT drop_history_partitions('2026-11-22 00:00+00')`} {
-		if did := column[int](t, worker, sql)[0]; did != 0 {
-			t.Errorf("%s = %d, want nothing to do", sql, did)
-		}
-	}
 	refused(dropSQL)
-	run(t, worker, addTransitionSQL, "b", "2026-11-22 12:00+00")
-	if diff := cmp.Diff([]string{"presence_history_20261122 a", "presence_history_20261122 b"}, column[string](t, conn, placesSQL)); diff != "" {
+	run(t, conn, "GRANT EXECUTE ON FUNCTION make_history_partitions, drop_history_partitions TO "+role)
+	for _, sql := range []string{
+		"CREATE TEMPORARY TABLE presence_history (observed_at timestamptz NOT NULL) PARTITION BY RANGE (observed_at)",
+		"CREATE TEMPORARY TABLE presence_history_default PARTITION OF pg_temp.presence_history DEFAULT",
+		"INSERT INTO pg_temp.presence_history VALUES ('2026-11-20 12:00+00')",
+	} {
+		run(t, worker, sql)
+	}
+	if made := column[int](t, worker, makeSQL)[0]; made != 4 {
+		t.Errorf("%s = %d, want 2 of each history", makeSQL, made)
+	}
+	run(t, conn, addTransitionSQL, "a", "2026-11-23 12:00+00")
+	if dropped := column[int](t, worker, dropSQL)[0]; dropped != 2 {
+		t.Errorf("%s = %d, want 1 of each history", dropSQL, dropped)
+	}
+	if diff := cmp.Diff([]string{"presence_history_20261123 a"}, column[string](t, conn, placesSQL)); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
+	if n := column[int](t, worker, `SELECT count(*)::int FROM pg_temp.presence_history`)[0]; n != 1 {
+		t.Errorf("the worker's own table has %d rows, want its one", n)
+	}
+	owners := column[string](t, conn, `SELECT DISTINCT c.relowner::regrole::text FROM pg_class AS c WHERE c.relnamespace = 'syncer'::regnamespace`)
+	if slices.Contains(owners, role) {
+		t.Errorf("the worker owns something: %v", owners)
+	}
+	refused(`DROP TABLE syncer.presence_history_20261123`)
 }

@@ -41,3 +41,15 @@ func TestAdopt(t *testing.T) {
 		})
 	}
 }
+
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{5 * time.Second, 0, -5 * time.Second} {
+		local := time.Now()
+		s := &Store{clock: &clock{reading: reading{server: local.Round(0).Add(-skew), local: local}}}
+		// To the second: the wall clock may be slewed meanwhile.
+		if got := s.Ahead().Round(time.Second); got != skew {
+			t.Errorf("a machine that is ahead by %s says %s", skew, got)
+		}
+	}
+}

@@ -198,19 +198,19 @@ const dropListedSQL = `
 DELETE FROM syncer.sync_run_user
 WHERE run_id = $1`
 
-// closeRun sums up the ranges. Those of a run that went through are dropped,
-// and so is its list of users: there is nothing left to resume.
+// closeRun sums up the ranges, in one round trip. Those of a run that went
+// through are dropped, and so is its list of users: there is nothing left to
+// resume.
 func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status RunStatus, reason string) error {
-	if _, err := tx.Exec(ctx, s.sql(closeRunSQL), runID, string(status), s.Now(), reason); err != nil {
-		return fmt.Errorf("close run %d: %w", runID, err)
-	}
-	if status != RunSucceeded {
-		return nil
-	}
-	for _, statement := range []string{saveGapSQL, savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
-		if _, err := tx.Exec(ctx, s.sql(statement), runID); err != nil {
-			return fmt.Errorf("wind up run %d: %w", runID, err)
+	var batch pgx.Batch
+	batch.Queue(s.sql(closeRunSQL), runID, string(status), s.Now(), reason)
+	if status == RunSucceeded {
+		for _, statement := range []string{saveGapSQL, savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
+			batch.Queue(s.sql(statement), runID)
 		}
+	}
+	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("close run %d: %w", runID, err)
 	}
 	return nil
 }

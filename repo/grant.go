@@ -14,7 +14,7 @@ import (
 // calls them. Not the queue's tables, nor the quota: they hold nothing to report.
 var (
 	readTables = []string{
-		"goose_db_version", "app", "sync_run", "observation_gap", "user_failure",
+		"goose_db_version", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
 		"sync_observed", "sync_gap", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
@@ -26,15 +26,48 @@ var (
 	}
 )
 
+// What a worker writes: all tables but those that tell the schema's version. Not
+// the partitions of the histories, which functions make and drop with the rights
+// of their owner.
+var (
+	writtenTables = []string{
+		"app", "sync_run", "sync_range", "sync_run_user", "observation_gap", "user_failure", "api_quota",
+		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
+		"account_snapshot", "account_history",
+		"river_job", "river_leader", "river_queue", "river_notification",
+	}
+	workerSequences = []string{"river_job_id_seq", "river_notification_id_seq"}
+	workerFunctions = []string{
+		"make_history_partitions(text, timestamptz, timestamptz)", "drop_history_partitions(timestamptz)",
+		"roll_up_presence(smallint, text, timestamptz)",
+	}
+)
+
 // GrantReaderSQL gives the statements that let a role read everything that
 // reporting reads, and nothing else. Running them again changes nothing.
 func GrantReaderSQL(schema, role string) []string {
-	to := " TO " + pgx.Identifier{role}.Sanitize()
 	return []string{
-		"GRANT USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize() + to,
-		"GRANT SELECT ON\n    " + strings.Join(quoted(schema, readTables), ",\n    ") + "\n   " + to,
-		"GRANT EXECUTE ON FUNCTION\n    " + strings.Join(quoted(schema, readFunctions), ",\n    ") + "\n   " + to,
+		"GRANT USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize() + to(role),
+		grantSQL("SELECT", "TABLE", schema, readTables, role),
+		grantSQL("EXECUTE", "FUNCTION", schema, readFunctions, role),
 	}
+}
+
+// GrantWorkerSQL gives the statements that let a role do what the daemon and
+// backfills do: a reader's, and what they write. The users table is another
+// matter. Running them again changes nothing.
+func GrantWorkerSQL(schema, role string) []string {
+	return append(GrantReaderSQL(schema, role),
+		grantSQL("SELECT, INSERT, UPDATE, DELETE", "TABLE", schema, writtenTables, role),
+		grantSQL("USAGE", "SEQUENCE", schema, workerSequences, role),
+		grantSQL("EXECUTE", "FUNCTION", schema, workerFunctions, role),
+	)
+}
+
+func to(role string) string { return " TO " + pgx.Identifier{role}.Sanitize() }
+
+func grantSQL(rights, what, schema string, names []string, role string) string {
+	return "GRANT " + rights + " ON " + what + "\n    " + strings.Join(quoted(schema, names), ",\n    ") + "\n   " + to(role)
 }
 
 // quoted puts the schema before the names.
@@ -46,23 +79,55 @@ func quoted(schema string, names []string) []string {
 	return all
 }
 
-const notReadableSQL = `
-SELECT t.name
-FROM unnest($2::text[]) AS t (name)
-WHERE NOT has_table_privilege($1, t.name, 'SELECT')
+// Who has a right, but may not grant it, only gets a warning.
+const notGrantedSQL = `
+SELECT name
+FROM (
+    SELECT t.name, has_table_privilege($1, t.name, 'SELECT') AS granted FROM unnest($2::text[]) AS t (name)
+    UNION ALL
+    SELECT t.name, has_table_privilege($1, t.name, 'DELETE') FROM unnest($3::text[]) AS t (name)
+    UNION ALL
+    SELECT f.name, has_function_privilege($1, f.name, 'EXECUTE') FROM unnest($4::text[]) AS f (name)
+) AS g
+WHERE NOT granted
 LIMIT 1`
+
+const ownsQueueSQL = `
+SELECT pg_has_role(relowner, 'USAGE')
+FROM pg_class
+WHERE oid = 'syncer.river_job'::regclass`
+
+// OwnsQueue reports whether the role that is connected owns the queue's tables,
+// which it takes to make their indexes anew.
+func (s *Store) OwnsQueue(ctx context.Context) (bool, error) {
+	var owns bool
+	if err := s.pool.QueryRow(ctx, s.sql(ownsQueueSQL)).Scan(&owns); err != nil {
+		return false, fmt.Errorf("look for the owner of the queue: %w", err)
+	}
+	return owns, nil
+}
 
 // GrantReader lets a role read what reporting reads.
 func (s *Store) GrantReader(ctx context.Context, role string) error {
+	return s.grant(ctx, role, "read", GrantReaderSQL(s.schema, role), nil, readFunctions)
+}
+
+// GrantWorker lets a role do what the daemon and backfills do.
+func (s *Store) GrantWorker(ctx context.Context, role string) error {
+	return s.grant(ctx, role, "work", GrantWorkerSQL(s.schema, role), writtenTables, workerFunctions)
+}
+
+// grant runs the statements, all or none, and looks whether the role has the
+// rights then. do says for what they are.
+func (s *Store) grant(ctx context.Context, role, do string, statements, written, functions []string) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		for _, statement := range GrantReaderSQL(s.schema, role) {
+		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err
 			}
 		}
-		// Who may read, but not grant, only gets a warning.
 		var missing string
-		err := tx.QueryRow(ctx, notReadableSQL, role, quoted(s.schema, readTables)).Scan(&missing)
+		err := tx.QueryRow(ctx, notGrantedSQL, role, quoted(s.schema, readTables), quoted(s.schema, written), quoted(s.schema, functions)).Scan(&missing)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
@@ -75,9 +140,9 @@ func (s *Store) GrantReader(ctx context.Context, role string) error {
 	case sqlState(err) == undefinedObject:
 		return fmt.Errorf("there is no role %s; first run: CREATE ROLE %s LOGIN PASSWORD '…'", role, pgx.Identifier{role}.Sanitize())
 	case sqlState(err) == insufficientPrivilege:
-		return fmt.Errorf("let %s read: %w\nonly the owner of schema %s may grant this: connect as the role that runs syncer migrate", role, err, s.schema)
+		return fmt.Errorf("let %s %s: %w\nonly the owner of schema %s may grant this: connect as the role that runs syncer migrate", role, do, err, s.schema)
 	case err != nil:
-		return fmt.Errorf("let %s read: %w", role, err)
+		return fmt.Errorf("let %s %s: %w", role, do, err)
 	}
 	return nil
 }

@@ -48,7 +48,7 @@ func (s *Store) changePartitions(ctx context.Context, statement string, args ...
 		case err == nil && changed == nil || sqlState(err) == lockNotAvailable:
 			return all, ErrHistoryInUse
 		case sqlState(err) == insufficientPrivilege:
-			return all, fmt.Errorf("it takes the owner of presence_history and account_history, with the right to create tables in the schema: %w", err)
+			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.schema, err)
 		case err != nil:
 			return all, err
 		case *changed == 0:

@@ -72,12 +72,12 @@ const addRangeSQL = `
 INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, job_id)
 VALUES ($1, $2, $3, $4, $5)`
 
-// Ranges are numbered by the run, under its lock: pages in doubt become ranges
-// too.
+// Ranges are numbered by the run, under the lock that the UPDATE takes, which is
+// that of forProgress: pages in doubt become ranges too.
 const movePlanSQL = `
 UPDATE syncer.sync_run
 SET plan_ranges = plan_ranges + 1, plan_cursor = $3, planned = $4, plan_beat_at = $5
-WHERE run_id = $1 AND plan_attempt = $2 AND NOT planned
+WHERE run_id = $1 AND plan_attempt = $2 AND status = 'running' AND NOT planned
 RETURNING plan_ranges`
 
 // AddRange adds the range after the plan's cursor, up to and with key upper
@@ -85,9 +85,6 @@ RETURNING plan_ranges`
 // plan that has been taken over is ErrGone.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.lockRun(ctx, tx, p.Run.ID, forProgress); err != nil {
-			return err
-		}
 		var no int
 		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.Run.ID, p.attempt, upper, upper == nil, s.Now()).Scan(&no)
 		if errors.Is(err, pgx.ErrNoRows) {

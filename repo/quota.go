@@ -15,19 +15,19 @@ import (
 type Quota struct {
 	store *Store
 	appID int16
-	kind  imclient.Kind
+	api   string
 	limit atomic.Uint64 // see Limit
 }
 
 // Quota gives the quota of an app's API at the configured rate.
 func (s *Store) Quota(appID int16, kind imclient.Kind, limit float64) *Quota {
-	q := &Quota{store: s, appID: appID, kind: kind}
+	q := &Quota{store: s, appID: appID, api: string(kind)}
 	q.SetLimit(limit)
 	return q
 }
 
 // Kind is whose API it is about: an app has one of each.
-func (q *Quota) Kind() imclient.Kind { return q.kind }
+func (q *Quota) Kind() imclient.Kind { return imclient.Kind(q.api) }
 
 // Limit is the calls in any one second, all instances together.
 func (q *Quota) Limit() float64 { return math.Float64frombits(q.limit.Load()) }
@@ -53,8 +53,8 @@ const rateSQL = `CASE
         ELSE least($3, q.rate + $3 * $5::float8 * greatest(0, floor(extract(epoch FROM $4::timestamptz - q.throttled_at)::float8 / $6::float8)))
     END`
 
-// One UPDATE takes $7 call times. Their spacing is (1s + lateness) / rate, $8
-// being the microseconds of 1s + lateness, rounded up to what Postgres keeps: it
+// One UPDATE takes $7 call times. Their spacing is (1s + slack) / rate, $8
+// being the microseconds of 1s + slack, rounded up to what Postgres keeps: it
 // must never come out shorter. A call time is never in the past.
 const reserveCallsSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at)
@@ -68,13 +68,26 @@ RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
 	var end time.Time
 	var micros int64
-	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, string(q.kind), q.Limit(), q.store.Now(),
-		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Lateness).Microseconds())).Scan(&end, &micros)
+	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.Limit(), q.store.Now(),
+		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds())).Scan(&end, &micros)
 	if err != nil {
-		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, string(q.kind), err)
+		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}
 	interval := time.Duration(micros) * time.Microsecond
 	return end.Add(-time.Duration(n) * interval), interval, nil
+}
+
+const putOffSQL = `
+UPDATE syncer.api_quota
+SET next_at = next_at + $3::float8 * interval '1 microsecond'
+WHERE app_id = $1 AND api = $2`
+
+// PutOff moves the call times that nobody has yet by d.
+func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
+	if _, err := q.store.pool.Exec(ctx, q.store.sql(putOffSQL), q.appID, q.api, float64(d.Microseconds()+1)); err != nil {
+		return fmt.Errorf("put off the calls of %s: %w", q.api, err)
+	}
+	return nil
 }
 
 // The rate in force is halved, but not below a hundredth of the configured one,
@@ -97,10 +110,10 @@ SET rate = CASE
 // Throttle halves the rate for all instances and hands out no call time within
 // the next pause.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
-	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, string(q.kind), q.Limit(), q.store.Now(),
+	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())
 	if err != nil {
-		return fmt.Errorf("throttle %s: %w", string(q.kind), err)
+		return fmt.Errorf("throttle %s: %w", q.api, err)
 	}
 	return nil
 }

@@ -25,10 +25,10 @@ func reserve(t testing.TB, q *repo.Quota, n int) (first time.Time, interval time
 	return first, interval
 }
 
-// spacing is the interval of a rate: with the lateness of a call included no
+// spacing is the interval of a rate: with the slack included no
 // second holds more calls than the rate.
 func spacing(rate float64) time.Duration {
-	return time.Duration(float64(time.Second+imclient.Lateness) / rate)
+	return time.Duration(float64(time.Second+imclient.Slack) / rate)
 }
 
 // wantRate reserves one call and compares its spacing with that of a rate.
@@ -92,7 +92,7 @@ func TestReservedCallsKeepTheLimit(t *testing.T) {
 			if err := group.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			wantLimit(t, calls, rate, imclient.Lateness)
+			wantLimit(t, calls, rate, imclient.Slack)
 			for _, call := range calls {
 				if call.Before(noon) {
 					t.Fatalf("call time %s was in the past", call)
@@ -135,7 +135,7 @@ func TestReservedCallsInRealTime(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	wantLimit(t, calls, rate, imclient.Lateness)
+	wantLimit(t, calls, rate, imclient.Slack)
 }
 
 func TestIdleQuotaSavesNothingUp(t *testing.T) {
@@ -145,12 +145,30 @@ func TestIdleQuotaSavesNothingUp(t *testing.T) {
 	if first, _ := reserve(t, q, 10); !first.Equal(noon) {
 		t.Errorf("the first call ever may be sent at %s, want %s", first, noon)
 	}
-	if first, _ := reserve(t, q, 10); !first.Equal(noon.Add(101 * time.Millisecond)) {
-		t.Errorf("the eleventh call may be sent at %s, want 101ms after the first", first)
+	if first, _ := reserve(t, q, 10); !first.Equal(noon.Add(10 * spacing(100))) {
+		t.Errorf("the eleventh call may be sent at %s, want %s after the first", first, 10*spacing(100))
 	}
 	b.clock.pass(time.Hour)
 	if first, _ := reserve(t, q, 10); !first.Equal(noon.Add(time.Hour)) {
 		t.Errorf("after an idle hour a call may be sent at %s, want now", first)
+	}
+}
+
+func TestPutOff(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q, other := b.store.Quota(b.app.ID, imclient.KindPresence, 4), b.store.Quota(b.app.ID, imclient.KindAccounts, 4)
+	first, interval := reserve(t, q, 1)
+	reserve(t, other, 1)
+	if err := q.PutOff(t.Context(), 40*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	// A microsecond more, for what the database cuts off.
+	if next, _ := reserve(t, q, 1); next.Sub(first) < interval+40*time.Millisecond || next.Sub(first) > interval+40*time.Millisecond+time.Microsecond {
+		t.Errorf("the next call time is %s after the first, want %s", next.Sub(first), interval+40*time.Millisecond)
+	}
+	if next, _ := reserve(t, other, 1); next.Sub(first) != interval {
+		t.Errorf("the other API's next call time is %s after the first, want %s", next.Sub(first), interval)
 	}
 }
 

@@ -91,6 +91,20 @@ UPDATE syncer.sync_run
 SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1
 WHERE run_id = $1`
 
+// A process that froze while it was sending a page to the database keeps what the
+// page has locked, and the database waits for the rest of it without end: to it
+// the session is not idle. Whoever sent no sign of life and lets the database
+// wait has its session ended. $3 is for how long, in the database's own time.
+const endSilentSQL = `
+SELECT count(pg_terminate_backend(a.pid))
+FROM syncer.sync_range AS r
+JOIN syncer.sync_run AS u USING (run_id)
+JOIN pg_stat_activity AS a ON a.application_name = left('syncer ' || r.owner, 63)
+WHERE u.app_id = ANY ($1) AND u.status = 'running'
+  AND r.status = 'running' AND r.beat_at < $2
+  AND a.datname = current_database() AND a.wait_event_type = 'Client'
+  AND a.xact_start < clock_timestamp() - $3::interval`
+
 type lostWork struct {
 	run     Run
 	rangeNo int
@@ -106,6 +120,9 @@ func scanLost(row pgx.CollectableRow) (lostWork, error) {
 // returns how much there was. A worker that wakes up later finds that its job
 // owns nothing any more.
 func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Time, enqueue Enqueue) (int, error) {
+	if _, err := s.pool.Exec(ctx, s.sql(endSilentSQL), appIDs, staleBefore, s.Now().Sub(staleBefore)); err != nil {
+		return 0, fmt.Errorf("end the sessions of silent processes: %w", err)
+	}
 	var lost []lostWork
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		lost = nil

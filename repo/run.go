@@ -227,6 +227,9 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 }
 
 func (s *Store) addListed(ctx context.Context, tx pgx.Tx, runID int64, ids []string) error {
+	if len(ids) == 0 {
+		return nil // a COPY of nothing is two round trips all the same
+	}
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{s.schema, "sync_run_user"}, []string{"run_id", "user_id"},
 		pgx.CopyFromSlice(len(ids), func(i int) ([]any, error) { return []any{runID, ids[i]}, nil }))
 	if err != nil {

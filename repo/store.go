@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,10 @@ type Config struct {
 	MaxConns int    // connections of this process
 	// Process names this process to the database and in sync_range.owner.
 	Process string
+	// SilentFor is after how long the database gives up a session of this process
+	// from which it hears nothing, if it is in the middle of a transaction: the
+	// process is frozen or cut off, and others need what it has locked. 0: never.
+	SilentFor time.Duration
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
 	// Location is the zone in which reports give times. nil: the machine's.
@@ -51,6 +56,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
+	if c.SilentFor > 0 {
+		giveUpAfter(poolConfig, c.SilentFor)
+	}
 	if c.Location != nil {
 		readTimesIn(poolConfig, c.Location)
 	}
@@ -64,6 +72,21 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
 	return s, nil
+}
+
+// giveUpAfter lets the database end sessions whose process is silent: one that
+// is frozen amid a transaction, and one whose machine is out of reach, for which
+// the system would probe only after two hours. Over a Unix socket the latter
+// cannot be, and the settings have no effect.
+func giveUpAfter(c *pgxpool.Config, silentFor time.Duration) {
+	const probes = 3
+	params := c.ConnConfig.RuntimeParams
+	params["idle_in_transaction_session_timeout"] = strconv.FormatInt(silentFor.Milliseconds(), 10)
+	params["tcp_keepalives_idle"] = strconv.Itoa(max(1, int(silentFor/(2*time.Second))))
+	params["tcp_keepalives_interval"] = strconv.Itoa(max(1, int(silentFor/(2*probes*time.Second))))
+	params["tcp_keepalives_count"] = strconv.Itoa(probes)
+	// While an answer is under way there are no probes.
+	params["tcp_user_timeout"] = strconv.FormatInt(silentFor.Milliseconds(), 10)
 }
 
 // errURL says nothing of what is in the URL: the driver hides the password in
@@ -136,6 +159,7 @@ const (
 	lockNotAvailable      = "55P03"
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
+	queryCanceled         = "57014"
 )
 
 // sqlState gives the SQLSTATE of a server's error, "" for any other.

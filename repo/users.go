@@ -28,6 +28,9 @@ type UsersConfig struct {
 type Users struct {
 	config UsersConfig
 	pool   *pgxpool.Pool
+	shared bool // the pool is that of other tables too
+	// reading holds a place for each statement.
+	reading chan struct{}
 
 	mu      sync.Mutex
 	keyType string // SQL type of the key column, once known
@@ -52,13 +55,71 @@ func (e *UsersError) Unwrap() error { return e.Err }
 // the whole table.
 const usersTimeout = 5 * time.Minute
 
-// usersConns bounds the connections to the users table: one for each range that
-// is being read at the moment, and reading is quick.
-const usersConns = 4
+// resetTimeout bounds what is done to a connection between two statements; one
+// that takes longer is closed.
+const resetTimeout = 5 * time.Second
 
-// OpenUsers prepares to read a users table; it connects when first used.
+// usersReads bounds the statements that read one users table at once: one for
+// each range that is being read at the moment, and reading is quick. A table that
+// is locked, or slow, keeps no more connections than that from the others.
+const usersReads = 4
+
+// usersConns bounds the connections to one database with users tables, however
+// many they are. Their apps may all have a tick at the same time.
+const usersConns = 4 * usersReads
+
+// UsersDatabases opens users tables, of which those in the same database share
+// its connections: an app more is no connection more. The zero value is ready
+// for use. Safe for concurrent use.
+type UsersDatabases struct {
+	mu    sync.Mutex
+	pools map[string]*pgxpool.Pool // by URL
+}
+
+// Open prepares to read a users table; it connects when first used.
+func (d *UsersDatabases) Open(ctx context.Context, c UsersConfig) (*Users, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	pool := d.pools[c.URL]
+	if pool == nil {
+		var err error
+		if pool, err = openUsersPool(ctx, c.URL); err != nil {
+			return nil, err
+		}
+		if d.pools == nil {
+			d.pools = make(map[string]*pgxpool.Pool)
+		}
+		d.pools[c.URL] = pool
+	}
+	return newUsers(c, pool, true), nil
+}
+
+// Close ends the connections of all tables.
+func (d *UsersDatabases) Close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, pool := range d.pools {
+		pool.Close()
+	}
+	d.pools = nil
+}
+
+// OpenUsers prepares to read a users table over connections of its own; it
+// connects when first used.
 func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
-	poolConfig, err := pgxpool.ParseConfig(c.URL)
+	pool, err := openUsersPool(ctx, c.URL)
+	if err != nil {
+		return nil, err
+	}
+	return newUsers(c, pool, false), nil
+}
+
+func newUsers(c UsersConfig, pool *pgxpool.Pool, shared bool) *Users {
+	return &Users{config: c, pool: pool, shared: shared, reading: make(chan struct{}, usersReads)}
+}
+
+func openUsersPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+	poolConfig, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read users.url: %w", errURL)
 	}
@@ -70,15 +131,37 @@ func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
 	// Keys travel as text and must be read back as what they were, whatever the
 	// database is set to: "CST" for one, which other styles write, is ambiguous.
 	params["datestyle"], params["extra_float_digits"] = "ISO", "1"
+	// where and user_id can change settings of the session, these too: the next
+	// statement starts from what is above all the same.
+	poolConfig.AfterRelease = func(conn *pgx.Conn) bool {
+		ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
+		defer cancel()
+		_, err := conn.Exec(ctx, "RESET ALL")
+		return err == nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the users database: %w", err)
 	}
-	return &Users{config: c, pool: pool}, nil
+	return pool, nil
 }
 
-// Close ends the connections.
-func (u *Users) Close() { u.pool.Close() }
+// Close ends the connections, unless they are shared: then UsersDatabases does.
+func (u *Users) Close() {
+	if !u.shared {
+		u.pool.Close()
+	}
+}
+
+// place waits until a statement may read the table; call done after it.
+func (u *Users) place(ctx context.Context) (done func(), err error) {
+	select {
+	case u.reading <- struct{}{}:
+		return func() { <-u.reading }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
 // Name is the table as messages show it.
 func (u *Users) Name() string { return strings.Join(u.config.Table, ".") }
@@ -116,6 +199,11 @@ func (u *Users) slice(keyType string, after, upto *string) (string, []any) {
 
 // Cut gives the key of the n-th row after one; ok is false when fewer are left.
 func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error) {
+	done, err := u.place(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	defer done()
 	keyType, err := u.key(ctx)
 	if err != nil {
 		return "", false, err
@@ -135,6 +223,11 @@ func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok b
 // Page gives at most limit rows after one key and up to another, in the order
 // of the keys.
 func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
+	done, err := u.place(ctx)
+	if err != nil {
+		return UserPage{}, err
+	}
+	defer done()
 	keyType, err := u.key(ctx)
 	if err != nil {
 		return UserPage{}, err
@@ -154,6 +247,11 @@ func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserP
 
 // Count counts the rows that a whole sweep goes through.
 func (u *Users) Count(ctx context.Context) (int64, error) {
+	done, err := u.place(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer done()
 	from, args := u.slice("", nil, nil)
 	var n int64
 	if err := u.pool.QueryRow(ctx, "SELECT count(*)\n"+from, args...).Scan(&n); err != nil {
@@ -246,6 +344,8 @@ func (u *Users) explain(doing string, err error) error {
 		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema)", err)
 	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
+	case code == queryCanceled:
+		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	default:
 		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	}

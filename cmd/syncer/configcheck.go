@@ -29,6 +29,12 @@ func (p *program) configCommand() *cli.Command {
 				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables, one harmless call to each API"},
 			},
 			Action: p.checkConfig,
+		}, {
+			Name:        "print",
+			Usage:       "show every setting, its value and where that comes from; secrets are masked",
+			Description: "What is printed is TOML. After each value stands where it comes from: the file and line, the\nenvironment's variable, or default.",
+			Flags:       []cli.Flag{configFlag()},
+			Action:      p.printConfig,
 		}},
 	}
 }
@@ -58,11 +64,25 @@ func (p *program) checkConfig(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
+func (p *program) printConfig(_ context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	path, err := config.Find(c.String("config"))
+	if err != nil {
+		return &exitError{code: exitUsage, err: err}
+	}
+	return configError(config.Print(p.stdout, path, p.environ))
+}
+
 // describe prints what the configuration amounts to.
 func (p *program) describe(c *config.Config) error {
 	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
 	for _, app := range c.Apps {
 		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, usersTable(app.Users))
+		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {
+			fmt.Fprintf(p.stdout, "app %s: %s is asked without TLS (allow_http)\n", app.Name, app.OpenIM.BaseURL)
+		}
 	}
 	for _, job := range c.Jobs {
 		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
@@ -130,7 +150,7 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 	defer cancel()
 	// One call outside the shared quota.
 	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
-	client, err := newClient(app, zerolog.Nop(), time.Now, noGate)
+	client, err := newClient(app, zerolog.Nop(), nil, time.Now, noGate)
 	if err == nil {
 		defer client.Close()
 		err = client.Ping(ctx)
@@ -149,9 +169,9 @@ func (ch *checker) users(ctx context.Context, app config.App) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	s := &system{config: ch.config}
+	defer s.users.Close()
 	users, err := s.openUsers(ctx, app.Users)
 	if err == nil {
-		defer users.Close()
 		err = users.Check(ctx)
 	}
 	if err == nil {

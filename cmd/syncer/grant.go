@@ -12,21 +12,36 @@ import (
 )
 
 func (p *program) grantReaderCommand() *cli.Command {
+	return grantCommand("grant-reader", "let a database role read what reports read, and nothing else", func(ctx context.Context, c *cli.Command) error {
+		return p.grant(ctx, c, "read", repo.GrantReaderSQL, (*repo.Store).GrantReader)
+	})
+}
+
+func (p *program) grantWorkerCommand() *cli.Command {
+	return grantCommand("grant-worker", "let a database role do what run and backfill do, and nothing else", func(ctx context.Context, c *cli.Command) error {
+		return p.grant(ctx, c, "work in", repo.GrantWorkerSQL, (*repo.Store).GrantWorker)
+	})
+}
+
+func grantCommand(name, usage string, action cli.ActionFunc) *cli.Command {
 	return &cli.Command{
-		Name:      "grant-reader",
-		Usage:     "let a database role read what reports read, and nothing else",
+		Name:      name,
+		Usage:     usage,
 		ArgsUsage: "ROLE",
-		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade that\n" +
-			"brought migrations: what they add is not yet granted.",
+		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade: what\n" +
+			"it adds is not yet granted.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "print", Usage: "print the SQL instead of running it"},
 		},
-		Action: p.grantReader,
+		Action: action,
 	}
 }
 
-func (p *program) grantReader(ctx context.Context, c *cli.Command) error {
+// grant gives a role its rights; do says what it may do then.
+func (p *program) grant(ctx context.Context, c *cli.Command, do string,
+	statements func(schema, role string) []string, grant func(s *repo.Store, ctx context.Context, role string) error,
+) error {
 	if c.Args().Len() != 1 {
 		return usageError("give one role\nsee: %s --help", c.FullName())
 	}
@@ -36,7 +51,7 @@ func (p *program) grantReader(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	if c.Bool("print") {
-		fmt.Fprintln(p.stdout, strings.Join(repo.GrantReaderSQL(loaded.Database.Schema, role), ";\n")+";")
+		fmt.Fprintln(p.stdout, strings.Join(statements(loaded.Database.Schema, role), ";\n")+";")
 		return nil
 	}
 	store, err := openReader(ctx, loaded.Database, time.UTC)
@@ -44,9 +59,9 @@ func (p *program) grantReader(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer store.Close()
-	if err := store.GrantReader(ctx, role); err != nil {
+	if err := grant(store, ctx, role); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "role %s may read schema %s\n", role, loaded.Database.Schema)
+	fmt.Fprintf(p.stdout, "role %s may %s schema %s\n", role, do, loaded.Database.Schema)
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -101,6 +102,11 @@ func TestMetrics(t *testing.T) {
 		"\nsyncer_disbelieved_users_total{app=\"chat\"} 0\n", "\nsyncer_disbelieved_users_total{app=\"main\"} 0\n")
 	if status != http.StatusOK {
 		t.Errorf("/metrics: %d", status)
+	}
+	wantText(t, body, "\nsyncer_ready 1\n", "\nsyncer_state_known 1\n", "\nsyncer_users{app=\"", "\nsyncer_api_calls_total{api=\"",
+		"\nsyncer_last_success_timestamp_seconds{app=\"", "\nsyncer_schedule_interval_seconds{app=\"", "\nsyncer_quota_limit_calls_per_second{app=\"")
+	if id := regexp.MustCompile(`u0\d{4}`).FindString(body); id != "" {
+		t.Errorf("/metrics holds the user id %s", id)
 	}
 	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Path: imsim.PathOpenIMPresence}); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"internal/simulation": {
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim", "jobs", "migrations", "repo",
 	},
-	"internal/demo":                        {"internal/pgcluster", "internal/simulation"},
+	"internal/demo":                        {"internal/leash", "internal/pgcluster", "internal/simulation"},
+	"internal/bench":                       {"internal/leash", "internal/pgcluster"},
 	"internal/benchreport":                 {"internal/pgcluster", "migrations", "repo"},
 	"internal/benchsize":                   {"imclient/imsim", "internal/pgcluster", "internal/simulation", "repo"},
 	"internal/pgtest":                      {"internal/pgcluster"},

@@ -53,7 +53,11 @@ func (w *world) start(args ...string) *process {
 	for len(args) > 0 && strings.Contains(args[0], "=") {
 		env, args = append(env, args[0]), args[1:]
 	}
-	p := &process{world: w, args: args, cmd: exec.Command("syncer", args...), gone: make(chan struct{})}
+	command := append([]string{w.program}, args...)
+	if w.onHost != "" {
+		command = append([]string{"ip", "netns", "exec", w.onHost}, command...)
+	}
+	p := &process{world: w, args: args, cmd: exec.Command(command[0], command[1:]...), gone: make(chan struct{})}
 	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = w.dir, env, &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)

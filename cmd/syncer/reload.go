@@ -5,38 +5,27 @@ import (
 
 	"syncer/internal/config"
 	"syncer/jobs"
-	"syncer/repo"
 )
-
-// appQuota is the call quota of one of an app's APIs.
-type appQuota struct {
-	app string
-	*repo.Quota
-}
 
 // reload puts into force what can be changed while the daemon runs: the jobs, the
 // call rates and the log's level. What else has changed is named. A configuration
-// with a mistake changes nothing.
-func (s *system) reload(load func() (*config.Config, error), engine *jobs.Engine) {
+// with a mistake changes nothing. It gives what is in force then.
+func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
 	loaded, err := load()
 	if err != nil {
 		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
-		return
+		return old
 	}
-	inForce := withoutRestart(s.config, loaded)
+	inForce := withoutRestart(old, loaded)
 	scheduled, err := s.scheduled(inForce.Jobs)
 	if err != nil {
 		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
-		return
+		return old
 	}
-	changed := config.Changes(s.config, inForce)
-	s.config = inForce
 	setLevel(inForce.Log)
-	for _, app := range inForce.Apps {
-		for _, q := range s.quotas {
-			if q.app == app.Name {
-				q.SetLimit(float64(rate(app, q.Kind())))
-			}
+	for i, app := range s.apps { // which are those of the configuration
+		for _, quota := range app.Quotas {
+			quota.SetLimit(float64(rate(inForce.Apps[i], quota.Kind())))
 		}
 	}
 	engine.Schedule(scheduled)
@@ -46,7 +35,8 @@ func (s *system) reload(load func() (*config.Config, error), engine *jobs.Engine
 	if waiting := config.Changes(inForce, loaded); len(waiting) > 0 {
 		s.log.Warn().Strs("settings", waiting).Msg("some settings have changed that need a restart")
 	}
-	s.log.Info().Strs("changed", changed).Msg("configuration reloaded")
+	s.log.Info().Strs("changed", config.Changes(old, inForce)).Msg("configuration reloaded")
+	return inForce
 }
 
 // withoutRestart gives the old configuration with what takes no restart from the

@@ -91,11 +91,7 @@ func (p *program) reportCommand() *cli.Command {
 		c.Commands = append(c.Commands, &cli.Command{
 			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON:\n" + u.columns, Flags: flags,
 			Action: func(ctx context.Context, c *cli.Command) error {
-				err := p.printReport(ctx, c, u.name, u.days)
-				if err != nil && ctx.Err() != nil {
-					return errors.New("stopped")
-				}
-				return err
+				return stopped(ctx, p.printReport(ctx, c, u.name, u.days))
 			},
 		})
 	}
@@ -141,11 +137,9 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 	if err != nil {
 		return err
 	}
-	tz := loaded.Report.Timezone
-	if c.IsSet("tz") {
-		if tz, err = zone(c.String("tz")); err != nil {
-			return usageError("--tz: %w", err)
-		}
+	tz, err := zoneOf(c, loaded.Report)
+	if err != nil {
+		return err
 	}
 	store, err := openReader(ctx, loaded.Database, tz)
 	if err != nil {
@@ -218,22 +212,30 @@ func readSpan(ctx context.Context, c *cli.Command, r *repo.Reader, configured []
 		return span, usageError("--from (%s) is not before --to (%s)", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339))
 	}
 	if app := c.String("app"); c.IsSet("app") {
-		known, err := r.AppNames(ctx)
-		if err != nil {
+		if err := knownApp(ctx, r, configured, app); err != nil {
 			return span, err
-		}
-		for _, name := range configured {
-			if !slices.Contains(known, name) {
-				known = append(known, name)
-			}
-		}
-		slices.Sort(known)
-		if !slices.Contains(known, app) {
-			return span, unknownApp(app, known)
 		}
 		span.App = &app
 	}
 	return span, nil
+}
+
+// knownApp refuses an app that is neither configured nor in the database.
+func knownApp(ctx context.Context, r *repo.Reader, configured []string, app string) error {
+	known, err := r.AppNames(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range configured {
+		if !slices.Contains(known, name) {
+			known = append(known, name)
+		}
+	}
+	slices.Sort(known)
+	if !slices.Contains(known, app) {
+		return unknownApp(app, known)
+	}
+	return nil
 }
 
 func unknownApp(name string, known []string) error {
@@ -264,14 +266,25 @@ func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name stri
 	case "html":
 		return report.WriteHTML(w, head, reports)
 	default:
-		width, terminal := 80, false
-		if file, ok := p.stdout.(*os.File); ok && c.String("output") == "" {
-			if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
-				width, terminal = columns, true
-			}
+		width, terminal := defaultWidth, false
+		if c.String("output") == "" {
+			width, terminal = p.width()
 		}
 		return report.WriteText(w, head, reports, width, terminal)
 	}
+}
+
+// defaultWidth is how wide text is where there is no terminal.
+const defaultWidth = 80
+
+// width is how wide the terminal is that standard output goes to, if it does.
+func (p *program) width() (columns int, terminal bool) {
+	if file, ok := p.stdout.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
+			return columns, true
+		}
+	}
+	return defaultWidth, false
 }
 
 // deliver puts the text where it is wanted. A file is there whole or not at all.

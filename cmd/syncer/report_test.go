@@ -95,6 +95,8 @@ func TestReader(t *testing.T) {
 			t.Errorf("%s as owner (-) and as reader (+):\n%s", u.name, diff)
 		}
 	}
+	w.run(exitDone, asReader, "runs")
+	w.run(exitDone, asReader, "runs", "show", "1")
 	_, stderr = w.run(exitFailed, asReader, "grant-reader", w.newRole())
 	if !strings.Contains(stderr, "only the owner of schema syncer may grant this") {
 		t.Errorf("granting as reader says: %s", stderr)

@@ -58,7 +58,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	serving, err := s.serveAdmin(ctx)
+	serving, err := s.serveAdmin(ctx, engine)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	engine.Schedule(scheduled)
 	s.log.Info().Int("apps", len(s.apps)).Int("jobs", len(scheduled)).Str("process", s.store.Process()).Msg("running")
 	manager := &service{log: s.log}
-	manager.ready(s.status())
+	manager.ready(status(loaded))
 	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	defer unwatch()
 	go manager.keepWatchdog(watched, engine.Alive)
@@ -80,8 +80,8 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 			running = false
 		case <-hangups:
 			manager.reloading()
-			s.reload(func() (*config.Config, error) { return p.load(c) }, engine)
-			manager.ready(s.status())
+			loaded = s.reload(loaded, func() (*config.Config, error) { return p.load(c) }, engine)
+			manager.ready(status(loaded))
 		}
 	}
 	manager.stopping()
@@ -101,8 +101,8 @@ func stopEngine(engine *jobs.Engine, c config.Sweep) error {
 }
 
 // status is what the service manager is told.
-func (s *system) status() string {
-	return fmt.Sprintf("apps: %d, jobs: %d", len(s.apps), len(s.config.Jobs))
+func status(c *config.Config) string {
+	return fmt.Sprintf("apps: %d, jobs: %d", len(c.Apps), len(c.Jobs))
 }
 
 // scheduled turns configured jobs into the engine's.
@@ -126,7 +126,7 @@ func (s *system) scheduled(configured []config.Job) ([]jobs.Job, error) {
 
 // serveAdmin answers health, readiness and metrics until ctx ends; the channel tells
 // when it no longer can.
-func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
+func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan error, error) {
 	failed := make(chan error, 1)
 	if s.config.HTTP.Listen == "" {
 		return failed, nil
@@ -135,9 +135,13 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for health, readiness and metrics: %w\ncheck [http] listen (\"\" turns it off)", err)
 	}
+	ready := func(ctx context.Context) error { return s.ready(ctx, engine) }
+	s.metrics.MustRegister(&jobs.State{Engine: engine, Ready: ready})
 	server := &admin.Server{
-		Ready:   func(ctx context.Context) error { return s.store.CheckSchema(ctx, migrations.Latest()) },
+		Ready:   ready,
 		Metrics: s.metrics,
+		Token:   s.config.HTTP.Token.Reveal(),
+		Pprof:   s.config.HTTP.Pprof,
 	}
 	go func() {
 		if err := server.Serve(ctx, listener); err != nil {
@@ -146,4 +150,16 @@ func (s *system) serveAdmin(ctx context.Context) (<-chan error, error) {
 	}()
 	s.log.Info().Stringer("address", listener.Addr()).Msg("health, readiness and metrics")
 	return failed, nil
+}
+
+// ready says what keeps the daemon from its work: the database, its schema, or
+// itself.
+func (s *system) ready(ctx context.Context, engine *jobs.Engine) error {
+	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
+		return err
+	}
+	if !engine.Alive() {
+		return fmt.Errorf("the daemon is starting, or stuck: its housekeeping was not over once in %s", s.config.Sweep.RescueAfter)
+	}
+	return nil
 }

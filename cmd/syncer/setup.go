@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -89,14 +90,17 @@ func level(c config.Log) zerolog.Level {
 
 // system is everything that is opened for a sweep.
 type system struct {
-	config  *config.Config
-	log     zerolog.Logger
-	store   *repo.Store
-	apps    []*jobs.App
-	clients []apiClient
-	quotas  []appQuota
-	metrics *prometheus.Registry
-	closers []func()
+	config   *config.Config
+	log      zerolog.Logger
+	store    *repo.Store
+	apps     []*jobs.App
+	clients  []apiClient
+	users    repo.UsersDatabases
+	metrics  *prometheus.Registry
+	counters *jobs.Metrics // among the metrics
+	closers  []func()
+	// ownsQueue: the role may make the queue's indexes anew.
+	ownsQueue bool
 }
 
 // apiClient is what the commands need of a provider's client.
@@ -115,6 +119,8 @@ const connectTimeout = 15 * time.Second
 // open connects to the database, checks its schema and makes the apps' clients.
 func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
 	s := &system{config: c, log: log, metrics: prometheus.NewRegistry()}
+	s.closers = append(s.closers, s.users.Close)
+	s.counters = jobs.NewMetrics(s.metrics)
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.openStore(ctx); err != nil {
 		s.close()
@@ -139,12 +145,18 @@ func (s *system) openStore(ctx context.Context) error {
 	var err error
 	s.store, err = repo.Open(ctx, repo.Config{
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: processName(),
+		// Sooner than its ranges are taken over, which must not be locked then.
+		SilentFor: s.config.Sweep.RescueAfter / 2,
 	})
 	if err != nil {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}
 	s.closers = append(s.closers, s.store.Close)
-	return s.store.CheckSchema(ctx, migrations.Latest())
+	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
+		return err
+	}
+	s.ownsQueue, err = s.store.OwnsQueue(ctx)
+	return err
 }
 
 // processName tells this process from all others, now and later.
@@ -162,9 +174,10 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 		return err
 	}
 	log := s.log.With().Str("app", c.Name).Logger()
-	client, err := newClient(c, log, s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
+	var quotas []*repo.Quota
+	client, err := newClient(c, log, s.counters.Calls(c.Name), s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
 		quota := s.store.Quota(app.ID, kind, float64(rate))
-		s.quotas = append(s.quotas, appQuota{app: c.Name, Quota: quota})
+		quotas = append(quotas, quota)
 		return imclient.NewGate(quota, s.store.Now)
 	})
 	if err != nil {
@@ -176,8 +189,7 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	if err != nil {
 		return err
 	}
-	s.closers = append(s.closers, users.Close)
-	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users})
+	s.apps = append(s.apps, &jobs.App{App: app, Presence: client, Accounts: client, Users: users, Quotas: quotas})
 	return nil
 }
 
@@ -190,33 +202,53 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	if c.Table.Schema != "" {
 		table = []string{c.Table.Schema, c.Table.Name}
 	}
-	return repo.OpenUsers(ctx, repo.UsersConfig{
+	return s.users.Open(ctx, repo.UsersConfig{
 		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
 	})
 }
 
-// newClient makes the client of an app's provider; gate gives the quota gate of
+// newClient makes the client of an app's provider; calls is told of its calls, gate gives the quota gate of
 // one of its APIs.
-func newClient(c config.App, log zerolog.Logger, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
+func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
 	if c.Provider == imclient.ProviderTencent {
 		t := c.Tencent
+		cas, err := readCAs(t.CAFile)
+		if err != nil {
+			return nil, err
+		}
 		baseURL := t.BaseURL
 		if baseURL == "" {
 			baseURL, _ = tencent.BaseURL(t.Region)
 		}
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
-			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log,
+			BaseURL: baseURL, CAs: cas, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
+			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
 	}
 	o := c.OpenIM
+	cas, err := readCAs(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
 	return openim.New(openim.Config{
-		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log,
+		BaseURL: o.BaseURL, CAs: cas, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
+		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
+}
+
+// readCAs reads an app's own CAs; nil, the system's, when it names none.
+func readCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	cas, err := imclient.ReadCAs(file)
+	if err != nil {
+		return nil, fmt.Errorf("read ca_file: %w", err)
+	}
+	return cas, nil
 }
 
 // rate is the configured calls a second of an app's API.
@@ -240,8 +272,9 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RescueAfter: s.config.Sweep.RescueAfter,
 		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
 		ReportZone:    s.config.Report.Timezone,
+		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
-		Metrics: jobs.NewMetrics(s.metrics), Log: s.log,
+		Metrics: s.counters, Log: s.log,
 	})
 }
 

@@ -32,6 +32,8 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another `SEED` is another population"},
 			&cli.FloatFlag{Name: "speed", Value: 1, Usage: "how many `TIMES` faster than the clock the population lives; at 1440 a day takes a minute"},
 			&cli.FloatFlag{Name: "change-share", HideDefault: true, Usage: "instead of a daily rhythm: a `SHARE` (0 to 1) of the users changes with every POST /_sim/round"},
+			&cli.FloatFlag{Name: "account-change-share", HideDefault: true, Usage: "the `SHARE` whose import status changes, if it is not that of --change-share"},
+			&cli.FloatFlag{Name: "unknown-share", Value: 0.02, Usage: "with --change-share: the `SHARE` of users who are not imported at first"},
 			&cli.BoolFlag{Name: "record", Usage: "remember all values served, for GET /_sim/served"},
 			&cli.Uint64Flag{Name: "tencent-sdk-app-id", Value: simSDKAppID, Usage: "`ID` of the Tencent app"},
 			&cli.StringFlag{Name: "tencent-identifier", Value: "administrator", Usage: "`NAME` of its administrator"},
@@ -65,10 +67,18 @@ func (p *program) simulate(ctx context.Context, c *cli.Command) error {
 		Speed:      c.Float("speed"),
 		Record:     c.Bool("record"),
 	}
-	if share := c.Float("change-share"); share < 0 || share > 1 {
-		return usageError("--change-share wants a share from 0 to 1")
-	} else if c.IsSet("change-share") {
-		simConfig.Population = imsim.NewRounds(c.Uint64("seed"), share)
+	for _, name := range []string{"change-share", "account-change-share", "unknown-share"} {
+		if share := c.Float(name); share < 0 || share > 1 {
+			return usageError("--%s wants a share from 0 to 1", name)
+		}
+	}
+	if c.IsSet("change-share") {
+		rounds := imsim.NewRounds(c.Uint64("seed"), c.Float("change-share"))
+		if c.IsSet("account-change-share") {
+			rounds.AccountShare = c.Float("account-change-share")
+		}
+		rounds.UnknownShare = c.Float("unknown-share")
+		simConfig.Population = rounds
 	}
 	if err := simConfig.Validate(); err != nil {
 		return &exitError{code: exitUsage, err: err}

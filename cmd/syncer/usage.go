@@ -22,10 +22,10 @@ func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 	}
 	text := "unknown option " + dashed(name)
 	switch suggestion := cli.SuggestFlag(c.VisibleFlags(), name, true); {
-	case len(c.Commands) > 1: // every command has help
-		text += "; options go after the command"
 	case similar(name, suggestion):
 		text += "; did you mean " + suggestion + "?"
+	case len(c.Commands) > 1 && len(c.Flags) <= 2: // every command has help, and the first one a version
+		text += "; options go after the command"
 	}
 	return usageError("%s\nsee: %s --help", text, c.FullName())
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -34,6 +35,9 @@ type world struct {
 	sim    *imsim.Server
 	rounds *imsim.Rounds
 	simURL string
+	// program is what start runs, and onHost the network namespace in which it
+	// does so; "": the test's own.
+	program, onHost string
 
 	mu     sync.Mutex
 	output strings.Builder // what the processes printed
@@ -45,15 +49,22 @@ type worldOptions struct {
 	dbURL  string // "": a new database, without syncer's schema
 	users  int    // rows of public.users: id 1…n, uid u00001…; 0: the table is empty
 	change float64
+	rounds *imsim.Rounds // how users change, when more is to be said than change
 	limits imsim.Tencent // its rates
-	config string        // more lines of the configuration, see configText
+	host   string        // address of the simulator, which processes know as localhost; "": 127.0.0.1
+	// patience bounds the whole test; 0: as long as any short one may take.
+	patience time.Duration
+	config   string // more lines of the configuration, see configText
 }
 
 func newWorld(t testing.TB, o worldOptions) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(o.patience, patience))
 	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: imsim.NewRounds(3, o.change)}
+	w := &world{t: t, program: "syncer", ctx: ctx, dir: o.dir, dbURL: o.dbURL, rounds: o.rounds}
+	if w.rounds == nil {
+		w.rounds = imsim.NewRounds(3, o.change)
+	}
 	if w.dir == "" {
 		w.dir = t.TempDir()
 	}
@@ -65,7 +76,7 @@ func newWorld(t testing.TB, o worldOptions) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.db.Close)
-	w.serve(o.limits)
+	w.serve(cmp.Or(o.host, "127.0.0.1"), o.limits)
 	w.exec(`CREATE TABLE public.users (id bigint PRIMARY KEY, uid text)`)
 	w.exec(`INSERT INTO public.users SELECT n, 'u' || lpad(n::text, 5, '0') FROM generate_series(1, $1::int) AS n`, o.users)
 	w.write("database_url", w.dbURL)
@@ -104,7 +115,7 @@ page_users   = 500
 rescue_after = "5s"
 `
 
-func (w *world) serve(tc imsim.Tencent) {
+func (w *world) serve(host string, tc imsim.Tencent) {
 	w.t.Helper()
 	tc.SDKAppID, tc.Admins, tc.SecretKey = 1400000001, []string{"administrator"}, tencentKey
 	oc := imsim.OpenIM{AdminUserID: "imAdmin", Secret: openIMSecret, PresenceRate: tc.PresenceRate, AccountsRate: tc.AccountsRate}
@@ -118,11 +129,15 @@ func (w *world) serve(tc imsim.Tencent) {
 		w.t.Fatal(err)
 	}
 	w.sim = imsim.New(config)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.simURL = "http://" + l.Addr().String()
+	if host != "127.0.0.1" { // signatures go without TLS to this machine alone
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		w.simURL = "http://localhost:" + port
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- w.sim.Serve(ctx, l) }()

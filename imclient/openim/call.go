@@ -75,6 +75,7 @@ func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *in
 	if answered {
 		err = c.judge(o, r, reply)
 	}
+	c.http.Judged(o.api, r, err)
 	event := c.log.Debug().Str("api", o.api).Str("operation_id", opID).Int("status", r.Status).
 		Dur("took", r.AnsweredAt.Sub(r.AskedAt))
 	if e, ok := errors.AsType[*imclient.Error](err); ok {

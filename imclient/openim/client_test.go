@@ -157,6 +157,8 @@ func (s *limitStore) ReserveCalls(context.Context, int) (time.Time, time.Duratio
 	return time.Now(), time.Microsecond, nil
 }
 
+func (s *limitStore) PutOff(context.Context, time.Duration) error { return s.err }
+
 func (s *limitStore) Throttle(_ context.Context, pause time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

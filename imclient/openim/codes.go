@@ -2,6 +2,7 @@ package openim
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"syncer/imclient"
@@ -91,6 +92,19 @@ func classOf(code, httpStatus int, text string) imclient.Class {
 		return imclient.ClassThrottled
 	}
 	return class
+}
+
+// Meaning says what the code of a user's failure means: its class and, for some,
+// words. ok is false when it is no code of this table.
+func Meaning(code string) (class imclient.Class, says string, ok bool) {
+	n, err := strconv.Atoi(code)
+	if err != nil {
+		return 0, "", false
+	}
+	if class, ok = classes[n]; class == imclient.ClassFatal {
+		says = adviceOn(n)
+	}
+	return class, says, ok
 }
 
 // adviceOn says what to do about a fatal code.

@@ -94,6 +94,8 @@ func TestQueryStatus_errors(t *testing.T) {
 // callTimes hands out call times without an end, and counts them.
 type callTimes struct{ reserved int }
 
+func (c *callTimes) PutOff(context.Context, time.Duration) error { return nil }
+
 func (c *callTimes) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
 	c.reserved += n
 	return time.Now(), time.Second, nil

@@ -44,6 +44,7 @@ func (c *Client) once(ctx context.Context, e endpoint, sig string, body []byte, 
 	target := e.url + c.query + sig + "&random=" + strconv.FormatUint(uint64(rand.Uint32()), 10) + "&contenttype=json"
 	r, err := c.http.Post(ctx, imclient.Request{API: e.name, Gate: e.gate, URL: target, Body: body, Sent: sent})
 	if err != nil {
+		c.http.Judged(e.name, r, err)
 		return imclient.Reply{}, err
 	}
 	if skew, warn := c.clock.see(r); warn {
@@ -51,6 +52,7 @@ func (c *Client) once(ctx context.Context, e endpoint, sig string, body []byte, 
 			Msg("the provider's clock differs from ours; signatures may be refused: check the database's clock")
 	}
 	err = c.judge(e, r, sig, reply)
+	c.http.Judged(e.name, r, err)
 	if refused, ok := errors.AsType[*imclient.Error](err); ok && refused.Class == imclient.ClassThrottled {
 		c.slowDown(ctx, e, sig, refused)
 	}

@@ -10,6 +10,7 @@ package tencent
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -45,7 +46,9 @@ type Config struct {
 	PresenceGate, AccountsGate *imclient.Gate
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
+	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
 	Transport                  http.RoundTripper // nil: a pooled transport
+	Observer                   imclient.Observer // of the calls; nil: none
 }
 
 const (
@@ -114,7 +117,9 @@ func New(c Config) (*Client, error) {
 	}
 	base := strings.TrimRight(c.BaseURL, "/")
 	return &Client{
-		http:       imclient.NewHTTP(imclient.HTTPConfig{Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, Transport: c.Transport}),
+		http: imclient.NewHTTP(imclient.HTTPConfig{
+			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Observer: c.Observer,
+		}),
 		presence:   endpoint{name: c.PresenceAPI, url: base + "/v4/openim/" + c.PresenceAPI, gate: c.PresenceGate},
 		accounts:   endpoint{name: apiAccountCheck, url: base + "/v4/im_open_login_svc/" + apiAccountCheck, gate: c.AccountsGate},
 		detail:     c.Detail,

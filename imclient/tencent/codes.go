@@ -40,6 +40,17 @@ type meaning struct {
 // meaningOf classifies a code. What is not in the table is transient.
 func meaningOf(code int) meaning { return codes[code] }
 
+// Meaning says what the code of a user's failure means: its class and, for some,
+// words. ok is false when it is no code of this table.
+func Meaning(code string) (class imclient.Class, says string, ok bool) {
+	n, err := strconv.Atoi(code)
+	if err != nil {
+		return 0, "", false
+	}
+	m, ok := codes[n]
+	return m.class, m.says, ok
+}
+
 // pauseOf is how long the provider must not be called after a code, as far as
 // its documents say: 70050 (too many bad signatures) for at least a minute,
 // 60028 (the trial edition's calls of 24 hours are used up) for far longer,

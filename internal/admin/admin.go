@@ -4,10 +4,14 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,14 +20,23 @@ import (
 
 // Server answers GET /healthz (200 while the process lives) and GET /readyz
 // (200 when Ready says so, else 503 with the reason), and GET /metrics for
-// Prometheus.
+// Prometheus; with Pprof also GET /debug/pprof/ as go tool pprof wants it.
 type Server struct {
 	Ready   func(ctx context.Context) error
 	Metrics prometheus.Gatherer
+	Pprof   bool
+	// Token, if not "", is asked for as "Authorization: Bearer …". Without it there
+	// are only /healthz and /readyz, and the latter keeps its reason to itself:
+	// what restarts and balances is seldom able to bring a token.
+	Token string
 }
 
 // readyTimeout bounds one look at the database.
 const readyTimeout = 3 * time.Second
+
+// maxScrapes bounds how many ask for metrics at once: each takes a connection to
+// the database.
+const maxScrapes = 4
 
 // Handler gives the server's routes.
 func (s *Server) Handler() http.Handler {
@@ -35,13 +48,47 @@ func (s *Server) Handler() http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
 		if err := s.Ready(ctx); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			reason := "not ready"
+			if s.trusts(r) {
+				reason = err.Error()
+			}
+			http.Error(w, reason, http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", s.trusted(promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})))
+	if s.Pprof {
+		mux.Handle("GET /debug/pprof/", s.trusted(http.HandlerFunc(pprof.Index))) // serves heap, goroutine and the like, by name
+		mux.Handle("GET /debug/pprof/profile", s.trusted(http.HandlerFunc(pprof.Profile)))
+		mux.Handle("GET /debug/pprof/trace", s.trusted(http.HandlerFunc(pprof.Trace)))
+		mux.Handle("GET /debug/pprof/symbol", s.trusted(http.HandlerFunc(pprof.Symbol)))
+	}
 	return mux
+}
+
+// trusted lets only those through who bring the token.
+func (s *Server) trusted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.trusts(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, "the token of [http] is needed: Authorization: Bearer …", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// trusts reports whether the request brings the token, if there is one. It
+// compares digests, so that the time it takes tells nothing of the token, its
+// length neither.
+func (s *Server) trusts(r *http.Request) bool {
+	if s.Token == "" {
+		return true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	want, got := sha256.Sum256([]byte(s.Token)), sha256.Sum256([]byte(token))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 
 // Serve answers on the listener until the context ends.

@@ -46,6 +46,8 @@ func TestHandler(t *testing.T) {
 		{"metrics", http.MethodGet, "/metrics", notReady, http.StatusOK, "# HELP answers_total Answers.\n# TYPE answers_total counter\nanswers_total{app=\"main\"} 42\n"},
 		{"nothing below", http.MethodGet, "/healthz/x", ready, http.StatusNotFound, "404 page not found\n"},
 		{"nothing else", http.MethodGet, "/", ready, http.StatusNotFound, "404 page not found\n"},
+		{"no profiles unless they are wanted", http.MethodGet, "/debug/pprof/", ready, http.StatusNotFound, "404 page not found\n"},
+		{"no profiles by name either", http.MethodGet, "/debug/pprof/heap", ready, http.StatusNotFound, "404 page not found\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			server := httptest.NewServer((&Server{Ready: test.ready, Metrics: metrics()}).Handler())
@@ -67,6 +69,26 @@ func TestHandler(t *testing.T) {
 				t.Errorf("%s %s: %d %q, want %d %q", test.method, test.path, response.StatusCode, body, test.status, test.body)
 			}
 		})
+	}
+}
+
+// TestHandler_profiles: what go tool pprof reads is compressed protocol buffers.
+func TestHandler_profiles(t *testing.T) {
+	server := httptest.NewServer((&Server{Ready: ready, Metrics: metrics(), Pprof: true}).Handler())
+	defer server.Close()
+	for _, path := range []string{"/debug/pprof/heap", "/debug/pprof/profile?seconds=1"} {
+		response, err := server.Client().Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != http.StatusOK || !strings.HasPrefix(string(body), "\x1f\x8b") {
+			t.Errorf("GET %s: %d, %.40q", path, response.StatusCode, body)
+		}
 	}
 }
 
@@ -137,5 +159,58 @@ func TestServeFails(t *testing.T) {
 	err := (&Server{Ready: ready, Metrics: metrics()}).Serve(t.Context(), l)
 	if err == nil || !strings.HasPrefix(err.Error(), "serve health, readiness and metrics: ") || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Serve on a closed listener: %v", err)
+	}
+}
+
+// TestHandler_token: with a token strangers learn whether the daemon lives and is
+// ready, and nothing else.
+func TestHandler_token(t *testing.T) {
+	notReady := func(context.Context) error { return errors.New("database db.internal is away") }
+	server := httptest.NewServer((&Server{Ready: notReady, Metrics: metrics(), Pprof: true, Token: "s3cret"}).Handler())
+	defer server.Close()
+	const needed = "the token of [http] is needed: Authorization: Bearer …\n"
+	for _, test := range []struct {
+		path, authorization string
+		status              int
+		body                string // its beginning
+	}{
+		{"/healthz", "", http.StatusOK, "ok\n"},
+		{"/readyz", "", http.StatusServiceUnavailable, "not ready\n"},
+		{"/readyz", "Bearer s3cret", http.StatusServiceUnavailable, "database db.internal is away\n"},
+		{"/metrics", "", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3cre", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3crets", http.StatusUnauthorized, needed},
+		{"/metrics", "Basic s3cret", http.StatusUnauthorized, needed},
+		{"/metrics", "s3cret", http.StatusUnauthorized, needed},
+		{"/metrics?token=s3cret", "", http.StatusUnauthorized, needed},
+		{"/metrics", "Bearer s3cret", http.StatusOK, "# HELP answers_total"},
+		{"/metrics", "bearer s3cret", http.StatusOK, "# HELP answers_total"},
+		{"/debug/pprof/", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/heap", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/profile", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/trace", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/symbol", "", http.StatusUnauthorized, needed},
+		{"/debug/pprof/heap", "Bearer s3cret", http.StatusOK, "\x1f\x8b"},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+test.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.authorization != "" {
+			request.Header.Set("Authorization", test.authorization)
+		}
+		response, err := server.Client().Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if response.StatusCode != test.status || !strings.HasPrefix(string(body), test.body) {
+			t.Errorf("GET %s with %q: %d %.60q, want %d %q", test.path, test.authorization, response.StatusCode, body, test.status, test.body)
+		}
 	}
 }

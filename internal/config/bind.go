@@ -23,6 +23,8 @@ type binder struct {
 	problems Problems
 
 	exposed []string // keys of the secrets that stand in the file itself
+
+	settings []setting // all there are, in the order of the structs
 }
 
 // problem notes what is wrong with the setting or section at path.
@@ -165,6 +167,7 @@ func (b *binder) list(dst reflect.Value, n *node, path, env string) {
 
 // setting fills one setting from the environment, the file or its default.
 func (b *binder) setting(f field, n *node, path, env string) {
+	b.settings = append(b.settings, setting{path: path, value: f.value})
 	value := b.given(n, f.key, env)
 	if f.file {
 		var ok bool

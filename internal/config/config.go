@@ -62,6 +62,12 @@ type Log struct {
 type HTTP struct {
 	// Listen is host:port; "" turns the server off.
 	Listen string `toml:"listen" default:"127.0.0.1:9464" empty:"off"`
+	// Token is asked of whoever wants more than to know whether the daemon is
+	// alive and ready; "" asks for none.
+	Token Secret `toml:"token,file" default:""`
+	// Pprof serves Go's profiles too. They show what the program is doing and
+	// cost a little while one is taken.
+	Pprof bool `toml:"pprof" default:"false"`
 }
 
 // Users describes a table that lists users. It is never written to.
@@ -103,6 +109,9 @@ type Tencent struct {
 	Region string `toml:"region" default:"" allowed:"china frankfurt jakarta seoul silicon_valley singapore tokyo"`
 	// BaseURL has no trailing slash; https unless it is this machine.
 	BaseURL string `toml:"base_url" default:""`
+	// CAFile holds the certificates of the only CAs that are believed; "": the
+	// system's. Relative to the configuration file's folder when given there.
+	CAFile string `toml:"ca_file" default:""`
 	// PresenceAPI is the newer or the older name of the same call.
 	PresenceAPI string `toml:"presence_api" default:"query_online_status" allowed:"query_online_status querystate"`
 	// Detail asks for platforms too.
@@ -121,9 +130,13 @@ type Tencent struct {
 
 // OpenIM is how to reach an OpenIM server, v3.0 or newer.
 type OpenIM struct {
-	// BaseURL has no trailing slash. Plain http is allowed: deployments are
-	// mostly inside one network.
-	BaseURL     string `toml:"base_url"`
+	// BaseURL has no trailing slash; https unless it is this machine or AllowHTTP.
+	BaseURL string `toml:"base_url"`
+	// AllowHTTP lets BaseURL be http to another machine: deployments are mostly
+	// inside one network. Secret and tokens can be read on the way then.
+	AllowHTTP bool `toml:"allow_http" default:"false"`
+	// CAFile is as with Tencent.
+	CAFile      string `toml:"ca_file" default:""`
 	AdminUserID string `toml:"admin_user_id" default:"imAdmin"`
 	Secret      Secret `toml:"secret,file"`
 	// Batches are ids per call. The server has no limit of its own, but a

@@ -49,7 +49,7 @@ func TestEnvironmentReplaces(t *testing.T) {
 func TestEnvironmentAddsSections(t *testing.T) {
 	text := edit(t, "[database]\nurl = \"postgres://syncer@localhost/app\"\n", "",
 		"[users]\ntable = \"users\"\n", "",
-		"[apps.openim]\nbase_url = \"http://10.0.0.7:10002/\"\nsecret = \"openim-secret\"\n", "")
+		"[apps.openim]\nbase_url = \"https://10.0.0.7:10002/\"\nsecret = \"openim-secret\"\n", "")
 	c := mustDecode(t, text,
 		"SYNCER_DATABASE_URL=postgres://env@db/app",
 		"SYNCER_USERS_TABLE=people",
@@ -98,7 +98,7 @@ SYNCER_APPS_CHAT_TENCENT_REGION: apps[1].tencent: does not belong here: the prov
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := decode("config.toml", []byte(minimal), c.environ)
+			_, _, err := bind("config.toml", []byte(minimal), c.environ)
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -116,7 +116,7 @@ func TestEnvironmentOfKubernetes(t *testing.T) {
 		"SYNCER_PORT=tcp://10.0.0.1:9464", "SYNCER_PORT_9464_TCP=tcp://10.0.0.1:9464", "SYNCER_PORT_9464_TCP_PROTO=tcp",
 		"SYNCER_PORT_9464_TCP_PORT=9464", "SYNCER_PORT_9464_TCP_ADDR=10.0.0.1", "SYNCER_METRICS_SERVICE_HOST=10.0.0.2",
 		"SYNCER_METRICS_PORT=tcp://10.0.0.2:1")
-	if _, _, err := decode("config.toml", []byte(minimal), []string{"SYNCER_HTTP_PORT=9464"}); err == nil {
+	if _, _, err := bind("config.toml", []byte(minimal), []string{"SYNCER_HTTP_PORT=9464"}); err == nil {
 		t.Error("SYNCER_HTTP_PORT=9464 is none of Kubernetes's and no setting, but is accepted")
 	}
 }

@@ -56,7 +56,7 @@ func TestExampleLoads(t *testing.T) {
 		}
 	}
 	tencent, openim := *c.Apps[0].Tencent, *c.Apps[1].OpenIM
-	tencent.SecretKey, openim.Secret, openim.BaseURL = "tencent-key", "openim-secret", "http://10.0.0.7:10002"
+	tencent.SecretKey, openim.Secret, openim.BaseURL = "tencent-key", "openim-secret", "https://10.0.0.7:10002"
 	if tencent != *d.Apps[0].Tencent || openim != *d.Apps[1].OpenIM {
 		t.Errorf("providers: the example has %+v and %+v, the defaults are %+v and %+v", tencent, openim, *d.Apps[0].Tencent, *d.Apps[1].OpenIM)
 	}

@@ -38,7 +38,7 @@ func FuzzLoad(f *testing.F) {
 			"SYNCER_APPS_MAIN_TENCENT_BASE_URL=" + value, "SYNCER_USERS_TABLE=" + value, "SYNCER_" + value + "=1",
 		}
 		for _, env := range [][]string{nil, environ} {
-			c, _, err := decode("config.toml", []byte(text), env)
+			_, c, err := bind("config.toml", []byte(text), env)
 			if err != nil {
 				checkProblems(t, text, err)
 			} else {

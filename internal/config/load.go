@@ -40,11 +40,11 @@ func Load(path string, environ []string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	c, exposed, err := decode(path, data, environ)
+	b, c, err := bind(path, data, environ)
 	if err != nil {
 		return nil, err
 	}
-	if len(exposed) > 0 {
+	if exposed := b.exposed; len(exposed) > 0 {
 		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o004 != 0 {
 			c.Warnings = append(c.Warnings, fmt.Sprintf(
 				"%s can be read by everybody and holds %s: chmod 600 it, or move secrets to files of their own (…_file)",
@@ -54,8 +54,8 @@ func Load(path string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// decode is Load without the file: exposed are the keys of the secrets in data.
-func decode(path string, data []byte, environ []string) (c *Config, exposed []string, err error) {
+// bind is Load without the file.
+func bind(path string, data []byte, environ []string) (*binder, *Config, error) {
 	doc := readDocument(path, data)
 	if doc.root == nil {
 		return nil, nil, doc.problems
@@ -70,7 +70,7 @@ func decode(path string, data []byte, environ []string) (c *Config, exposed []st
 
 		problems: doc.problems,
 	}
-	c = &Config{}
+	c := &Config{}
 	b.section(reflect.ValueOf(c).Elem(), doc.root, "", envPrefix)
 	b.unknownVars()
 	v := validator{binder: b, c: c}
@@ -80,7 +80,7 @@ func decode(path string, data []byte, environ []string) (c *Config, exposed []st
 		b.problems.sort()
 		return nil, nil, b.problems
 	}
-	return c, b.exposed, nil
+	return b, c, nil
 }
 
 // addDefaultJobs adds the jobs of a file that says nothing of jobs, by name, so

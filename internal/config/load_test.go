@@ -33,7 +33,7 @@ region = "singapore"
 name = "chat"
 provider = "openim"
 [apps.openim]
-base_url = "http://10.0.0.7:10002/"
+base_url = "https://10.0.0.7:10002/"
 secret = "openim-secret"
 `
 
@@ -52,7 +52,7 @@ func edit(t *testing.T, pairs ...string) string {
 
 func mustDecode(t *testing.T, text string, environ ...string) *Config {
 	t.Helper()
-	c, _, err := decode("config.toml", []byte(text), environ)
+	_, c, err := bind("config.toml", []byte(text), environ)
 	if err != nil {
 		t.Fatalf("decode: %v", err)
 	}
@@ -74,7 +74,7 @@ func TestLoadDefaults(t *testing.T) {
 				PresenceRate: 180, AccountsRate: 90, UserSigTTL: 168 * time.Hour, Timeout: 8 * time.Second,
 			}},
 			{Name: "chat", Provider: imclient.ProviderOpenIM, Users: users, OpenIM: &OpenIM{
-				BaseURL: "http://10.0.0.7:10002", AdminUserID: "imAdmin", Secret: "openim-secret",
+				BaseURL: "https://10.0.0.7:10002", AdminUserID: "imAdmin", Secret: "openim-secret",
 				PresenceBatch: 500, AccountsBatch: 500, PresenceRate: 50, AccountsRate: 50, Timeout: 8 * time.Second,
 			}},
 		},

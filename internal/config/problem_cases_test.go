@@ -109,15 +109,15 @@ name = "main"
 [[apps]]
 name = "chat"
 provider = "openim"
-openim = { base_url = "http://h", secret = "x" }
+openim = { base_url = "https://h", secret = "x" }
 [[apps]]
 name = "a-b"
 provider = "openim"
-openim = { base_url = "http://h", secret = "x" }
+openim = { base_url = "https://h", secret = "x" }
 [[apps]]
 name = "a_b"
 provider = "openim"
-openim = { base_url = "http://h", secret = "x" }
+openim = { base_url = "https://h", secret = "x" }
 [[jobs]]
 name = "p"
 kind = "presense"
@@ -149,13 +149,19 @@ schedule = "@daily"`,
 		`config.toml:14: apps[0].tencent.base_url: both region and base_url are given; keep one`}},
 	{name: "Tencent over http", edits: []string{`region = "singapore"`, `base_url = "http://im.example"`}, want: []string{
 		`config.toml:13: apps[0].tencent.base_url: must begin with https:// (http only for this machine: localhost, 127.0.0.1): requests carry a signature`}},
-	{name: "no web address", edits: []string{`"http://10.0.0.7:10002/"`, `"10.0.0.7:10002"`}, want: []string{
+	{name: "OpenIM over http", edits: []string{`"https://10.0.0.7:10002/"`, `"http://10.0.0.7:10002/"`}, want: []string{
+		`config.toml:19: apps[1].openim.base_url: must begin with https:// (http only for this machine: localhost, 127.0.0.1): the secret and tokens could be read on the way; allow_http = true if that network is yours`}},
+	{name: "CAs nowhere", edits: []string{`region = "singapore"`, "region = \"singapore\"\nca_file = \"/nowhere/ca.pem\""}, want: []string{
+		`config.toml:14: apps[0].tencent.ca_file: cannot be used: open /nowhere/ca.pem: no such file or directory`}},
+	{name: "profiles for everybody", edits: []string{"[users]", "[http]\nlisten = \":9464\"\npprof = true\n[users]"}, want: []string{
+		`config.toml:6: http.pprof: profiles of a daemon that listens to other machines (:9464) take a token: give token_file or token in [http], or listen on 127.0.0.1`}},
+	{name: "no web address", edits: []string{`"https://10.0.0.7:10002/"`, `"10.0.0.7:10002"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: is no web address (want https://host or https://host:port, with or without a path)`}},
-	{name: "web address with a query", edits: []string{`"http://10.0.0.7:10002/"`, `"http://10.0.0.7:10002/?a=b"`}, want: []string{
+	{name: "web address with a query", edits: []string{`"https://10.0.0.7:10002/"`, `"https://10.0.0.7:10002/?a=b"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: must hold no user, password, query or fragment`}},
-	{name: "web address without host", edits: []string{`"http://10.0.0.7:10002/"`, `"http://:10002/"`}, want: []string{
+	{name: "web address without host", edits: []string{`"https://10.0.0.7:10002/"`, `"http://:10002/"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: names no host`}},
-	{name: "required text empty", edits: []string{`"http://10.0.0.7:10002/"`, `""`, `"openim-secret"`, `""`, `region =`, "identifier = \"\"\nregion ="}, want: []string{
+	{name: "required text empty", edits: []string{`"https://10.0.0.7:10002/"`, `""`, `"openim-secret"`, `""`, `region =`, "identifier = \"\"\nregion ="}, want: []string{
 		`config.toml:13: apps[0].tencent.identifier: must not be empty`,
 		`config.toml:20: apps[1].openim.base_url: must not be empty`,
 		`config.toml:21: apps[1].openim.secret: must not be empty`}},
@@ -215,7 +221,7 @@ schedule = ""
 name = "h"
 kind = "presence"
 schedule = "61 * * * *"`}, want: []string{
-		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, admin_user_id, secret, secret_file, presence_batch, accounts_batch, presence_rate, accounts_rate, timeout)`,
+		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, allow_http, ca_file, admin_user_id, secret, secret_file, presence_batch, accounts_batch, presence_rate, accounts_rate, timeout)`,
 		`config.toml:26: jobs[0].timezone: unknown time zone "Local" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
 		`config.toml:30: jobs[1].schedule: "CRON_TZ=UTC" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 0: []`,
 		`config.toml:34: jobs[2].schedule: "0 0 30 2 *" never comes: no such day is in the calendar`,

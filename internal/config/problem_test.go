@@ -15,7 +15,7 @@ func TestProblems(t *testing.T) {
 			if text == "" {
 				text = edit(t, c.edits...)
 			}
-			_, _, err := decode("config.toml", []byte(text), nil)
+			_, _, err := bind("config.toml", []byte(text), nil)
 			if _, ok := errors.AsType[Problems](err); !ok {
 				t.Fatalf("error %v, want Problems", err)
 			}
@@ -42,7 +42,7 @@ func TestProblemsHoldNoSecret(t *testing.T) {
 		texts = append(texts,
 			edit(t, `"postgres://syncer@localhost/app"`, q),
 			edit(t, `table = "users"`, "table = \"users\"\nurl = "+q),
-			edit(t, `"http://10.0.0.7:10002/"`, "'''https://u:"+u+"@h?x'''"))
+			edit(t, `"https://10.0.0.7:10002/"`, "'''https://u:"+u+"@h?x'''"))
 		if i > 0 { // one word could be a file's name, and is shown
 			texts = append(texts, edit(t, `url = "postgres://syncer@localhost/app"`, "url_file = "+q))
 		}
@@ -57,7 +57,7 @@ func TestProblemsHoldNoSecret(t *testing.T) {
 	}
 	refused := 0
 	for _, text := range texts {
-		_, _, err := decode("config.toml", []byte(text), nil)
+		_, _, err := bind("config.toml", []byte(text), nil)
 		if err == nil {
 			continue // some of the URLs can be read after all
 		}
@@ -65,7 +65,7 @@ func TestProblemsHoldNoSecret(t *testing.T) {
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("the secret shows in\n%v\nof\n%s", err, text)
 		}
-		if _, _, err := decode("config.toml", []byte(minimal), []string{"SYNCER_DATABASE_URL=" + urls[refused%len(urls)]}); err != nil &&
+		if _, _, err := bind("config.toml", []byte(minimal), []string{"SYNCER_DATABASE_URL=" + urls[refused%len(urls)]}); err != nil &&
 			strings.Contains(err.Error(), secret) {
 			t.Errorf("the secret shows in\n%v", err)
 		}

@@ -116,3 +116,16 @@ func (u DatabaseURL) problem() string {
 	return "is no Postgres connection string: " + why +
 		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
 }
+
+// Format writes the section with its secret masked, for every verb: a verb that
+// does not fit a pointer makes fmt print what it points to without asking anybody.
+func (t Tencent) Format(f fmt.State, _ rune) {
+	type plain Tencent
+	_, _ = fmt.Fprintf(f, "%+v", plain(t))
+}
+
+// Format is as with Tencent.
+func (o OpenIM) Format(f fmt.State, _ rune) {
+	type plain OpenIM
+	_, _ = fmt.Fprintf(f, "%+v", plain(o))
+}

@@ -126,6 +126,10 @@ func TestWarnings(t *testing.T) {
 		"readable by all":        {withPassword, 0o644, []string{holds + "database.url, apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
 		"no password in the URL": {minimal, 0o604, []string{holds + "apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
 		"readable by the group":  {withPassword, 0o640, nil},
+		"metrics for everybody": {edit(t, "[users]", "[http]\nlisten = \"0.0.0.0:9464\"\n[users]"), 0o600, []string{
+			"http.listen (0.0.0.0:9464) is reached from other machines, and without http.token everybody there reads the metrics"}},
+		"metrics for who has the token": {edit(t, "[users]", "[http]\nlisten = \"0.0.0.0:9464\"\npprof = true\ntoken = \"s3cret\"\n[users]"), 0o600, nil},
+		"http in one's own network":     {edit(t, `"https://10.0.0.7:10002/"`, "\"http://10.0.0.7:10002/\"\nallow_http = true"), 0o600, nil},
 		"one app of two names": {shared, 0o600, []string{
 			`apps "main" and "two" have the same sdk_app_id 1400000000 and share its limit: their rates together must stay below it`,
 			`sweep.stop_grace (20s) is shorter than apps[1].tencent.timeout (25s): a stop can cut off a call in flight, whose page is then done again`}},

@@ -63,13 +63,23 @@ func (v validator) listen() {
 	if s == "" {
 		return
 	}
-	_, port, err := net.SplitHostPort(s)
+	host, port, err := net.SplitHostPort(s)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
 		v.problem(path, `%s is no address (want "host:port", such as "127.0.0.1:9464", or "" for none)`, quote(s))
+		return
 	}
+	if loopback(host) || v.c.HTTP.Token != "" {
+		return
+	}
+	if v.c.HTTP.Pprof {
+		v.problem("http.pprof", "profiles of a daemon that listens to other machines (%s) take a token: give token_file or token in [http], or listen on 127.0.0.1", s)
+		return
+	}
+	v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+		"http.listen (%s) is reached from other machines, and without http.token everybody there reads the metrics", s))
 }
 
 // namePattern is what apps and jobs are called: short enough for a label, and

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,9 @@ func (v validator) apps() {
 			v.sharedQuota(sdkApps, app)
 		}
 		if app.OpenIM != nil {
-			v.baseURL(path+".openim.base_url", &app.OpenIM.BaseURL, false)
+			openim := path + ".openim"
+			v.baseURL(openim+".base_url", &app.OpenIM.BaseURL, "the secret and tokens could be read on the way; allow_http = true if that network is yours", app.OpenIM.AllowHTTP)
+			v.caFile(openim+".ca_file", &app.OpenIM.CAFile)
 		}
 	}
 	v.names("apps", names)
@@ -77,8 +80,9 @@ func (v validator) tencent(path string, t *Tencent) {
 		}
 	}
 	if t.BaseURL != "" {
-		v.baseURL(baseURL, &t.BaseURL, true)
+		v.baseURL(baseURL, &t.BaseURL, "requests carry a signature", false)
 	}
+	v.caFile(path+".ca_file", &t.CAFile)
 	const maxIdentifier = 32 // bytes; document "Use limits"
 	if id := t.Identifier; len(id) > maxIdentifier || strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
 		v.problem(path+".identifier", "must be an account of the app: at most %d printable ASCII characters", maxIdentifier)
@@ -87,7 +91,8 @@ func (v validator) tencent(path string, t *Tencent) {
 
 // baseURL checks an API's address and takes trailing slashes off. Its problems
 // do not repeat it, because it may hold a password that does not belong there.
-func (v validator) baseURL(path string, s *string, https bool) {
+// why says what speaks against http to another machine, unless that is allowed.
+func (v validator) baseURL(path string, s *string, why string, allowHTTP bool) {
 	if !v.well(path) {
 		return
 	}
@@ -99,10 +104,24 @@ func (v validator) baseURL(path string, s *string, https bool) {
 		v.problem(path, "must hold no user, password, query or fragment")
 	case u.Hostname() == "":
 		v.problem(path, "names no host")
-	case https && u.Scheme != "https" && !loopback(u.Hostname()):
-		v.problem(path, "must begin with https:// (http only for this machine: localhost, 127.0.0.1): requests carry a signature")
+	case !allowHTTP && u.Scheme != "https" && !loopback(u.Hostname()):
+		v.problem(path, "must begin with https:// (http only for this machine: localhost, 127.0.0.1): %s", why)
 	}
 	*s = strings.TrimRight(*s, "/")
+}
+
+// caFile checks that a file of certificates can be read. One that is named in the
+// configuration file is relative to that one's folder.
+func (v validator) caFile(path string, name *string) {
+	if *name == "" || !v.well(path) {
+		return
+	}
+	if v.at[path].env == "" && !filepath.IsAbs(*name) {
+		*name = filepath.Join(v.dir, *name)
+	}
+	if _, err := imclient.ReadCAs(*name); err != nil {
+		v.problem(path, "cannot be used: %v", err)
+	}
 }
 
 func loopback(host string) bool {

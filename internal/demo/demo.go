@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"syncer/internal/leash"
 	"syncer/internal/pgcluster"
 )
 
@@ -26,16 +27,16 @@ type demo struct {
 	stderr io.Writer
 
 	dir   string // holds the program, its configuration, secrets and logs
-	leash *leash
+	leash *leash.Leash
 	ends  []func() error // what cleanUp does, last first
 
 	cluster     *pgcluster.Cluster
 	databaseURL string
 	db          *pgx.Conn
 	weekDB      *pgx.Conn
-	simulator   *process
+	simulator   *leash.Process
 	simURL      string
-	daemon      *process
+	daemon      *leash.Process
 }
 
 func newDemo(o options, stdout, stderr io.Writer) *demo {
@@ -112,10 +113,10 @@ func (d *demo) makeDir() error {
 		return fmt.Errorf("make a folder for the demo: %w", err)
 	}
 	d.atEnd(func() error { return os.RemoveAll(d.dir) })
-	if d.leash, err = newLeash(d.dir); err != nil {
+	if d.leash, err = leash.New(d.dir); err != nil {
 		return err
 	}
-	d.atEnd(d.leash.release)
+	d.atEnd(d.leash.Release)
 	return nil
 }
 
@@ -189,15 +190,15 @@ func (d *demo) simulate(ctx context.Context) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		if d.simURL = address.FindString(d.simulator.lastOutput()); d.simURL != "" {
-			_, err := fmt.Fprintln(d.screen.out, d.simulator.lastOutput())
+		if d.simURL = address.FindString(d.simulator.LastOutput()); d.simURL != "" {
+			_, err := fmt.Fprintln(d.screen.out, d.simulator.LastOutput())
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-d.simulator.gone:
-			return d.simulator.died()
+		case <-d.simulator.Gone:
+			return d.simulator.Died()
 		case <-poll.C:
 		}
 	}

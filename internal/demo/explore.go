@@ -39,10 +39,10 @@ func (d *demo) explore(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-d.daemon.gone:
-		return d.daemon.died()
-	case <-d.simulator.gone:
-		return d.simulator.died()
+	case <-d.daemon.Gone:
+		return d.daemon.Died()
+	case <-d.simulator.Gone:
+		return d.simulator.Died()
 	}
 }
 

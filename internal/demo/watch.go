@@ -38,8 +38,8 @@ func (d *demo) watch(ctx context.Context) error {
 		return nil
 	}
 	d.screen.prompt("kill %2")
-	if err := d.daemon.stop(); err != nil {
-		return fmt.Errorf("%w\n%s", err, d.daemon.lastOutput())
+	if err := d.daemon.Stop(); err != nil {
+		return fmt.Errorf("%w\n%s", err, d.daemon.LastOutput())
 	}
 	d.screen.say("The daemon has finished the pages in flight and ended with exit code 0.")
 	return nil
@@ -110,12 +110,12 @@ func (d *demo) drawSweeps(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-d.daemon.gone:
-			return d.daemon.died()
-		case <-d.simulator.gone:
-			return d.simulator.died()
+		case <-d.daemon.Gone:
+			return d.daemon.Died()
+		case <-d.simulator.Gone:
+			return d.simulator.Died()
 		case <-late.C:
-			return fmt.Errorf("the daemon is too slow: %d of %d sweeps were done in time\n%s", drawn, d.sweeps, d.daemon.lastOutput())
+			return fmt.Errorf("the daemon is too slow: %d of %d sweeps were done in time\n%s", drawn, d.sweeps, d.daemon.LastOutput())
 		case <-poll.C:
 		}
 	}
@@ -152,7 +152,7 @@ var healthAddress = regexp.MustCompile(`"address":"([^"]+)"`)
 
 // health gives the address of the daemon's HTTP server.
 func (d *demo) health() (string, error) {
-	log, err := os.ReadFile(d.daemon.output)
+	log, err := os.ReadFile(d.daemon.Output)
 	if err != nil {
 		return "", err
 	}

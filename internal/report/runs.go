@@ -54,19 +54,24 @@ func NewRuns(h Head, rows []repo.RunRow) Report {
 func newest(title string, rows []repo.RunRow) Table {
 	t := Table{Title: title, Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows[:min(len(rows), runsShown)] {
-		why := ""
-		switch {
-		case row.Error != nil:
-			why = shorten(*row.Error, 60)
-		case row.Disbelieved > 0:
-			why = Count(row.Disbelieved) + " users were not believed to be offline"
-		case row.Status == "skipped":
-			why = "the run before was still going"
-		}
 		t.Rows = append(t.Rows, []string{row.StartedAt.Format(time.DateTime), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
-			Count(row.Users), Count(row.Changed), Count(row.Failed), why})
+			Count(row.Users), Count(row.Changed), Count(row.Failed), why(row)})
 	}
 	return t
+}
+
+// why says in a few words why a run did not succeed, if it did not.
+func why(row repo.RunRow) string {
+	switch {
+	case row.Error != nil:
+		return shorten(*row.Error, 60)
+	case row.Disbelieved > 0:
+		return Count(row.Disbelieved) + " users were not believed to be offline"
+	case row.Status == "skipped":
+		return "the run before was still going"
+	default:
+		return ""
+	}
 }
 
 // outcomes counts the runs by how they ended.

@@ -33,17 +33,7 @@ func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error
 		}
 		for _, t := range r.Tables {
 			fmt.Fprintln(out)
-			if t.Title != "" {
-				fmt.Fprintf(out, "%s\n", t.Title)
-			}
-			lines := strings.Split(t.text(), "\n")
-			for i := range lines {
-				if cut && text.StringWidth(lines[i]) > width {
-					lines[i] = text.Snip(lines[i], width, "…")
-					wasCut = true
-				}
-				fmt.Fprintln(out, lines[i])
-			}
+			wasCut = t.write(out, width, cut) || wasCut
 		}
 		for _, note := range r.Notes {
 			fmt.Fprintf(out, "\n%s\n", wrap(note, width))

@@ -29,6 +29,14 @@ func Count(n int64) string {
 	return s
 }
 
+// some writes how many there are of something, which is named in the singular.
+func some(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return Count(n) + " " + what
+}
+
 // average writes an average: 1,235 or 7.3.
 func average(v float64) string {
 	if v < 99.95 && v != math.Trunc(v) {

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/urfave/cli/v3"
+
+	"syncer/imclient"
+	"syncer/imclient/openim"
+	"syncer/imclient/tencent"
+	"syncer/internal/config"
+	"syncer/internal/report"
+	"syncer/jobs"
+	"syncer/repo"
+)
+
+func (p *program) explainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "explain",
+		Usage:     "tell why a user is, or is not, updated",
+		ArgsUsage: "USER",
+		Description: "USER is the IM user id. Looks it up in the users table (which without an index on [users] user_id\n" +
+			"reads all of it), and tells what is known of it, since when, whether it fails and why, what runs there\n" +
+			"were and when the next one begins; for every app unless told otherwise. It changes nothing.\n" +
+			"Exit codes: 0 found and fine, 1 could not be found out, 3 found, but something is wrong, or in no users\n" +
+			"table.",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "app", Usage: "only in this `APP`"},
+			zoneFlag(),
+		},
+		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.explain(ctx, c)) },
+	}
+}
+
+func (p *program) explain(ctx context.Context, c *cli.Command) error {
+	if c.Args().Len() != 1 || c.Args().First() == "" {
+		return usageError("give one user id\nsee: %s --help", c.FullName())
+	}
+	userID := c.Args().First()
+	loaded, err := p.load(c)
+	if err != nil {
+		return err
+	}
+	apps, err := chosenApps(loaded, ifSet(c, "app"))
+	if err != nil {
+		return err
+	}
+	tz, err := zoneOf(c, loaded.Report)
+	if err != nil {
+		return err
+	}
+	store, err := openReader(ctx, loaded.Database, tz)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	x := explainer{config: loaded, store: store, userID: userID, tz: tz}
+	var all []report.Explanation
+	var now time.Time
+	for _, app := range apps {
+		explained, at, err := x.app(ctx, app)
+		if err != nil {
+			return err
+		}
+		all, now = append(all, explained), at
+	}
+	var sections []report.Section
+	for _, explained := range all {
+		sections = append(sections, explained.Sections(now)...)
+	}
+	if err := p.printSections(sections); err != nil {
+		return err
+	}
+	return explainVerdict(all)
+}
+
+// chosenApps are the app that is asked for, or all.
+func chosenApps(c *config.Config, name *string) ([]config.App, error) {
+	if name == nil {
+		return c.Apps, nil
+	}
+	var names []string
+	for _, app := range c.Apps {
+		if app.Name == *name {
+			return []config.App{app}, nil
+		}
+		names = append(names, app.Name)
+	}
+	return nil, unknownApp(*name, names)
+}
+
+// explainVerdict is the exit code. An app whose users table does not have the
+// user counts only when no other's has it.
+func explainVerdict(all []report.Explanation) error {
+	listed, troubled := false, false
+	for _, e := range all {
+		if e.Listing.Err != nil {
+			return &exitError{code: exitFailed, err: errors.New("a users table cannot be read: see above")}
+		}
+		if e.Listing.Listed() {
+			listed = true
+			troubled = troubled || len(e.Troubles()) > 0
+		}
+	}
+	switch {
+	case !listed:
+		return &exitError{code: exitPartial, err: errors.New("sweeps do not come to this user")}
+	case troubled:
+		return &exitError{code: exitPartial, err: errors.New("something is wrong with this user: see above")}
+	default:
+		return nil
+	}
+}
+
+// explainer finds out about one user.
+type explainer struct {
+	config *config.Config
+	store  *repo.Store
+	userID string
+	tz     *time.Location
+}
+
+func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation, now time.Time, err error) {
+	e = report.Explanation{UserID: x.userID, App: c.Name, Provider: string(c.Provider), Listing: x.listing(ctx, c.Users)}
+	if ctx.Err() != nil {
+		return e, now, ctx.Err()
+	}
+	app, err := x.store.FindApp(ctx, c.Name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		app, err = repo.App{Name: c.Name}, nil // it has never been swept; no app has the number 0
+	}
+	if err != nil {
+		return e, now, err
+	}
+	err = x.store.Read(ctx, func(r *repo.Reader) error {
+		now = r.AsOf
+		for _, kind := range imclient.Kinds() {
+			story, err := r.Story(ctx, app, kind, x.userID, changesShown)
+			if err != nil {
+				return err
+			}
+			k := report.KindExplanation{Kind: string(kind), UserStory: story}
+			if story.Failure != nil {
+				k.Meaning = codeMeaning(c.Provider, story.Failure.Code)
+			}
+			if k.Jobs, err = x.jobs(ctx, r, app, kind); err != nil {
+				return err
+			}
+			e.Kinds = append(e.Kinds, k)
+		}
+		e.Listing.NoID, err = r.FailureOf(ctx, app.ID, imclient.KindPresence, "")
+		return err
+	})
+	return e, now, err
+}
+
+// changesShown is how many rows of the user's history are listed.
+const changesShown = 5
+
+// listing looks the user up in the users table; not there, whether the row is
+// outside of the condition, or the text is a key.
+func (x *explainer) listing(ctx context.Context, c config.Users) report.Listing {
+	l := report.Listing{Table: usersTable(c), Where: c.Where}
+	users, err := (&system{config: x.config}).openUsers(ctx, c)
+	if err != nil {
+		l.Err = err
+		return l
+	}
+	defer users.Close()
+	if l.Rows, l.Err = users.FindUser(ctx, x.userID, false); l.Err != nil || len(l.Rows) > 0 {
+		return l
+	}
+	if c.Where != "" {
+		l.Rows, l.OutsideErr = users.FindUser(ctx, x.userID, true)
+	}
+	if len(l.Rows) == 0 {
+		l.ByKey, l.Err = users.FindKey(ctx, x.userID)
+	}
+	return l
+}
+
+// tickGrace is how late a tick may be dealt with before somebody should look.
+const tickGrace = time.Minute
+
+// jobs says when the jobs of the app and kind run.
+func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
+	var all []report.JobExplanation
+	for _, job := range x.config.Jobs {
+		if job.Kind != kind || job.App != "" && job.App != app.Name {
+			continue
+		}
+		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
+		if err != nil {
+			return nil, err
+		}
+		last, err := r.LastTick(ctx, app.ID, kind, job.Name)
+		if err != nil {
+			return nil, err
+		}
+		told := report.JobExplanation{Name: job.Name, LastTick: last}
+		if next := schedule.Next(r.AsOf); !next.IsZero() {
+			told.Next = next.In(x.tz)
+		}
+		if last != nil {
+			if due := schedule.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(r.AsOf) {
+				told.Overdue = due.In(x.tz)
+			}
+		}
+		all = append(all, told)
+	}
+	return all, nil
+}
+
+// codeMeaning says what the code of a failure means, "" when nobody knows.
+func codeMeaning(provider imclient.Provider, code string) string {
+	switch code {
+	case imclient.CodeInvalidID:
+		return "the id breaks the provider's rules, so it was not sent; mend it, or leave it out with [users] where"
+	case imclient.CodeMissing:
+		return "the answers left the user out, twice"
+	case imclient.CodeUnknownValue:
+		return "the answer has no value for the user that this version of syncer knows"
+	case jobs.CodeContradicted:
+		return "two APIs of the backend contradict each other about the user, who keeps the last known value; look at its message gateways"
+	case jobs.CodeHTTPError:
+		return "the backend, or what stands before it, refuses a call with this id in it"
+	}
+	meaning := tencent.Meaning
+	if provider == imclient.ProviderOpenIM {
+		meaning = openim.Meaning
+	}
+	class, says, ok := meaning(code)
+	switch {
+	case !ok:
+		return ""
+	case says != "":
+		return says
+	}
+	switch class {
+	case imclient.ClassBadBatch:
+		return "the backend refuses a call with this id in it, alone too: the id is not to its liking"
+	case imclient.ClassTransient:
+		return fmt.Sprintf("the backend had trouble with this user (%s); the next run asks again", class)
+	default:
+		return "class " + class.String()
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"syncer/internal/config"
+	"syncer/internal/report"
+	"syncer/repo"
+)
+
+// runStatuses are what --status takes.
+var runStatuses = []string{
+	string(repo.RunRunning), string(repo.RunSucceeded), string(repo.RunPartial), string(repo.RunFailed), string(repo.RunCancelled), string(repo.RunSkipped),
+}
+
+// maxRuns bounds --limit: what is more is asked of syncer report runs, or of the
+// table.
+const maxRuns = 10_000
+
+func (p *program) runsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "runs",
+		Usage: "list the latest runs, and with show tell everything of one",
+		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader).\n" +
+			"Of a run that is going the counters are those so far. Columns of csv and keys of JSON:\n" +
+			"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed,\n" +
+			"removed, suspected, disbelieved, calls, retries, error.",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.StringFlag{Name: "app", Local: true, Usage: "only of this `APP`"},
+			&cli.StringFlag{Name: "job", Local: true, Usage: "only of the job of this `NAME` (a backfill's is backfill)"},
+			&cli.StringFlag{Name: "kind", Local: true, Usage: "only of this `KIND`: presence or accounts", Validator: oneOf("kind", "presence", "accounts")},
+			&cli.StringFlag{Name: "status", Local: true, Usage: "only with this `STATUS`: " + strings.Join(runStatuses, ", "), Validator: oneOf("status", runStatuses...)},
+			&cli.IntFlag{Name: "limit", Local: true, Value: 20, Usage: "list at most `N`, the newest", Validator: func(n int) error {
+				if n < 1 || n > maxRuns {
+					return fmt.Errorf("%d is not between 1 and %d", n, maxRuns)
+				}
+				return nil
+			}},
+			zoneFlag(),
+			&cli.StringFlag{Name: "format", Local: true, Value: "table", Usage: "print as `FORMAT`: table, csv, json", Validator: oneOf("format", "table", "csv", "json")},
+		},
+		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.listRuns(ctx, c)) },
+		Commands: []*cli.Command{{
+			Name:      "show",
+			Usage:     "tell everything of one run",
+			ArgsUsage: "ID",
+			Flags:     []cli.Flag{configFlag(), zoneFlag()},
+			Action:    func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.showRun(ctx, c)) },
+		}},
+	}
+}
+
+func zoneFlag() cli.Flag {
+	return &cli.StringFlag{Name: "tz", Usage: "show times in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
+		Validator: func(s string) error { _, err := zone(s); return err }}
+}
+
+// oneOf is a flag's validator.
+func oneOf(what string, allowed ...string) func(string) error {
+	return func(s string) error {
+		if !slices.Contains(allowed, s) {
+			return fmt.Errorf("unknown %s %q (allowed: %s)", what, s, strings.Join(allowed, ", "))
+		}
+		return nil
+	}
+}
+
+// zoneOf is what --tz says, else what the configuration does.
+func zoneOf(c *cli.Command, configured config.Report) (*time.Location, error) {
+	if !c.IsSet("tz") {
+		return configured.Timezone, nil
+	}
+	tz, err := zone(c.String("tz"))
+	if err != nil {
+		return nil, usageError("--tz: %w", err)
+	}
+	return tz, nil
+}
+
+// stopped says of a command that was told to end just that.
+func stopped(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("stopped")
+	}
+	return err
+}
+
+// ifSet is what a flag says, nil when it is not given.
+func ifSet(c *cli.Command, flag string) *string {
+	if !c.IsSet(flag) {
+		return nil
+	}
+	value := c.String(flag)
+	return &value
+}
+
+func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	filter := repo.RunFilter{App: ifSet(c, "app"), Job: ifSet(c, "job"), Kind: ifSet(c, "kind"), Limit: c.Int("limit")}
+	if c.IsSet("status") {
+		filter.Statuses = []string{c.String("status")}
+	}
+	var rows []repo.RunRow
+	err := p.readRuns(ctx, c, func(r *repo.Reader, configured []string) (err error) {
+		if filter.App != nil {
+			if err := knownApp(ctx, r, configured, *filter.App); err != nil {
+				return err
+			}
+		}
+		rows, err = r.LatestRuns(ctx, filter)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	switch c.String("format") {
+	case "csv":
+		err = report.WriteCSV(&out, rows)
+	case "json":
+		err = report.WriteRunsJSON(&out, rows)
+	default:
+		if len(rows) == 0 {
+			out.WriteString("There is no such run.\n")
+			break
+		}
+		width, cut := p.width()
+		err = report.WriteSections(&out, []report.Section{report.RunsSection(rows)}, width, cut)
+	}
+	if err != nil {
+		return fmt.Errorf("print the runs: %w", err)
+	}
+	return p.deliver("", out.Bytes())
+}
+
+// readRuns lets f read with the zone and the configuration that the flags name.
+func (p *program) readRuns(ctx context.Context, c *cli.Command, f func(r *repo.Reader, configured []string) error) error {
+	loaded, err := p.loadReporting(c)
+	if err != nil {
+		return err
+	}
+	tz, err := zoneOf(c, loaded.Report)
+	if err != nil {
+		return err
+	}
+	store, err := openReader(ctx, loaded.Database, tz)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return store.Read(ctx, func(r *repo.Reader) error { return f(r, loaded.Apps) })
+}
+
+// rangesShown is how many ranges, and codes of failures, of a run are listed.
+const rangesShown = 20
+
+func (p *program) showRun(ctx context.Context, c *cli.Command) error {
+	id, err := strconv.ParseInt(c.Args().First(), 10, 64)
+	if c.Args().Len() != 1 || err != nil || id < 1 {
+		return usageError("give the number of one run; syncer runs lists them\nsee: %s --help", c.FullName())
+	}
+	var sections []report.Section
+	err = p.readRuns(ctx, c, func(r *repo.Reader, _ []string) error {
+		detail, ok, err := r.RunDetail(ctx, id, rangesShown)
+		if err == nil && !ok {
+			err = fmt.Errorf("there is no run %d; syncer runs lists the latest (those before the retention are dropped)", id)
+		}
+		sections = report.RunSections(detail, rangesShown)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return p.printSections(sections)
+}
+
+func (p *program) printSections(sections []report.Section) error {
+	var out bytes.Buffer
+	width, cut := p.width()
+	if err := report.WriteSections(&out, sections, width, cut); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return p.deliver("", out.Bytes())
+}

@@ -1,0 +1,303 @@
+package report
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"syncer/repo"
+)
+
+// Explanation is what is known of one user of one app.
+type Explanation struct {
+	UserID, App, Provider string
+	Listing               Listing
+	Kinds                 []KindExplanation
+}
+
+// Listing is what the users table says of the user.
+type Listing struct {
+	Table string
+	Where string         // its condition; "": none
+	Rows  []repo.UserRow // with the id: within the condition or, when there is none, outside
+	ByKey []repo.UserRow // when there is none with the id: the row with that key
+	// NoID is the failure of rows without an id, which stands for all of them.
+	NoID *repo.FailureOf
+	Err  error // why the table could not be read
+	// OutsideErr says why it could not be looked for outside of the condition.
+	OutsideErr error
+}
+
+// KindExplanation is what is known of the user in one kind.
+type KindExplanation struct {
+	Kind string
+	repo.UserStory
+	Meaning string // of the failure's code; "" when nobody knows
+	Jobs    []JobExplanation
+}
+
+// JobExplanation says when a job runs.
+type JobExplanation struct {
+	Name     string
+	LastTick *time.Time // nil: none was dealt with
+	Next     time.Time  // zero: never
+	// Overdue is a tick that should have been dealt with by now; zero: there is none.
+	Overdue time.Time
+}
+
+// Listed reports whether sweeps come to the user.
+func (l Listing) Listed() bool { return len(l.Rows) > 0 && l.Rows[0].Within && l.Rows[0].Key != nil }
+
+// inUse reports whether the kind has a job, or anything to tell.
+func (k KindExplanation) inUse() bool {
+	return len(k.Jobs) > 0 || k.Known != nil || k.Failure != nil || k.LastClosed != nil || k.Running != nil || len(k.Changes) > 0
+}
+
+// Troubles say in words, the most telling first, why the user is not updated as
+// it should be; none: all is well.
+func (e Explanation) Troubles() []string {
+	if e.Listing.Err == nil && !e.Listing.Listed() {
+		return []string{"Sweeps do not come to this user: see users table."}
+	}
+	var all []string
+	for _, k := range e.Kinds {
+		if k.inUse() {
+			all = append(all, k.troubles()...)
+		}
+	}
+	return all
+}
+
+func (k KindExplanation) troubles() []string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, k.Kind+": "+fmt.Sprintf(format, args...)) }
+	switch {
+	case k.Failure != nil:
+		say("it fails since %s with code %s.", instant(k.Failure.FirstAt), k.Failure.Code)
+	case k.Known == nil && k.LastComplete == nil:
+		say("no run has gone through the whole users table yet.")
+	case k.Known == nil:
+		say("no run has come to this user yet: its row is newer than the last complete run, or was not within [users] where. The next run comes to it.")
+	}
+	if last := k.LastClosed; last != nil {
+		switch {
+		case last.Status == "failed":
+			say("the last run, %d, failed at %s: %s", last.RunID, instant(*last.FinishedAt), given(last.Error))
+		case last.Disbelieved > 0:
+			say("the last run, %d, did not believe the answers about %s, who keep their last value; this may be one of them.", last.RunID, some(last.Disbelieved, "user"))
+		}
+	}
+	for _, job := range k.Jobs {
+		if !job.Overdue.IsZero() {
+			say("the tick of job %s of %s has not been dealt with: is syncer run up?", job.Name, instant(job.Overdue))
+		}
+	}
+	if k.GapSince != nil {
+		say("no run has gone through since %s, longer than max_gap: what came since counts as not observed.", instant(*k.GapSince))
+	}
+	return all
+}
+
+// given is a text, "" when there is none.
+func given(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// Sections tells all of it.
+func (e Explanation) Sections(now time.Time) []Section {
+	head := Section{Title: fmt.Sprintf("User %s, app %s (%s), at %s (%s)", e.UserID, e.App, e.Provider, instant(now), now.Location())}
+	troubles := e.Troubles()
+	if len(troubles) == 0 && e.Listing.Err == nil {
+		head.say("answer", "All is well: it is in the users table, and what is known of it is up to date.")
+	}
+	name := "answer"
+	for _, trouble := range troubles {
+		head.say(name, "%s", trouble)
+		name = ""
+	}
+	head.listing(e.Listing)
+	sections := []Section{head}
+	for _, k := range e.Kinds {
+		if k.inUse() {
+			sections = append(sections, k.section())
+		} else {
+			sections[0].say(k.Kind, "nothing is known, and no job asks for it")
+		}
+	}
+	return sections
+}
+
+func (s *Section) listing(l Listing) {
+	const name = "users table"
+	within := ""
+	if l.Where != "" {
+		within = " within [users] where"
+	}
+	switch {
+	case l.Err != nil:
+		s.say(name, "cannot be read: %s", l.Err)
+	case l.Listed() && len(l.Rows) == 1:
+		s.say(name, "%s has it%s, with key %s", l.Table, within, *l.Rows[0].Key)
+	case l.Listed():
+		var keys []string
+		for _, row := range l.Rows {
+			keys = append(keys, given(row.Key))
+		}
+		s.say(name, "%s has it%s in several rows, with keys %s: it is asked about for each", l.Table, within, strings.Join(keys, ", "))
+	case len(l.Rows) > 0 && l.Rows[0].Key == nil:
+		s.say(name, "%s has it, but its key is NULL, and sweeps do not come to it", l.Table)
+	case len(l.Rows) > 0:
+		s.say(name, "%s has it, with key %s, but [users] where leaves it out: %s", l.Table, *l.Rows[0].Key, l.Where)
+	case l.OutsideErr != nil:
+		s.say(name, "%s does not have it within [users] where; whether it has it outside could not be seen: %s", l.Table, l.OutsideErr)
+	default:
+		s.say(name, "%s has no row with this user id", l.Table)
+	}
+	for _, row := range l.ByKey {
+		outside := ""
+		if !row.Within {
+			outside = "; [users] where leaves it out"
+		}
+		if given(row.UserID) == "" {
+			s.say("", "The row with this key has a user id that is NULL or empty, so that nobody can be asked about%s.", outside)
+		} else {
+			s.say("", "The row with this key has the user id %s%s.", *row.UserID, outside)
+		}
+	}
+	if l.NoID != nil && !l.Listed() && l.Err == nil {
+		s.say("", "%s", l.NoID.Message)
+	}
+}
+
+func (k KindExplanation) section() Section {
+	s := Section{Title: strings.ToUpper(k.Kind[:1]) + k.Kind[1:]}
+	s.known(k)
+	if f := k.Failure; f != nil {
+		s.say("failing", "since %s, with code %s: %s", instant(f.FirstAt), f.Code, f.Message)
+		if k.Meaning != "" && !strings.Contains(f.Message, k.Meaning) {
+			s.say("", "That means: %s", k.Meaning)
+		}
+		s.say("", "Recorded %s, last at %s; a failure that goes on is recorded anew once an hour.", some(f.Times, "time"), instant(f.LastAt))
+	}
+	for _, job := range k.Jobs {
+		s.job(job)
+	}
+	if len(k.Jobs) == 0 {
+		s.say("schedule", "no job asks for it; only syncer backfill does")
+	}
+	if run := k.Running; run != nil {
+		s.say("going", "run %d, since %s: %s", run.RunID, instant(run.StartedAt), progress(*run, k.LastComplete))
+	}
+	if run := k.LastClosed; run != nil {
+		line := fmt.Sprintf("run %d, %s to %s: %s", run.RunID, instant(run.StartedAt), instant(*run.FinishedAt), run.Status)
+		if run.Error != nil {
+			line += ": " + *run.Error
+		}
+		s.say("last run", "%s", line)
+	} else {
+		s.say("last run", "there was none")
+	}
+	if len(k.Changes) > 0 {
+		s.Tables = append(s.Tables, changes(k))
+	}
+	return s
+}
+
+func (s *Section) known(k KindExplanation) {
+	known := k.Known
+	if known == nil {
+		line := "nothing"
+		if len(k.Changes) > 0 {
+			last := k.Changes[0]
+			switch last.Value {
+			case "removed":
+				line = fmt.Sprintf("nothing: by %s it had left the users table", instant(last.ObservedAt))
+			case "rejected":
+				line = fmt.Sprintf("nothing: at %s the API had rejected it for longer than max_gap", instant(last.ObservedAt))
+			}
+		}
+		s.say("known", "%s", line)
+		return
+	}
+	line := known.Value
+	if on := platforms(known.Platforms); on != "" {
+		line += " on " + on
+	}
+	line += ", since " + instant(known.Since)
+	if known.SinceAfter != nil {
+		line += " (after " + instant(*known.SinceAfter) + ")"
+	}
+	s.say("known", "%s", line)
+	confirmed := "at or after " + instant(known.LastCheckedAt)
+	switch {
+	case k.Failure != nil:
+		confirmed += "; since then it fails"
+	case k.LastComplete != nil:
+		confirmed += fmt.Sprintf("; the last run that met everybody is %d, which ended at %s", k.LastComplete.RunID, instant(*k.LastComplete.FinishedAt))
+	}
+	s.say("confirmed", "%s", confirmed)
+	if known.Stale {
+		s.say("", "Nothing is known since then: it counts as stale.")
+	}
+}
+
+func (s *Section) job(job JobExplanation) {
+	last := "no tick was dealt with yet"
+	if job.LastTick != nil {
+		last = "last tick " + instant(*job.LastTick)
+	}
+	if job.Next.IsZero() {
+		s.say("schedule", "job %s: no further tick, %s", job.Name, last)
+		return
+	}
+	s.say("schedule", "job %s: next tick %s, %s", job.Name, instant(job.Next), last)
+}
+
+// progress says how far a run is that goes. Before is the last that met everybody.
+func progress(run repo.RunRow, before *repo.RunRow) string {
+	line := some(run.Users, "user") + " so far"
+	if before != nil {
+		line += fmt.Sprintf(", of about %s", Count(before.Users))
+	}
+	if run.Suspected > 0 {
+		line += fmt.Sprintf("; in doubt, because too many users were offline at once: %s", some(run.Suspected, "page"))
+	}
+	return line
+}
+
+// platforms lists platforms with their mode: ios, web (push_online).
+func platforms(all map[string]string) string {
+	var on []string
+	for _, platform := range slices.Sorted(maps.Keys(all)) {
+		if mode := all[platform]; mode != "online" {
+			platform += " (" + mode + ")"
+		}
+		on = append(on, platform)
+	}
+	return strings.Join(on, ", ")
+}
+
+// changes lists the newest rows of the history.
+func changes(k KindExplanation) Table {
+	t := Table{Title: "Last changes", Columns: columns("after", "seen by", "from", "to", ">run")}
+	for _, c := range k.Changes {
+		notBefore, from := "", "(first seen)"
+		if c.NotBefore != nil {
+			notBefore = instant(*c.NotBefore)
+		}
+		if c.Prev != nil {
+			from = *c.Prev
+		}
+		to := c.Value
+		if on := platforms(c.Platforms); on != "" {
+			to += " on " + on
+		}
+		t.Rows = append(t.Rows, []string{notBefore, instant(c.ObservedAt), from, to, fmt.Sprint(c.RunID)})
+	}
+	return t
+}

@@ -1,0 +1,86 @@
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/text"
+)
+
+// Section is what people are told of one thing.
+type Section struct {
+	Title  string
+	Facts  []Fact
+	Tables []Table
+	Notes  []string
+}
+
+// Fact is something said of it, under a name; a name that is "" goes on with the
+// one before.
+type Fact struct{ Name, Text string }
+
+func (s *Section) say(name, format string, args ...any) {
+	s.Facts = append(s.Facts, Fact{name, fmt.Sprintf(format, args...)})
+}
+
+// WriteSections writes sections as wide as the terminal; cut says whether wider
+// tables are to be cut off there.
+func WriteSections(w io.Writer, sections []Section, width int, cut bool) error {
+	out := bufio.NewWriter(w)
+	for i, s := range sections {
+		if i > 0 {
+			fmt.Fprintln(out)
+		}
+		if s.Title != "" {
+			fmt.Fprintln(out, printable(s.Title))
+		}
+		names := 0
+		for _, f := range s.Facts {
+			names = max(names, text.StringWidth(f.Name))
+		}
+		for _, f := range s.Facts {
+			writeFact(out, f, names, width)
+		}
+		for _, t := range s.Tables {
+			fmt.Fprintln(out)
+			t.write(out, width, cut)
+		}
+		for _, note := range s.Notes {
+			fmt.Fprintf(out, "\n%s\n", wrap(note, width))
+		}
+	}
+	return out.Flush()
+}
+
+// writeFact writes a name, and beside it the text, however many lines it takes.
+func writeFact(w io.Writer, f Fact, names, width int) {
+	const least = 40 // columns of text, even if the terminal is narrower
+	name := f.Name + strings.Repeat(" ", names-text.StringWidth(f.Name))
+	for _, paragraph := range strings.Split(f.Text, "\n") {
+		for line := range strings.SplitSeq(wrap(printable(paragraph), max(width-names-3, least)), "\n") {
+			fmt.Fprintf(w, " %s  %s\n", name, line)
+			name = strings.Repeat(" ", names)
+		}
+	}
+}
+
+// write writes the table, and reports whether lines of it were cut off.
+func (t Table) write(w io.Writer, width int, cut bool) (wasCut bool) {
+	if t.Title != "" {
+		fmt.Fprintf(w, "%s\n", t.Title)
+	}
+	for line := range strings.SplitSeq(t.text(), "\n") {
+		if cut && text.StringWidth(line) > width {
+			line = text.Snip(line, width, "…")
+			wasCut = true
+		}
+		fmt.Fprintln(w, line)
+	}
+	return wasCut
+}
+
+// instant writes a time to the second; the zone stands in the heading.
+func instant(t time.Time) string { return t.Format(time.DateTime) }

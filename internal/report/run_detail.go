@@ -1,0 +1,212 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"syncer/repo"
+)
+
+// RunsSection lists runs, of which there must be some, in the order in which they
+// come.
+func RunsSection(rows []repo.RunRow) Section {
+	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
+	for _, row := range rows {
+		t.Rows = append(t.Rows, []string{fmt.Sprint(row.RunID), instant(row.StartedAt), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
+			Count(row.Users), Count(row.Changed), Count(row.Failed), why(row)})
+	}
+	return Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location()), Tables: []Table{t}}
+}
+
+// WriteRunsJSON writes runs as an object.
+func WriteRunsJSON(w io.Writer, rows []repo.RunRow) error {
+	return writeJSON(w, object{{"runs", rows}})
+}
+
+// triggers and endings say in words why a run was started and how it ended.
+var (
+	triggers = map[string]string{
+		"cron":     "its tick came",
+		"catch_up": "its tick fell while nothing was up",
+		"backfill": "by hand",
+	}
+	endings = map[string]string{
+		"running":   "it is going",
+		"succeeded": "every user has an answer",
+		"partial":   "it went through, but some users failed or were not believed",
+		"failed":    "it did not go through",
+		"cancelled": "it was stopped",
+		"skipped":   "the run before was still going at its tick",
+	}
+)
+
+// RunSections tells all of a run.
+func RunSections(d repo.RunDetail, limit int) []Section {
+	s := Section{Title: fmt.Sprintf("Run %d: %s of app %s (%s), times in %s", d.RunID, d.Kind, d.App, d.Provider, d.StartedAt.Location())}
+	s.say("status", "%s: %s", d.Status, endings[d.Status])
+	if d.Error != nil {
+		s.say("error", "%s", *d.Error)
+	}
+	s.say("job", "%s (%s: %s)", d.Job, d.Trigger, triggers[d.Trigger])
+	if d.Tick != nil {
+		s.say("tick", "%s", instant(*d.Tick))
+	}
+	if d.Status == "skipped" {
+		return []Section{s}
+	}
+	if d.FinishedAt == nil {
+		s.say("time", "since %s, for %s so far", instant(d.StartedAt), length(d.Seconds))
+	} else {
+		s.say("time", "%s to %s, %s", instant(d.StartedAt), instant(*d.FinishedAt), length(d.Seconds))
+	}
+	s.say("users", "%s asked about, %s changed, %s failed", Count(d.Users), Count(d.Changed), Count(d.Failed))
+	if d.Listed {
+		s.say("", "It was limited to a list of users.")
+	}
+	var seen []string
+	for _, row := range d.Seen {
+		seen = append(seen, Count(row.Users)+" "+row.State)
+	}
+	if len(seen) > 0 {
+		s.say("seen", "%s", strings.Join(seen, ", "))
+	}
+	s.say("calls", "%s, of which %s repeated one that had failed", Count(d.Calls), Count(d.Retries))
+	s.complete(d)
+	s.doubt(d)
+	for _, left := range d.Left {
+		s.left(left)
+	}
+	for _, gap := range d.Gaps {
+		s.say("gap", "It ended a gap: nobody had looked from %s to %s, for %s.", instant(gap.StartedAt), instant(gap.EndedAt), length(gap.EndedAt.Sub(gap.StartedAt).Seconds()))
+	}
+	s.ranges(d, limit)
+	if d.Failed > 0 {
+		s.failures(d)
+	}
+	return []Section{s}
+}
+
+func (s *Section) complete(d repo.RunDetail) {
+	switch {
+	case d.Complete:
+		s.say("complete", "yes: every user who does not fail was seen after its beginning")
+	case d.Status == "running":
+		s.say("complete", "not yet")
+	case d.Listed:
+		s.say("complete", "no: it was limited to a list")
+	case d.Disbelieved > 0:
+		s.say("complete", "no: not all answers were believed")
+	default:
+		s.say("complete", "no: the users whom it did not come to keep what was known before")
+	}
+	if d.PrevCompleteAt != nil {
+		s.say("", "The complete run before it began at %s.", instant(*d.PrevCompleteAt))
+	}
+}
+
+func (s *Section) doubt(d repo.RunDetail) {
+	switch {
+	case d.Suspect:
+		s.say("in doubt", "%s so far, of which too many users were offline at once; some are still to be asked again", some(d.Suspected, "page"))
+	case d.Disbelieved > 0:
+		s.say("in doubt", "%s, of which too many users were offline at once; the answers about %s were not believed to the end, and the last known values stay",
+			some(d.Suspected, "page"), some(d.Disbelieved, "user"))
+	case d.Suspected > 0:
+		s.say("in doubt", "%s, of which too many users were offline at once, until they were asked again", some(d.Suspected, "page"))
+	}
+}
+
+func (s *Section) left(left repo.LeftRow) {
+	what := map[string]string{
+		"removed":  "had left the users table",
+		"rejected": "had been rejected by the API for longer than max_gap, so that nothing is known any more",
+	}[left.State]
+	examples := strings.Join(left.Examples, ", ")
+	if int64(len(left.Examples)) < left.Users {
+		examples += ", …"
+	}
+	s.say(left.State, "%s, who %s: %s", some(left.Users, "user"), what, examples)
+}
+
+func (s *Section) ranges(d repo.RunDetail, limit int) {
+	if len(d.Groups) == 0 {
+		if d.Status == "succeeded" || d.Status == "partial" {
+			s.say("ranges", "dropped: those of a run that went through are not kept")
+		} else {
+			s.say("ranges", "none: they were not cut, or not kept (those of a run that did not go through are dropped after 7 days)")
+		}
+		return
+	}
+	var groups []string
+	for _, g := range d.Groups {
+		groups = append(groups, fmt.Sprintf("%s %s (%s so far)", Count(g.Ranges), g.Status, some(g.Users, "user")))
+	}
+	planned := ""
+	if !d.Planned {
+		planned = "; not all are cut yet"
+	}
+	s.say("ranges", "%s%s", strings.Join(groups, ", "), planned)
+	if len(d.Ranges) == 0 {
+		return
+	}
+	t := Table{Title: "Ranges that are at work, in doubt, or have failed", Columns: columns(">range", "status", "keys", ">attempt", ">users", "what")}
+	for _, r := range d.Ranges {
+		t.Rows = append(t.Rows, []string{fmt.Sprint(r.No), r.Status, keys(r), fmt.Sprint(r.Attempt), Count(r.Users), shorten(rangeState(r), 100)})
+	}
+	s.Tables = append(s.Tables, t)
+	if len(d.Ranges) == limit {
+		s.Notes = append(s.Notes, fmt.Sprintf("Only the first %d are listed; all are in sync_range.", limit))
+	}
+}
+
+// keys says in which slice of the users table a range lies.
+func keys(r repo.RangeRow) string {
+	switch {
+	case r.Lower == nil && r.Upper == nil:
+		return "all"
+	case r.Lower == nil:
+		return "up to " + shorten(*r.Upper, 20)
+	case r.Upper == nil:
+		return "after " + shorten(*r.Lower, 20)
+	default:
+		return "after " + shorten(*r.Lower, 20) + " up to " + shorten(*r.Upper, 20)
+	}
+}
+
+func rangeState(r repo.RangeRow) string {
+	switch {
+	case r.Disbelieved > 0:
+		return fmt.Sprintf("not believed after %d answers: %s", r.Suspicion, *r.Error)
+	case r.Error != nil:
+		return *r.Error
+	case r.Suspicion > 0 && r.AskAfter != nil && r.Status == "pending":
+		return fmt.Sprintf("in doubt after %d answers, asked again after %s", r.Suspicion, instant(*r.AskAfter))
+	case r.Suspicion > 0:
+		return fmt.Sprintf("was in doubt after %d answers", r.Suspicion)
+	case r.Owner != nil && r.BeatAt != nil:
+		return fmt.Sprintf("%s, last sign of life %s", *r.Owner, instant(*r.BeatAt))
+	default:
+		return ""
+	}
+}
+
+// failures lists who fails now: the table keeps the present only.
+func (s *Section) failures(d repo.RunDetail) {
+	if len(d.Failures) == 0 {
+		s.Notes = append(s.Notes, "Who failed is not recorded any more: those users have succeeded since, or have left.")
+		return
+	}
+	t := Table{Title: "Users that fail now, by code", Columns: columns(">users", "code", "such as", "message")}
+	for _, f := range d.Failures {
+		user := f.Example
+		if user == "" {
+			user = "(no id)"
+		}
+		t.Rows = append(t.Rows, []string{Count(f.Users), f.Code, user, shorten(f.Message, 100)})
+	}
+	s.Tables = append(s.Tables, t)
+	if !d.Newest {
+		s.Notes = append(s.Notes, "There are newer runs: who failed in this one and has succeeded since is not among them.")
+	}
+}

@@ -1,0 +1,147 @@
+package jobs
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/rs/zerolog"
+
+	"syncer/imclient"
+	"syncer/imclient/imsim"
+	"syncer/repo"
+)
+
+// TestRepeats: what repeats is written at once, and once a minute after; nothing
+// is lost of how often it came.
+func TestRepeats(t *testing.T) {
+	t.Parallel()
+	log := &logBuffer{}
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	r := newRepeats(zerolog.New(log))
+	r.now = func() time.Time { return now }
+	warn := func(app string, err error, rangeNo int) {
+		r.warn(app, "failed", err, func(e *zerolog.Event) { e.Int("range", rangeNo) })
+	}
+	refused := func(port int) error {
+		return fmt.Errorf("ask: %w", &imclient.Error{Provider: "openim", API: "check", Text: fmt.Sprintf("dial :%d: refused", port)})
+	}
+	warn("main", refused(1), 1) // written at once
+	warn("main", refused(2), 2)
+	warn("chat", refused(1), 3) // another app
+	warn("main", &imclient.Error{Provider: "openim", API: "check", HTTPStatus: 503, Text: "HTTP 503"}, 4)
+	warn("main", refused(3), 5)
+	r.flush(false) // nothing is due
+	now = now.Add(repeatEvery)
+	r.flush(false) // range 5, for two
+	now = now.Add(repeatEvery / 2)
+	warn("main", refused(4), 6)
+	now = now.Add(repeatEvery / 2)
+	warn("main", refused(5), 7) // lets range 6 out, whose minute is over
+	r.flush(true)               // and the end range 7
+	now = now.Add(repeatEvery)
+	r.flush(false)
+	warn("main", refused(6), 8) // at once again, after a minute of silence
+	want := `{"level":"warn","app":"main","range":1,"error":"ask: openim check: dial :1: refused","message":"failed"}
+{"level":"warn","app":"chat","range":3,"error":"ask: openim check: dial :1: refused","message":"failed"}
+{"level":"warn","app":"main","range":4,"error":"openim check: HTTP 503","message":"failed"}
+{"level":"warn","app":"main","left_out":1,"range":5,"error":"ask: openim check: dial :3: refused","message":"failed"}
+{"level":"warn","app":"main","range":6,"error":"ask: openim check: dial :4: refused","message":"failed"}
+{"level":"warn","app":"main","range":7,"error":"ask: openim check: dial :5: refused","message":"failed"}
+{"level":"warn","app":"main","range":8,"error":"ask: openim check: dial :6: refused","message":"failed"}
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestReasonOf(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		err  error
+		want string
+	}{
+		"code":        {fmt.Errorf("page 7: %w", &imclient.Error{API: "querystate", Code: "70500", HTTPStatus: 200, Text: "of u7"}), "querystate 70500 200"},
+		"status":      {&imclient.Error{API: "querystate", HTTPStatus: 502}, "querystate  502"},
+		"no answer":   {&imclient.Error{API: "querystate", Text: "x", Err: errors.New("read tcp 10.0.0.1:4711: reset")}, "querystate read tcp #.#.#.#:#: reset"},
+		"database":    {fmt.Errorf("save the page up to key u7: %w", &pgconn.PgError{Code: "53100", Message: "disk is full"}), "53100"},
+		"joined":      {errors.Join(fmt.Errorf("of u7: %w", fs.ErrPermission), errors.New("other")), "permission denied"},
+		"first line":  {errors.New("panic: 7 in a row\ngoroutine 12 [running]"), "panic: # in a row"},
+		"joined none": {errors.Join(errors.New("u")), "u"},
+	} {
+		if diff := cmp.Diff(c.want, reasonOf(c.err)); diff != "" {
+			t.Errorf("%s: reason (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestLog_outage: each range that goes through has one line at debug, each run one
+// at info, and an API that is down for all ranges of a run fills nothing.
+func TestLog_outage(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 2000})
+	s := w.spec()
+	s.Range, s.Page, s.Workers, s.FirstRetry = 200, 200, 4, time.Millisecond
+	e := w.engine(s)
+	frozen := time.Now()
+	e.again.mu.Lock()
+	e.again.now = func() time.Time { return frozen }
+	e.again.mu.Unlock()
+	fault := w.fault(imsim.Fault{Kind: imsim.FaultStatus, Status: 503})
+	run := w.start(e, imclient.ProviderOpenIM, imclient.KindPresence)
+	const attempts = `SELECT coalesce(sum(cardinality(errors)), 0)::bigint FROM syncer.river_job`
+	w.eventually("three ranges have failed", func() bool { return w.count(attempts) >= 3 })
+	w.sim.ClearFault(fault)
+	run = w.wait(e, run)
+	w.ended(run, repo.RunSucceeded)
+	w.stop(e, 10*time.Second)
+
+	type event struct {
+		Level, App, Job, Message, Class, Status string
+		RunID                                   int64 `json:"run_id"`
+		Range                                   int
+		Users, Changed, Failed, Calls, Retries  int64
+		LeftOut                                 int64 `json:"left_out"`
+	}
+	var sum repo.Counters
+	var done, closed, failed, left int64
+	for _, line := range w.log.lines() {
+		if strings.Contains(line, `"message":"call"`) {
+			continue // the client's
+		}
+		var got event
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if got.App != "openim" || got.Job != BackfillJob || got.RunID != run.ID {
+			t.Errorf("a line that does not say what it is of: %s", line)
+		}
+		switch got.Message {
+		case "range done":
+			done++
+			sum.Add(repo.Counters{Users: got.Users, Changed: got.Changed, Failed: got.Failed})
+		case "run closed":
+			closed++
+		case "failed; it will be retried":
+			failed, left = failed+1, left+got.LeftOut
+		case "page written":
+		default:
+			t.Errorf("what is this? %s", line)
+		}
+		if wantLevel := map[string]string{"run closed": "info", "failed; it will be retried": "warn"}[got.Message]; wantLevel != "" && got.Level != wantLevel {
+			t.Errorf("level %s, want %s: %s", got.Level, wantLevel, line)
+		}
+	}
+	if diff := cmp.Diff(repo.Counters{Users: 2000, Changed: 2000}, sum); diff != "" || done != 11 || closed != 1 {
+		t.Errorf("%d ranges done, %d runs closed, want 11 (the last one empty) and 1; of the ranges (-want +got):\n%s", done, closed, diff)
+	}
+	if all := w.count(attempts); failed != 2 || failed+left != all {
+		t.Errorf("%d lines tell of failures, and that they left out %d; want 2 lines, of %d failures", failed, left, all)
+	}
+}

@@ -1,0 +1,149 @@
+package repo
+
+import (
+	"context"
+	"time"
+
+	"syncer/imclient"
+)
+
+// KnownValue is the snapshot of one user in one kind.
+type KnownValue struct {
+	Value         string // state or status
+	Platforms     map[string]string
+	SinceAfter    *time.Time // it began after this; nil: the user was first seen with it, or nothing is kept of that
+	Since         time.Time
+	LastCheckedAt time.Time
+	Stale         bool
+}
+
+const knownPresenceSQL = `
+SELECT c.state::text, c.platforms, c.since_after, c.since, c.last_checked_at, c.stale
+FROM syncer.presence_current AS c
+WHERE c.app_id = $1 AND c.user_id = $2`
+
+const knownAccountSQL = `
+SELECT c.status::text, '{}'::jsonb, NULL::timestamptz, c.since, c.last_checked_at, c.stale
+FROM syncer.account_current AS c
+WHERE c.app_id = $1 AND c.user_id = $2`
+
+// FailureOf is the failure of one user in one kind.
+type FailureOf struct {
+	Code, Message   string
+	FirstAt, LastAt time.Time // LastAt: a failure that goes on is recorded anew once an hour
+	Times           int64
+	KnownAt         *time.Time
+}
+
+const failureOfSQL = `
+SELECT code, message, first_at, last_at, times, known_at
+FROM syncer.user_failure
+WHERE app_id = $1 AND kind = $2 AND user_id = $3`
+
+// ChangeOf is a transition of one user.
+type ChangeOf struct {
+	Prev       *string // nil: first seen
+	Value      string
+	Platforms  map[string]string
+	NotBefore  *time.Time
+	ObservedAt time.Time
+	RunID      int64
+}
+
+const presenceChangesSQL = `
+SELECT prev_state::text, state::text, platforms, not_before, observed_at, run_id
+FROM syncer.presence_history
+WHERE app_id = $1 AND user_id = $2
+ORDER BY observed_at DESC
+LIMIT $3`
+
+const accountChangesSQL = `
+SELECT prev_status::text, status::text, '{}'::jsonb, not_before, observed_at, run_id
+FROM syncer.account_history
+WHERE app_id = $1 AND user_id = $2
+ORDER BY observed_at DESC
+LIMIT $3`
+
+const openGapSQL = `
+SELECT started_at
+FROM syncer.sync_gap
+WHERE app_id = $1 AND kind = $2 AND ended_at IS NULL`
+
+// UserStory is what is known of one user of an app in one kind, and of the runs
+// that could tell more. What there is none of is nil.
+type UserStory struct {
+	Known        *KnownValue
+	Failure      *FailureOf
+	Changes      []ChangeOf // the newest first
+	LastComplete *RunRow
+	LastClosed   *RunRow // skipped ticks left out
+	Running      *RunRow
+	GapSince     *time.Time // nobody has looked since
+}
+
+// closedStatuses are those of runs that have looked, for however long.
+var closedStatuses = []string{string(RunSucceeded), string(RunPartial), string(RunFailed), string(RunCancelled)}
+
+// Story gives what is known of a user in one kind, with so many changes.
+func (r *Reader) Story(ctx context.Context, app App, kind imclient.Kind, userID string, changes int) (s UserStory, err error) {
+	known, history := knownPresenceSQL, presenceChangesSQL
+	if kind == imclient.KindAccounts {
+		known, history = knownAccountSQL, accountChangesSQL
+	}
+	if s.Known, err = readOne[KnownValue](ctx, r, "what is known of the user", known, app.ID, userID); err != nil {
+		return s, err
+	}
+	if s.Failure, err = r.FailureOf(ctx, app.ID, kind, userID); err != nil {
+		return s, err
+	}
+	if s.Changes, err = read[ChangeOf](ctx, r, "the user's history", history, app.ID, userID, changes); err != nil {
+		return s, err
+	}
+	ofKind := string(kind)
+	for _, wanted := range []struct {
+		run    **RunRow
+		filter RunFilter
+	}{
+		{&s.LastComplete, RunFilter{Complete: true}},
+		{&s.LastClosed, RunFilter{Statuses: closedStatuses}},
+		{&s.Running, RunFilter{Statuses: []string{string(RunRunning)}}},
+	} {
+		wanted.filter.App, wanted.filter.Kind, wanted.filter.Limit = &app.Name, &ofKind, 1
+		runs, err := r.LatestRuns(ctx, wanted.filter)
+		if err != nil {
+			return s, err
+		}
+		if len(runs) > 0 {
+			*wanted.run = &runs[0]
+		}
+	}
+	gap, err := readOne[struct{ StartedAt time.Time }](ctx, r, "whether somebody looks", openGapSQL, app.ID, kind)
+	if gap != nil {
+		s.GapSince = &gap.StartedAt
+	}
+	return s, err
+}
+
+// FailureOf gives the failure of a user, nil when there is none.
+func (r *Reader) FailureOf(ctx context.Context, appID int16, kind imclient.Kind, userID string) (*FailureOf, error) {
+	return readOne[FailureOf](ctx, r, "whether the user fails", failureOfSQL, appID, kind, userID)
+}
+
+// LastTick gives the newest tick of a job that was dealt with, nil when there was
+// none.
+func (r *Reader) LastTick(ctx context.Context, appID int16, kind imclient.Kind, job string) (*time.Time, error) {
+	tick, err := readOne[struct{ Tick *time.Time }](ctx, r, "the last tick", lastTickSQL, appID, kind, job)
+	if err != nil || tick == nil {
+		return nil, err
+	}
+	return tick.Tick, nil
+}
+
+// readOne reads the row that there may be.
+func readOne[T any](ctx context.Context, r *Reader, what, statement string, args ...any) (*T, error) {
+	rows, err := read[T](ctx, r, what, statement, args...)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	return &rows[0], nil
+}

@@ -1,0 +1,217 @@
+package repo
+
+import (
+	"context"
+	"time"
+)
+
+// RunFilter limits a list of runs; nil takes all.
+type RunFilter struct {
+	RunID          *int64
+	App, Job, Kind *string
+	Statuses       []string
+	Complete       bool // only complete ones
+	Limit          int
+}
+
+// Of a run that is going the counters are those of its pages so far.
+const latestRunsSQL = `
+SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
+       greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
+       coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed,
+       coalesce(so_far.suspected, u.suspected), coalesce(so_far.disbelieved, u.disbelieved),
+       coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries), u.error
+FROM (
+    SELECT u.*
+    FROM syncer.sync_run AS u
+    WHERE ($1::text IS NULL OR u.app_id = (SELECT app_id FROM syncer.app WHERE name = $1))
+      AND ($2::text IS NULL OR u.job = $2) AND ($3::text IS NULL OR u.kind = $3)
+      AND ($4::text[] IS NULL OR u.status = ANY ($4)) AND (NOT $5 OR u.complete)
+      AND ($6::bigint IS NULL OR u.run_id = $6)
+    ORDER BY u.run_id DESC
+    LIMIT $7
+) AS u
+JOIN syncer.app AS a ON a.app_id = u.app_id
+LEFT JOIN LATERAL (
+    SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
+           sum(r.suspected)::bigint AS suspected, sum(r.disbelieved)::bigint AS disbelieved,
+           sum(r.calls)::bigint AS calls, sum(r.retries)::bigint AS retries
+    FROM syncer.sync_range AS r
+    WHERE r.run_id = u.run_id
+) AS so_far ON u.status = 'running'
+ORDER BY u.run_id DESC`
+
+// LatestRuns gives the newest runs, the newest first.
+func (r *Reader) LatestRuns(ctx context.Context, f RunFilter) ([]RunRow, error) {
+	return read[RunRow](ctx, r, "the runs", latestRunsSQL, f.App, f.Job, f.Kind, f.Statuses, f.Complete, f.RunID, f.Limit)
+}
+
+// RunMore is what is recorded of a run besides its RunRow.
+type RunMore struct {
+	AppID          int16
+	Provider       string
+	Listed         bool // limited to a list of users
+	Complete       bool
+	PrevCompleteAt *time.Time
+	ObservedFrom   time.Time
+	ObservedUntil  *time.Time
+	Suspect        bool // pages are in doubt right now
+	Planned        bool // all ranges are cut
+	Newest         bool // no newer run of the app and kind but for skipped ticks
+}
+
+// RangeGroup are the ranges of a run that are equally far.
+type RangeGroup struct {
+	Status string
+	Ranges int64
+	Users  int64 // so far
+}
+
+// RangeRow is a range of a run that there is something to say of.
+type RangeRow struct {
+	No          int
+	Status      string
+	Lower       *string // keys above it; nil: from the start
+	Upper       *string // keys up to and with it; nil: to the end
+	Attempt     int
+	Owner       *string
+	BeatAt      *time.Time
+	Users       int64
+	Suspicion   int
+	AskAfter    *time.Time
+	Disbelieved int64
+	Error       *string
+}
+
+// FailureRow is how many users of an app fail now for the same reason.
+type FailureRow struct {
+	Code    string
+	Users   int64
+	Example string // one of them; "" stands for rows without an id
+	Message string // of one of them
+}
+
+// LeftRow are the users who went out of a run's snapshots.
+type LeftRow struct {
+	State    string // removed or rejected
+	Users    int64
+	Examples []string
+}
+
+// SeenRow is how many users a complete presence run saw in a state.
+type SeenRow struct {
+	State string
+	Users int64
+}
+
+// EndedGap is the gap that a run ended.
+type EndedGap struct{ StartedAt, EndedAt time.Time }
+
+// RunDetail is all that is known of a run. Its lists are cut off.
+type RunDetail struct {
+	RunRow
+	RunMore
+	Groups   []RangeGroup
+	Ranges   []RangeRow // those at work, in doubt, or with an error
+	Failures []FailureRow
+	Left     []LeftRow
+	Seen     []SeenRow
+	Gaps     []EndedGap
+}
+
+const runMoreSQL = `
+SELECT u.app_id, a.provider, u.listed, u.complete, u.prev_complete_at, u.observed_from, u.observed_until, u.suspect, u.planned,
+       NOT EXISTS (
+           SELECT FROM syncer.sync_run AS newer
+           WHERE newer.app_id = u.app_id AND newer.kind = u.kind AND newer.run_id > u.run_id AND newer.status <> 'skipped')
+FROM syncer.sync_run AS u
+JOIN syncer.app AS a ON a.app_id = u.app_id
+WHERE u.run_id = $1`
+
+const rangeGroupsSQL = `
+SELECT status, count(*), sum(users)::bigint
+FROM syncer.sync_range
+WHERE run_id = $1
+GROUP BY status
+ORDER BY status`
+
+const troubledRangesSQL = `
+SELECT range_no, status, lower_key, upper_key, attempt, owner, beat_at, users, suspicion, ask_after, disbelieved, error
+FROM syncer.sync_range
+WHERE run_id = $1 AND (status IN ('running', 'failed') OR suspicion > 0 OR error IS NOT NULL)
+ORDER BY range_no
+LIMIT $2`
+
+const failureRowsSQL = `
+SELECT code, count(*), min(user_id), min(message)
+FROM syncer.user_failure
+WHERE app_id = $1 AND kind = $2
+GROUP BY code
+ORDER BY count(*) DESC, code
+LIMIT $3`
+
+// The history is found by the time of the run.
+const leftPresenceSQL = `
+SELECT h.state::text, count(*), (array_agg(h.user_id ORDER BY h.user_id))[1:5]
+FROM syncer.presence_history AS h
+WHERE h.app_id = $1 AND h.run_id = $2 AND h.state IN ('removed', 'rejected') AND h.observed_at >= $3 AND h.observed_at <= $4
+GROUP BY h.state
+ORDER BY h.state`
+
+const leftAccountsSQL = `
+SELECT h.status::text, count(*), (array_agg(h.user_id ORDER BY h.user_id))[1:5]
+FROM syncer.account_history AS h
+WHERE h.app_id = $1 AND h.run_id = $2 AND h.status IN ('removed', 'rejected') AND h.observed_at >= $3 AND h.observed_at <= $4
+GROUP BY h.status
+ORDER BY h.status`
+
+const seenSQL = `
+SELECT c.state::text, c.users
+FROM syncer.presence_count AS c
+WHERE c.app_id = $1 AND c.run_id = $2 AND c.platform = 'all'
+ORDER BY c.state`
+
+const endedGapsSQL = `
+SELECT started_at, ended_at
+FROM syncer.observation_gap
+WHERE run_id = $1
+ORDER BY started_at`
+
+// RunDetail gives all that is known of a run, of each list so many rows; ok is
+// false when there is no such run.
+func (r *Reader) RunDetail(ctx context.Context, runID int64, limit int) (d RunDetail, ok bool, err error) {
+	rows, err := r.LatestRuns(ctx, RunFilter{RunID: &runID, Limit: 1})
+	if err != nil || len(rows) == 0 {
+		return d, false, err
+	}
+	more, err := read[RunMore](ctx, r, "the run", runMoreSQL, runID)
+	if err != nil || len(more) == 0 {
+		return d, false, err
+	}
+	d.RunRow, d.RunMore = rows[0], more[0]
+	if d.Groups, err = read[RangeGroup](ctx, r, "the ranges", rangeGroupsSQL, runID); err != nil {
+		return d, false, err
+	}
+	if d.Ranges, err = read[RangeRow](ctx, r, "the ranges", troubledRangesSQL, runID, limit); err != nil {
+		return d, false, err
+	}
+	if d.Failures, err = read[FailureRow](ctx, r, "who fails", failureRowsSQL, d.AppID, d.Kind, limit); err != nil {
+		return d, false, err
+	}
+	until := r.AsOf
+	if d.FinishedAt != nil {
+		until = *d.FinishedAt
+	}
+	left := leftPresenceSQL
+	if d.Kind != "presence" {
+		left = leftAccountsSQL
+	}
+	if d.Left, err = read[LeftRow](ctx, r, "who left", left, d.AppID, runID, d.StartedAt, until); err != nil {
+		return d, false, err
+	}
+	if d.Seen, err = read[SeenRow](ctx, r, "what was seen", seenSQL, d.AppID, runID); err != nil {
+		return d, false, err
+	}
+	d.Gaps, err = read[EndedGap](ctx, r, "the gap", endedGapsSQL, runID)
+	return d, err == nil, err
+}

@@ -1,0 +1,91 @@
+package repo
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"syncer/internal/pgtest"
+)
+
+// limitedUsers reads a table of two users; change changes its connections.
+func limitedUsers(t *testing.T, c UsersConfig, change func(*pgxpool.Config)) (*Users, *pgx.Conn) {
+	t.Helper()
+	url := pgtest.Database(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	const tableSQL = `
+CREATE TABLE public.users (id bigint PRIMARY KEY, uid text);
+INSERT INTO public.users VALUES (1, 'a'), (2, 'b');
+CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN DELETE FROM public.users; RETURN true; END $$`
+	if _, err := conn.Exec(t.Context(), tableSQL); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := openUsersPool(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := pool.Config()
+	pool.Close()
+	config.MaxConns = 1 // each statement comes over the connection of the one before
+	change(config)
+	if pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	c.Table, c.KeyColumn = []string{"public", "users"}, "id"
+	users := newUsers(c, pool, false)
+	t.Cleanup(users.Close)
+	return users, conn
+}
+
+// TestUsers_slow: a statement that takes too long ends, with advice.
+func TestUsers_slow(t *testing.T) {
+	t.Parallel()
+	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"}, func(c *pgxpool.Config) {
+		if got := c.ConnConfig.RuntimeParams["statement_timeout"]; got != "300000" {
+			t.Errorf("a statement may take %s ms, want five minutes", got)
+		}
+		c.ConnConfig.RuntimeParams["statement_timeout"] = "50"
+	})
+	_, err := users.Page(t.Context(), nil, nil, 10)
+	if err == nil || !strings.Contains(err.Error(), "canceling statement due to statement timeout") || !strings.Contains(err.Error(), "an index that serves [users] where is missing") {
+		t.Errorf("Page: %v", err)
+	}
+}
+
+// TestUsers_settings: an expression that turns the guards of its session off
+// finds them on again with the next statement.
+func TestUsers_settings(t *testing.T) {
+	t.Parallel()
+	const settings = `(SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('default_transaction_read_only'),
+set_config('default_transaction_read_only', 'off', false), current_setting('statement_timeout'), set_config('statement_timeout', '0', false)))`
+	users, conn := limitedUsers(t, UsersConfig{UserID: settings}, func(*pgxpool.Config) {})
+	for range 3 {
+		page, err := users.Page(t.Context(), nil, nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"on on off 5min 0"}, page.IDs); diff != "" {
+			t.Errorf("settings (-want +got):\n%s", diff)
+		}
+	}
+	users.config.UserID = `(SELECT set_config('transaction_read_only', 'off', false) || public.forget(id))`
+	if _, err := users.Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-write mode must be set before any query") {
+		t.Errorf("a transaction is made writable: %v", err)
+	}
+	users.config.UserID, users.config.Where = "uid", "public.forget(id)"
+	if _, err := users.Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-only transaction") {
+		t.Errorf("a function writes: %v", err)
+	}
+	var left int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM public.users`).Scan(&left); err != nil || left != 2 {
+		t.Errorf("%d users are left (%v), want 2", left, err)
+	}
+}

@@ -1,0 +1,97 @@
+package repo_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"syncer/internal/pgtest"
+	"syncer/repo"
+)
+
+// sharedUsers opens tables a00, a01, … of one database, each with a user of that
+// name. They share their connections.
+func sharedUsers(t testing.TB, url string, n int) []*repo.Users {
+	t.Helper()
+	conn := connect(t, url)
+	databases := &repo.UsersDatabases{}
+	t.Cleanup(databases.Close)
+	var all []*repo.Users
+	for i := range n {
+		name := fmt.Sprintf("a%02d", i)
+		exec(t, conn, `CREATE TABLE public.`+name+` (id text PRIMARY KEY)`)
+		exec(t, conn, `INSERT INTO public.`+name+` VALUES ('`+name+`')`)
+		users, err := databases.Open(t.Context(), repo.UsersConfig{URL: url, Table: []string{"public", name}, KeyColumn: "id", UserID: "id"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, users)
+	}
+	return all
+}
+
+const usersConnectionsSQL = `
+SELECT count(*)::int
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'syncer users'`
+
+// TestUsersDatabases_shared: the apps of one database, however many, share a few
+// connections.
+func TestUsersDatabases_shared(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	tables := sharedUsers(t, url, 50)
+	got, want := make([]string, len(tables)), make([]string, len(tables))
+	var group errgroup.Group
+	for i, users := range tables {
+		want[i] = fmt.Sprintf("a%02d", i)
+		users.Close() // ends nothing of the others
+		group.Go(func() error {
+			page, err := users.Page(t.Context(), nil, nil, 10)
+			got[i] = strings.Join(page.IDs, "")
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("users (-want +got):\n%s", diff)
+	}
+	if n := value[int](t, connect(t, url), usersConnectionsSQL); n < 1 || n > 16 {
+		t.Errorf("%d connections for 50 tables", n)
+	}
+}
+
+// TestUsersDatabases_lockedTable: who waits for a table that somebody has locked
+// leaves connections to the others.
+func TestUsersDatabases_lockedTable(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	tables := sharedUsers(t, url, 2)
+	b := &bench{conn: connect(t, url)}
+	owner := connect(t, url)
+	exec(t, owner, `BEGIN`)
+	exec(t, owner, `LOCK TABLE public.a00`)
+	var group errgroup.Group
+	for range 20 {
+		group.Go(func() error {
+			_, err := tables[0].Page(t.Context(), nil, nil, 10)
+			return err
+		})
+	}
+	b.blocked(t, 4)
+	if got := walkPages(t, tables[1], nil, nil, 10); !gocmp.Equal(got, []string{"a01"}) {
+		t.Errorf("the other table's users are %v", got)
+	}
+	exec(t, owner, `ROLLBACK`)
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := walkPages(t, tables[0], nil, nil, 10); !gocmp.Equal(got, []string{"a00"}) {
+		t.Errorf("the table's users are %v", got)
+	}
+}
