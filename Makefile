@@ -45,6 +45,26 @@ lint: ## check formatting, go vet, staticcheck
 	go run $(STATICCHECK) -tags long ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
 
+# Its list of what is known comes from vuln.go.dev.
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities in what the program calls; needs vuln.go.dev
+	go run $(GOVULNCHECK) ./...
+
+.PHONY: licences
+licences: ## list the licences of what the program is made of, in docs/licences.md
+	go generate ./internal/licences
+
+.PHONY: check-deploy
+check-deploy: ## check the unit and the manifests of deploy/; wants systemd installed, not running
+	deploy/systemd/check
+	cd deploy/schema && go vet ./... && go test -count=1 ./...
+
+.PHONY: check-image
+check-image: ## build the image without a daemon or a registry, and look at it; as root, with buildah and a static busybox
+	deploy/docker/check
+
 .PHONY: check-alerts
 check-alerts: ## check the alert rules and when they fire, with promtool, which has to be installed (Debian: prometheus)
 	promtool check rules deploy/prometheus/alerts.yml

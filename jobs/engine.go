@@ -92,6 +92,8 @@ type Engine struct {
 	maintainEvery time.Duration
 	maintainRetry time.Duration
 
+	followers map[followed]*follower // of the schedule; see Schedule
+
 	stopping   chan struct{} // closed: no new pages
 	background sync.WaitGroup
 	cancel     context.CancelFunc // ends the background loops
@@ -108,6 +110,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
+
+		followers: make(map[followed]*follower),
 
 		firstRetry:    firstRetry,
 		maintainEvery: maintainEvery,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -81,15 +82,70 @@ func lastTick(schedule cron.Schedule, after, until time.Time) time.Time {
 }
 
 // Schedule starts a run at every tick of the jobs until the engine stops. Any
-// number of instances may do so: a tick is one run.
+// number of instances may do so: a tick is one run. Called again, it puts other
+// jobs in the place of those before. What stays the same is not disturbed, and
+// runs that are going end as they began.
 func (e *Engine) Schedule(scheduled []Job) {
 	e.scheduled.Store(&scheduled)
+	wanted := make(map[followed]Job)
 	for _, job := range scheduled {
 		for _, appID := range job.AppIDs {
 			e.config.Metrics.showJob(e.apps[appID].Name, job)
-			e.background.Go(func() { e.follow(job, appID) })
+			wanted[followed{job.Name, job.Kind, appID}] = job
 		}
 	}
+	for key, f := range e.followers {
+		if _, ok := wanted[key]; !ok {
+			f.cancel()
+			delete(e.followers, key)
+		}
+	}
+	for key, job := range wanted {
+		f, ok := e.followers[key]
+		if !ok {
+			ctx, cancel := e.untilStopped()
+			f = &follower{cancel: cancel, changes: make(chan change, 1)}
+			e.followers[key] = f
+			e.background.Go(func() { e.follow(ctx, job, key.appID, f.changes) })
+		} else if !sameTicks(f.job, job) {
+			f.change(change{job: job, at: e.store.Now()})
+		}
+		f.job = job
+	}
+}
+
+// followed names a job of an app whose ticks are followed.
+type followed struct {
+	job   string
+	kind  imclient.Kind
+	appID int16
+}
+
+// follower is the goroutine that follows a job of an app.
+type follower struct {
+	job     Job
+	changes chan change // holds at most the newest one
+	cancel  context.CancelFunc
+}
+
+// change says that a job is another one from a time on.
+type change struct {
+	job Job
+	at  time.Time
+}
+
+// change gives the follower another job; one that it has not looked at yet is void.
+func (f *follower) change(c change) {
+	select {
+	case <-f.changes:
+	default:
+	}
+	f.changes <- c
+}
+
+// sameTicks reports whether two jobs of one name and kind start the same runs.
+func sameTicks(a, b Job) bool {
+	return reflect.DeepEqual(a.Schedule, b.Schedule) && a.CatchUp == b.CatchUp && a.MaxGap == b.MaxGap
 }
 
 // tickRetry is how long a tick waits that could not be recorded.
@@ -99,12 +155,12 @@ const tickRetry = 5 * time.Second
 // connection to the database was cut off: another one may be good.
 const tickTimeout = 30 * time.Second
 
-// follow starts the runs of one job for one app.
-func (e *Engine) follow(job Job, appID int16) {
-	ctx, cancel := e.untilStopped()
-	defer cancel()
+// follow starts the runs of one job for one app. A change of the job holds from
+// its time on: ticks until then are those of the job before, be they started late.
+func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-chan change) {
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Logger()
 	var last time.Time // the newest tick that is dealt with
+	var next *change   // waits until the ticks before it are dealt with
 	started := e.store.Now()
 	for known := false; ; {
 		var err error
@@ -116,7 +172,16 @@ func (e *Engine) follow(job Job, appID int16) {
 			known = err == nil
 		}
 		if err == nil {
-			if due := lastTick(job.Schedule, last, e.store.Now()); !due.IsZero() {
+			select {
+			case c := <-changes: // it came while a tick was started
+				next = &c
+			default:
+			}
+			until := e.store.Now()
+			if next != nil {
+				until = next.at
+			}
+			if due := lastTick(job.Schedule, last, until); !due.IsZero() {
 				trigger := repo.TriggerCron
 				if !due.After(started) {
 					trigger = repo.TriggerCatchUp
@@ -126,24 +191,32 @@ func (e *Engine) follow(job Job, appID int16) {
 				}
 			}
 		}
-		wait := tickRetry
-		if err == nil {
-			next := job.Schedule.Next(e.store.Now())
-			if next.IsZero() {
-				log.Warn().Msg("the schedule has no further tick")
-				return
+		if err == nil && next != nil {
+			if job = next.job; last.Before(next.at) {
+				last = next.at
 			}
-			wait = next.Sub(e.store.Now())
+			next = nil
+			continue
+		}
+		wake := time.After(tickRetry)
+		if err == nil {
+			now := e.store.Now()
+			if tick := job.Schedule.Next(now); !tick.IsZero() {
+				wake = time.After(max(tick.Sub(now), 0))
+			} else {
+				log.Warn().Msg("the schedule has no further tick")
+				wake = nil
+			}
 		} else if ctx.Err() == nil {
 			e.again.warn(e.apps[appID].Name, "could not start the run of a tick; it will be tried again", err,
 				func(event *zerolog.Event) { event.Str("job", job.Name) })
 		}
-		timer := time.NewTimer(max(wait, 0))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-timer.C:
+		case c := <-changes:
+			next = &c
+		case <-wake:
 		}
 	}
 }

@@ -3,6 +3,8 @@ package repo
 import (
 	"context"
 	"fmt"
+	"math"
+	"sync/atomic"
 	"time"
 
 	"syncer/imclient"
@@ -14,13 +16,26 @@ type Quota struct {
 	store *Store
 	appID int16
 	api   string
-	limit float64 // calls in any one second, all instances together
+	limit atomic.Uint64 // see Limit
 }
 
 // Quota gives the quota of an app's API at the configured rate.
 func (s *Store) Quota(appID int16, kind imclient.Kind, limit float64) *Quota {
-	return &Quota{store: s, appID: appID, api: string(kind), limit: limit}
+	q := &Quota{store: s, appID: appID, api: string(kind)}
+	q.SetLimit(limit)
+	return q
 }
+
+// Kind is whose API it is about: an app has one of each.
+func (q *Quota) Kind() imclient.Kind { return imclient.Kind(q.api) }
+
+// Limit is the calls in any one second, all instances together.
+func (q *Quota) Limit() float64 { return math.Float64frombits(q.limit.Load()) }
+
+// SetLimit changes the configured rate. Call times that are handed out already,
+// for a fifth of a second at most, stay as they are. The other instances go by their own
+// limit until theirs is changed too.
+func (q *Quota) SetLimit(limit float64) { q.limit.Store(math.Float64bits(limit)) }
 
 // After a rate-limit answer the rate is half; every recoveryStep it gains a
 // tenth of the configured rate again.
@@ -53,7 +68,7 @@ RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
 	var end time.Time
 	var micros int64
-	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.limit, q.store.Now(),
+	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds())).Scan(&end, &micros)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
@@ -95,7 +110,7 @@ SET rate = CASE
 // Throttle halves the rate for all instances and hands out no call time within
 // the next pause.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
-	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.limit, q.store.Now(),
+	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())
 	if err != nil {
 		return fmt.Errorf("throttle %s: %w", q.api, err)

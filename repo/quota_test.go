@@ -321,3 +321,23 @@ func TestGatesTogether(t *testing.T) {
 		t.Errorf("only %d calls in %s at a rate of %d", len(calls), runFor, rate)
 	}
 }
+
+// TestSetLimit: another rate holds from the next reservation on, also while a
+// throttled one recovers.
+func TestSetLimit(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	q := b.store.Quota(b.app.ID, imclient.KindPresence, 100)
+	wantRate(t, q, 100)
+	q.SetLimit(20)
+	wantRate(t, q, 20)
+	q.SetLimit(200)
+	wantRate(t, q, 200)
+	throttle(t, q, 0)
+	wantRate(t, q, 100)
+	q.SetLimit(40)
+	wantRate(t, q, 40)
+	if q.Limit() != 40 || q.Kind() != imclient.KindPresence {
+		t.Errorf("limit %g of %s", q.Limit(), q.Kind())
+	}
+}

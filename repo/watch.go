@@ -167,11 +167,11 @@ func (s *Store) WatchQuotas(ctx context.Context, quotas []*Quota) ([]QuotaWatch,
 	now := s.Now()
 	all := make([]QuotaWatch, len(quotas))
 	for i, q := range quotas {
-		w := QuotaWatch{AppID: q.appID, Kind: imclient.Kind(q.api), Limit: q.limit, Rate: q.limit}
+		w := QuotaWatch{AppID: q.appID, Kind: imclient.Kind(q.api), Limit: q.Limit(), Rate: q.Limit()}
 		if u, ok := used[key{q.appID, q.api}]; ok {
 			w.Pause = max(u.nextAt.Sub(now), 0)
 			if u.throttledAt != nil {
-				w.Rate = recovered(u.rate, q.limit, now.Sub(*u.throttledAt))
+				w.Rate = recovered(u.rate, q.Limit(), now.Sub(*u.throttledAt))
 			}
 		}
 		all[i] = w

@@ -4,7 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 
+	"github.com/rs/zerolog"
 	"github.com/urfave/cli/v3"
 
 	"syncer/internal/admin"
@@ -19,7 +23,9 @@ func (p *program) runCommand() *cli.Command {
 		Usage: "daemon: start the scheduled jobs and work on them",
 		Description: "Any number of instances may run on one database: they share schedule, work and quota.\n" +
 			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0;\n" +
-			"what is left goes on with another instance, or with the next start.",
+			"what is left goes on with another instance, or with the next start.\n" +
+			"SIGHUP reads the configuration again: jobs, call rates and the log's level change at once,\n" +
+			"what needs a restart is named in the log.",
 		Flags:  []cli.Flag{configFlag()},
 		Action: p.runDaemon,
 	}
@@ -29,16 +35,22 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
+	// From the start: without a receiver the signal would end the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	loaded, err := p.load(c)
 	if err != nil {
 		return err
 	}
-	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)))
+	// The level is the process's, not the logger's, so that a reload can change it.
+	setLevel(loaded.Log)
+	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)).Level(zerolog.DebugLevel))
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	scheduled, err := s.scheduled()
+	scheduled, err := s.scheduled(loaded.Jobs)
 	if err != nil {
 		return err
 	}
@@ -55,10 +67,24 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	}
 	engine.Schedule(scheduled)
 	s.log.Info().Int("apps", len(s.apps)).Int("jobs", len(scheduled)).Str("process", s.store.Process()).Msg("running")
-	select {
-	case <-ctx.Done():
-	case err = <-serving:
+	manager := &service{log: s.log}
+	manager.ready(status(loaded))
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	defer unwatch()
+	go manager.keepWatchdog(watched, engine.Alive)
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+		case err = <-serving:
+			running = false
+		case <-hangups:
+			manager.reloading()
+			loaded = s.reload(loaded, func() (*config.Config, error) { return p.load(c) }, engine)
+			manager.ready(status(loaded))
+		}
 	}
+	manager.stopping()
 	s.log.Info().Msg("stopping: pages in flight are finished")
 	if stopErr := stopEngine(engine, loaded.Sweep); stopErr != nil {
 		s.log.Warn().Err(stopErr).Msg("did not stop in good order; nothing that was written is lost")
@@ -74,10 +100,15 @@ func stopEngine(engine *jobs.Engine, c config.Sweep) error {
 	return engine.Stop(ctx)
 }
 
-// scheduled turns the configured jobs into the engine's.
-func (s *system) scheduled() ([]jobs.Job, error) {
+// status is what the service manager is told.
+func status(c *config.Config) string {
+	return fmt.Sprintf("apps: %d, jobs: %d", len(c.Apps), len(c.Jobs))
+}
+
+// scheduled turns configured jobs into the engine's.
+func (s *system) scheduled(configured []config.Job) ([]jobs.Job, error) {
 	var scheduled []jobs.Job
-	for _, c := range s.config.Jobs {
+	for _, c := range configured {
 		schedule, err := jobs.ParseSchedule(c.Schedule, c.Timezone)
 		if err != nil {
 			return nil, err

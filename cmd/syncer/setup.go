@@ -68,20 +68,24 @@ func isTerminal(w io.Writer) bool {
 
 // logger makes the log on w, and puts the configuration's warnings into it.
 func logger(c *config.Config, w io.Writer, console bool) zerolog.Logger {
-	level, err := zerolog.ParseLevel(c.Log.Level)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	zerolog.DurationFieldUnit = time.Millisecond
 	if c.Log.Format == "console" || c.Log.Format == "auto" && console {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05", NoColor: !console}
 	}
-	log := zerolog.New(w).Level(level).With().Timestamp().Logger()
+	log := zerolog.New(w).Level(level(c.Log)).With().Timestamp().Logger()
 	for _, warning := range c.Warnings {
 		log.Warn().Msg(warning)
 	}
 	return log
+}
+
+func level(c config.Log) zerolog.Level {
+	l, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		return zerolog.InfoLevel
+	}
+	return l
 }
 
 // system is everything that is opened for a sweep.

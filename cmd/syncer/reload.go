@@ -1,0 +1,70 @@
+package main
+
+import (
+	"github.com/rs/zerolog"
+
+	"syncer/internal/config"
+	"syncer/jobs"
+)
+
+// reload puts into force what can be changed while the daemon runs: the jobs, the
+// call rates and the log's level. What else has changed is named. A configuration
+// with a mistake changes nothing. It gives what is in force then.
+func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
+	loaded, err := load()
+	if err != nil {
+		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
+		return old
+	}
+	inForce := withoutRestart(old, loaded)
+	scheduled, err := s.scheduled(inForce.Jobs)
+	if err != nil {
+		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
+		return old
+	}
+	setLevel(inForce.Log)
+	for i, app := range s.apps { // which are those of the configuration
+		for _, quota := range app.Quotas {
+			quota.SetLimit(float64(rate(inForce.Apps[i], quota.Kind())))
+		}
+	}
+	engine.Schedule(scheduled)
+	for _, warning := range loaded.Warnings {
+		s.log.Warn().Msg(warning)
+	}
+	if waiting := config.Changes(inForce, loaded); len(waiting) > 0 {
+		s.log.Warn().Strs("settings", waiting).Msg("some settings have changed that need a restart")
+	}
+	s.log.Info().Strs("changed", config.Changes(old, inForce)).Msg("configuration reloaded")
+	return inForce
+}
+
+// withoutRestart gives the old configuration with what takes no restart from the
+// new one.
+func withoutRestart(old, loaded *config.Config) *config.Config {
+	c := *old
+	c.Log.Level = loaded.Log.Level
+	c.Jobs, c.Sweep.MaxGap = loaded.Jobs, loaded.Sweep.MaxGap
+	c.Apps = nil
+	for _, app := range old.Apps {
+		for _, other := range loaded.Apps {
+			if other.Name != app.Name || other.Provider != app.Provider {
+				continue
+			}
+			if app.Tencent != nil {
+				t := *app.Tencent
+				t.PresenceRate, t.AccountsRate = other.Tencent.PresenceRate, other.Tencent.AccountsRate
+				app.Tencent = &t
+			} else {
+				o := *app.OpenIM
+				o.PresenceRate, o.AccountsRate = other.OpenIM.PresenceRate, other.OpenIM.AccountsRate
+				app.OpenIM = &o
+			}
+		}
+		c.Apps = append(c.Apps, app)
+	}
+	return &c
+}
+
+// setLevel sets what is logged from now on, everywhere in this process.
+func setLevel(c config.Log) { zerolog.SetGlobalLevel(level(c)) }
