@@ -157,13 +157,13 @@ func TestRecordFailures(t *testing.T) {
 	}{
 		{0, false, repo.RunSucceeded, true}, // nothing was recorded before
 		{1, false, repo.RunSucceeded, false},
-		{59, false, repo.RunSucceeded, false},
+		{58, false, repo.RunSucceeded, false},
 		{60, false, repo.RunFailed, true},
 		{61, false, repo.RunSucceeded, true},
 		{62, false, repo.RunSucceeded, false},
 		{63, true, repo.RunSucceeded, true},
-		{122, false, repo.RunSucceeded, false},
-		{123, false, repo.RunSucceeded, true},
+		{121, false, repo.RunSucceeded, false},
+		{122, false, repo.RunSucceeded, true},
 	} {
 		b.clock.pass(minute(test.minute).Sub(b.clock.Now()))
 		n := b.backfill(imclient.KindPresence)

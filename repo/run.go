@@ -134,9 +134,10 @@ var ErrBusy = errors.New("a run of this app and kind is going already")
 // ErrTicked says that the tick has been dealt with before, here or elsewhere.
 var ErrTicked = errors.New("this tick has a run already")
 
-// recordFailures is how often failures that go on are recorded anew. More often
-// would write as much as is observed where many of the users were never imported.
-const recordFailures = time.Hour
+// recordFailures is how often failures that go on are recorded anew: once an hour,
+// also by a job that runs every hour, give or take. More often would write as
+// much as is observed where many of the users were never imported.
+const recordFailures = 59 * time.Minute
 
 const startRunSQL = `
 INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, failures_recorded_at, status, finished_at)

@@ -14,9 +14,9 @@ func TestParse(t *testing.T) {
 		want options
 		text string
 	}{
-		{"", options{users: 1_000_000, out: "bin/bench-results", syncer: "bin/syncer"}, ""},
-		{"-only wal,memory -runs 7 -users 20000 -out x -syncer y", options{only: []string{"wal", "memory"}, runs: 7, users: 20_000, out: "x", syncer: "y"}, ""},
-		{"-smoke", options{smoke: true, users: smokeUsers, runs: smokeRuns, out: "bin/bench-results", syncer: "bin/syncer"}, ""},
+		{"", options{users: 1_000_000, out: "bin/bench-results", syncer: "bin/syncer", simulator: "bin/syncer", profiles: true}, ""},
+		{"-only wal,memory -runs 7 -users 20000 -out x -syncer y -simulator z -profiles=false", options{only: []string{"wal", "memory"}, runs: 7, users: 20_000, out: "x", syncer: "y", simulator: "z"}, ""},
+		{"-smoke", options{smoke: true, users: smokeUsers, runs: smokeRuns, out: "bin/bench-results", syncer: "bin/syncer", simulator: "bin/syncer", profiles: true}, ""},
 		{"-only wall", options{}, "bench: -only wall: there is no such scenario; see -list\n"},
 		{"-users 99", options{}, "bench: -users 99: want 10000 to 10000000\n"},
 		{"-runs -1", options{}, "bench: -runs -1: want 1 or more\n"},

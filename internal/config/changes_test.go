@@ -36,7 +36,7 @@ func TestChanges(t *testing.T) {
 		"an app's name":    {[]string{`"chat"`, `"talk"`}, []string{"apps.chat", "apps.talk"}},
 		"the users' table": {[]string{`table = "users"`, `table = "people"`}, []string{"users.table", "apps.main.users.table", "apps.chat.users.table"}},
 		"another provider": {
-			[]string{"provider = \"openim\"\n[apps.openim]\nbase_url = \"http://10.0.0.7:10002/\"\nsecret = \"openim-secret\"",
+			[]string{"provider = \"openim\"\n[apps.openim]\nbase_url = \"https://10.0.0.7:10002/\"\nsecret = \"openim-secret\"",
 				"provider = \"tencent\"\n[apps.tencent]\nsdk_app_id = 1\nsecret_key = \"k\"\nregion = \"seoul\""},
 			[]string{"apps.chat.provider", "apps.chat.tencent", "apps.chat.openim"},
 		},
