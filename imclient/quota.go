@@ -223,7 +223,7 @@ func (g *Gate) skipLost() {
 
 // refill waits for the next slab. The gate's lock is released meanwhile.
 func (g *Gate) refill(ctx context.Context) error {
-	if g.ahead == nil {
+	if g.ahead == nil || g.ahead.hasFailed() { // what failed ahead of time may go well by now
 		g.reserve(ctx)
 	}
 	r := g.ahead
@@ -249,6 +249,16 @@ func (g *Gate) refill(ctx context.Context) error {
 	}
 	g.next, g.interval, g.left, g.size = r.first, r.interval, r.size, r.size
 	return nil
+}
+
+// hasFailed reports whether the reservation is known to have failed.
+func (r *reservation) hasFailed() bool {
+	select {
+	case <-r.done:
+		return r.err != nil
+	default:
+		return false
+	}
 }
 
 // reserveTimeout bounds a reservation, which outlives the call that began it.

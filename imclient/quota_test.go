@@ -149,6 +149,35 @@ func TestGate_reservesAhead(t *testing.T) {
 	})
 }
 
+// A reservation that failed ahead of time fails no call when the store is well
+// again.
+func TestGate_storeFailedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &fakeStore{interval: 10 * time.Millisecond}
+		gate := NewGate(store, time.Now)
+		fail := func(err error) {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			store.err = err
+		}
+		for call := range 12 { // the first, a slab of ten, one more
+			switch call {
+			case 2:
+				fail(errors.New("database down"))
+			case 9:
+				fail(nil)
+			}
+			if _, err := gate.Wait(t.Context()); err != nil {
+				t.Fatalf("call %d: %v", call, err)
+			}
+			synctest.Wait()
+		}
+		if got, want := store.reservations(), []int{1, 10, 10}; !slices.Equal(got, want) {
+			t.Errorf("reserved %v, want %v", got, want)
+		}
+	})
+}
+
 // Calls that were late on their way would share a second with those of later
 // call times: as many of these are given up.
 func TestGate_Sent_late(t *testing.T) {
