@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -119,6 +120,9 @@ func TestSecrets(t *testing.T) {
 	w.rounds.SetRound(1)
 	w.sim.RevokeSignatures()
 	w.sim.KickTokens()
+	// Signatures are dated in seconds: one made in the same second would be void too.
+	second := time.Now().Unix()
+	w.eventually("the second is over", func() bool { return time.Now().Unix() > second })
 	w.run(exitPartial, "backfill")
 	for _, what := range []string{"4444", "wrong-CANARY-TENCENT-KEY"} {
 		w.run(exitFailed, "SYNCER_APPS_MAIN_TENCENT_SECRET_KEY="+what, "SYNCER_APPS_CHAT_OPENIM_SECRET=wrong-CANARY-OPENIM-SECRET", "backfill")
