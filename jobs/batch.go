@@ -20,6 +20,7 @@ import (
 type asker[V comparable] struct {
 	ask      func(ctx context.Context, ids []string) (imclient.Answer[V], error)
 	maxBatch int
+	breaker  *breaker // nil: calls are made whatever became of others
 	unsaved  *tally
 	retries  prometheus.Counter // those of pages that are never written count too
 }
@@ -137,12 +138,17 @@ const (
 // askPatiently asks until there is an answer, the failure is none that waiting
 // mends, or the budget is spent. After a rate-limit answer it is the quota gate
 // that makes the next call wait; if that would take long, the error is given
-// back at once.
+// back at once. To be held by the breaker costs time, but no try.
 func (a *asker[V]) askPatiently(ctx context.Context, ids []string) (answer imclient.Answer[V], made repo.Counters, err error) {
+	begun := time.Now()
 	waits := backoff.NewExponentialBackOff()
-	waits.InitialInterval, waits.MaxInterval, waits.RandomizationFactor = firstBackoff, maxBackoff, 0.5
-	answer, err = backoff.Retry(ctx, func() (imclient.Answer[V], error) {
-		answer, err := a.ask(ctx, ids)
+	// Full jitter: from nothing to twice the interval.
+	waits.InitialInterval, waits.MaxInterval, waits.RandomizationFactor = firstBackoff, maxBackoff, 1
+	answer, err = backoff.Retry(ctx, func() (answer imclient.Answer[V], err error) {
+		err = a.breaker.asked(ctx, begun, func() (calls int, err error) {
+			answer, err = a.ask(ctx, ids)
+			return answer.Calls, err
+		})
 		if made.Calls > 0 && answer.Calls > 0 {
 			made.Retries++
 		}
@@ -151,8 +157,9 @@ func (a *asker[V]) askPatiently(ctx context.Context, ids []string) (answer imcli
 			return answer, nil
 		}
 		apiErr, ok := errors.AsType[*imclient.Error](err)
+		_, held := errors.AsType[*heldBackError](err)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || held || errors.Is(err, errStopped):
 			return answer, backoff.Permanent(err)
 		case ok && apiErr.Class == imclient.ClassThrottled && apiErr.RetryAfter > batchBudget:
 			return answer, backoff.Permanent(err)

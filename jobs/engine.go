@@ -64,8 +64,11 @@ type Config struct {
 	CollapseRatio float64
 	CollapseMin   int
 	CollapseDelay time.Duration
-	Metrics       *Metrics
-	Log           zerolog.Logger
+	// Outage is how long no call of any process is answered, and no page of a run
+	// written, before the run is ended as failed.
+	Outage  time.Duration
+	Metrics *Metrics
+	Log     zerolog.Logger
 }
 
 // Engine works on the runs of its apps, together with all other engines on the
@@ -85,6 +88,8 @@ type Engine struct {
 	opinions map[int16]*secondOpinion
 	// asking holds a place for each page that is asked about, by queue.
 	asking map[string]chan struct{}
+	// breakers stand before the APIs, by queue.
+	breakers map[string]*breaker
 
 	queues []string // that this engine works on
 
@@ -108,6 +113,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		log:      c.Log,
 		again:    newRepeats(c.Log),
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
+		breakers: make(map[string]*breaker, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		stopping: make(chan struct{}),
 
@@ -129,6 +135,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 			name := queueName(app.ID, kind)
 			queues[name] = river.QueueConfig{MaxWorkers: c.Workers}
 			e.queues = append(e.queues, name)
+			e.breakers[name] = e.newBreaker(app, kind)
 		}
 		e.asking[queueName(app.ID, imclient.KindPresence)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Presence.MaxPresenceBatch()))
 		e.asking[queueName(app.ID, imclient.KindAccounts)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Accounts.MaxAccountsBatch()))

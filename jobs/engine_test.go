@@ -31,7 +31,9 @@ type engineSpec struct {
 	Workers        int
 	RescueAfter    time.Duration
 	FirstRetry     time.Duration
-	MaintainEvery  time.Duration // 0: as it is outside of tests
+	Outage         time.Duration
+	Hold           time.Duration // of a batch by a breaker; 0: as it is outside of tests
+	MaintainEvery  time.Duration // likewise
 }
 
 // spec is what suits most tests: both apps, no rate limit worth the name.
@@ -43,6 +45,7 @@ func (w *world) spec() engineSpec {
 		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
 		Range: 4000, Page: 1000, Workers: 2, RescueAfter: time.Minute, FirstRetry: 100 * time.Millisecond,
 		CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 100 * time.Millisecond,
+		Outage: patience,
 	}
 }
 
@@ -121,12 +124,15 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
-		Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,
+		Outage: s.Outage, Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,
 	})
 	if err != nil {
 		return e, err
 	}
 	e.Engine.firstRetry = s.FirstRetry
+	for _, b := range e.breakers {
+		b.hold = cmp.Or(s.Hold, batchBudget)
+	}
 	e.Engine.maintainEvery = cmp.Or(s.MaintainEvery, maintainEvery)
 	return e, nil
 }

@@ -24,6 +24,8 @@ type Metrics struct {
 	callTime  *prometheus.HistogramVec
 	quotaWait *prometheus.CounterVec
 
+	breakerOpen *prometheus.GaugeVec
+
 	suspectPages     *prometheus.CounterVec
 	disbelievedUsers *prometheus.CounterVec
 }
@@ -68,11 +70,13 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			"From sending a call to the end of its answer, without the waiting for its call time.", callBuckets, "app", "api"),
 		quotaWait: counter("syncer_quota_wait_seconds_total",
 			"Time that calls waited for their call times, of all calls together: more than a second a second when several wait.", "app", "api"),
+		breakerOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_api_breaker_open",
+			Help: "1 while an API gives this process no answer, and calls but for a probe now and then are held back."}, []string{"app", "kind"}),
 		suspectPages: counter("syncer_suspect_pages_total",
 			"Pages whose answers were in doubt, because too many users were offline at once, and were asked again.", "app"),
 		disbelievedUsers: counter("syncer_disbelieved_users_total", "Users whose answers stayed in doubt and were not written.", "app"),
 	}
-	registry.MustRegister(m.rescued)
+	registry.MustRegister(m.rescued, m.breakerOpen)
 	return m
 }
 
@@ -82,6 +86,7 @@ func (m *Metrics) show(app string) {
 	m.suspectPages.WithLabelValues(app)
 	m.disbelievedUsers.WithLabelValues(app)
 	for _, kind := range imclient.Kinds() {
+		m.breakerOpen.WithLabelValues(app, string(kind))
 		for _, c := range []*prometheus.CounterVec{m.users, m.changes, m.failures, m.retries} {
 			c.WithLabelValues(app, string(kind))
 		}

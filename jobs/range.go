@@ -32,15 +32,17 @@ func (rangeArgs) InsertOpts() river.InsertOpts {
 
 // maxAttempts is how often a range, or the planning, is tried before it is
 // given up: with retryDelay about five minutes in all, besides the retries of
-// each batch.
-const maxAttempts = 6
+// each batch. While an API gives no answer nobody counts.
+const maxAttempts = 7
 
-// firstRetry is how long a range waits that failed for the first time.
+// firstRetry is how long a range waits that failed for the first time, on average.
 const firstRetry = 5 * time.Second
 
-// retryDelay is how long a failed range waits: 5, 10, 20, … seconds.
+// retryDelay is how long a failed range waits: with full jitter, so that ranges
+// that failed together do not come back together. That is 5, 10, 20, … 160 seconds
+// on average, and at most twice as long.
 func (e *Engine) retryDelay(attempt int) time.Duration {
-	return e.firstRetry << min(max(attempt-1, 0), 5)
+	return jitter(2 * e.firstRetry << min(max(attempt-1, 0), 5))
 }
 
 // nextRetry is when a failed range is due again, as the queue is to be told: it
@@ -116,7 +118,7 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 			Int64("calls", written.Calls).Int64("retries", written.Retries).Dur("dur_ms", time.Since(begun)).Msg("range done")
 	}
 	return e.settle(ctx, outcome{
-		run: claimed.Run, rangeNo: claimed.No, err: err, last: job.Attempt >= job.MaxAttempts,
+		run: claimed.Run, rangeNo: claimed.No, begun: begun, err: err, last: job.Attempt >= job.MaxAttempts,
 		release: func(ctx context.Context, reason string) error {
 			return e.store.ReleaseRange(ctx, claimed, reason, unsaved)
 		},
@@ -149,13 +151,13 @@ func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (written, unsave
 	case imclient.KindPresence:
 		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls, retries: retries}
 		s := &sweep[imclient.Presence]{
-			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), unsavedCalls, retries},
+			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), e.breaker(r.Run), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review,
 		}
 		return s.run(ctx, r)
 	case imclient.KindAccounts:
 		s := &sweep[imclient.AccountStatus]{
-			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), unsavedCalls, retries},
+			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), e.breaker(r.Run), unsavedCalls, retries},
 			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount,
 		}
 		return s.run(ctx, r)
@@ -181,6 +183,7 @@ func guard(f func() error) func() error {
 type outcome struct {
 	run     repo.Run
 	rangeNo int
+	begun   time.Time // when the range was claimed; zero: it is the planning
 	err     error
 	last    bool                                           // the queue grants no further attempt
 	release func(ctx context.Context, reason string) error // give it back
@@ -228,6 +231,13 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 		release(reason)
 		warn("throttled; the range waits", o.err, wait)
 		return e.snooze(wait)
+	}
+	// An outage that was there before this attempt is none of its own, and uses it
+	// up no more than the attempts of others. One that began in it does: a batch that
+	// fails whenever it is sent, among others that are answered, must come to an end.
+	if since, open := e.outage(o.run); open && answered && class == imclient.ClassTransient && since.Before(o.begun) {
+		release(reason)
+		return e.waitForAPI(settleCtx, o, since, apiErr)
 	}
 	switch {
 	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -50,6 +51,68 @@ func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reaso
 		return fmt.Errorf("end run %d: %w", runID, err)
 	}
 	return err
+}
+
+// A run is silent when it was opened, last wrote a page and its API last answered
+// anybody before $2. A run that is slow, because it has few call times, is not: it
+// has answers.
+const silentSQL = `
+SELECT greatest(page.last_at, quota.answered_at)
+FROM syncer.sync_run AS u
+CROSS JOIN (
+    SELECT max(page_at) AS last_at
+    FROM syncer.sync_range
+    WHERE run_id = $1
+) AS page
+LEFT JOIN syncer.api_quota AS quota ON quota.app_id = u.app_id AND quota.api = u.kind
+WHERE u.run_id = $1
+  AND greatest(u.observed_from, page.last_at, quota.answered_at) < $2`
+
+// silent reports whether a run has been silent since before a time, and when the
+// last answer came that anybody knows of, or the zero time.
+func (s *Store) silent(ctx context.Context, tx pgx.Tx, runID int64, before time.Time) (lastAnswer time.Time, silent bool, err error) {
+	var last *time.Time
+	err = tx.QueryRow(ctx, s.sql(silentSQL), runID, before).Scan(&last)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return time.Time{}, false, nil
+	case err != nil || last == nil:
+		return time.Time{}, err == nil, err
+	default:
+		return *last, true, nil
+	}
+}
+
+// EndSilentRun closes an open run as failed of which nobody has written a page for
+// so long, and whose API has given nobody an answer either, and reports whether it
+// did. reason is given when the last answer came that anybody knows of, or the zero
+// time.
+func (s *Store) EndSilentRun(ctx context.Context, runID int64, silence time.Duration, reason func(lastAnswer time.Time) string) (ended bool, err error) {
+	before := s.Now().Add(-silence)
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		// Without the lock first: a process that is cut off alone asks often, and the
+		// lock would hold up the pages of the others.
+		_, silent, err := s.silent(ctx, tx, runID, before)
+		if ended = false; err != nil || !silent {
+			return err
+		}
+		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
+			return err
+		}
+		lastAnswer, silent, err := s.silent(ctx, tx, runID, before)
+		if err != nil || !silent {
+			return err
+		}
+		ended = true
+		return s.closeRun(ctx, tx, runID, RunFailed, reason(lastAnswer))
+	})
+	if errors.Is(err, ErrGone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("end run %d if it is silent: %w", runID, err)
+	}
+	return ended, nil
 }
 
 const openRangesSQL = `

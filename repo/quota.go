@@ -17,6 +17,9 @@ type Quota struct {
 	appID int16
 	api   string
 	limit atomic.Uint64 // see Limit
+	// answeredAt is when a call was last answered, in microseconds since 1970; 0:
+	// none was.
+	answeredAt atomic.Int64
 }
 
 // Quota gives the quota of an app's API at the configured rate.
@@ -37,6 +40,10 @@ func (q *Quota) Limit() float64 { return math.Float64frombits(q.limit.Load()) }
 // limit until theirs is changed too.
 func (q *Quota) SetLimit(limit float64) { q.limit.Store(math.Float64bits(limit)) }
 
+// Answered takes note that a call was answered, in whatever way. Other instances
+// learn it from the next reservation, which costs nothing more.
+func (q *Quota) Answered(at time.Time) { q.answeredAt.Store(at.UnixMicro()) }
+
 // After a rate-limit answer the rate is half; every recoveryStep it gains a
 // tenth of the configured rate again.
 const (
@@ -55,21 +62,27 @@ const rateSQL = `CASE
 
 // One UPDATE takes $7 call times. Their spacing is (1s + slack) / rate, $8
 // being the microseconds of 1s + slack, rounded up to what Postgres keeps: it
-// must never come out shorter. A call time is never in the past.
+// must never come out shorter. A call time is never in the past. $9 is when a call
+// of this instance was last answered.
 const reserveCallsSQL = `
-INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at)
-VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil($8::float8 / $3) * interval '1 microsecond')
+INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at)
+VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil($8::float8 / $3) * interval '1 microsecond', $9::timestamptz)
 ON CONFLICT (app_id, api) DO UPDATE
 SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
-    next_at = greatest(q.next_at, $4) + $7 * ceil($8 / ` + rateSQL + `) * interval '1 microsecond'
+    next_at = greatest(q.next_at, $4) + $7 * ceil($8 / ` + rateSQL + `) * interval '1 microsecond',
+    answered_at = greatest(q.answered_at, $9)
 RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 
 // ReserveCalls takes n consecutive call times.
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
 	var end time.Time
 	var micros int64
+	var answered *time.Time
+	if at := q.answeredAt.Load(); at != 0 {
+		answered = new(time.UnixMicro(at))
+	}
 	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.Limit(), q.store.Now(),
-		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds())).Scan(&end, &micros)
+		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds()), answered).Scan(&end, &micros)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}

@@ -269,8 +269,8 @@ func rate(c config.App, kind imclient.Kind) int {
 func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 	return jobs.New(s.store, apps, jobs.Config{
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
-		RescueAfter: s.config.Sweep.RescueAfter,
-		Partition:   s.config.History.Partition, Retention: s.config.History.Retention,
+		RescueAfter: s.config.Sweep.RescueAfter, Outage: s.config.Sweep.Outage,
+		Partition: s.config.History.Partition, Retention: s.config.History.Retention,
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,

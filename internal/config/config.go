@@ -183,6 +183,8 @@ type Sweep struct {
 	Workers int `toml:"workers" default:"4" min:"1" max:"64"`
 	// RescueAfter is when a range whose worker gives no sign of life is taken over.
 	RescueAfter time.Duration `toml:"rescue_after" default:"60s" min:"5s" max:"10m"`
+	// Outage is how long a run waits for an API that answers nobody before it fails.
+	Outage time.Duration `toml:"outage" default:"5m" min:"10s" max:"24h"`
 	// StopGrace is how long a stop waits for pages in flight.
 	StopGrace time.Duration `toml:"stop_grace" default:"20s" min:"0s" max:"1h"`
 	// MaxGap is 0 when not given. Use Job.MaxGap, which is always set.
