@@ -112,11 +112,7 @@ const maxText = 300
 // given secrets and every word that looks like a token or signature replaced
 // (OpenIM repeats the refused token in errDlt).
 func CleanText(s string, secrets ...string) string {
-	for _, secret := range secrets {
-		if secret != "" {
-			s = strings.ReplaceAll(s, secret, redacted)
-		}
-	}
+	s = redactSecrets(s, secrets)
 	// Control characters go first: one inside a token would cut it into words
 	// too short to be recognised.
 	s = strings.Map(func(r rune) rune {
@@ -125,7 +121,8 @@ func CleanText(s string, secrets ...string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
-	s = redactRuns(strings.Join(strings.Fields(s), " "))
+	// Once more the secrets, in which such a character stood.
+	s = redactRuns(redactSecrets(strings.Join(strings.Fields(s), " "), secrets))
 	if len(s) > maxText {
 		cut := maxText
 		for cut > 0 && !utf8.RuneStart(s[cut]) {
@@ -137,6 +134,15 @@ func CleanText(s string, secrets ...string) string {
 }
 
 const redacted = "[redacted]"
+
+func redactSecrets(s string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, redacted)
+		}
+	}
+	return s
+}
 
 // redactRuns hides what looks like a credential, wherever in a word it stands:
 // a JWT (eyJ…), a usersig (eJ… or eA…: zlib in base64), and any other run of 32

@@ -33,6 +33,7 @@ func TestCleanText(t *testing.T) {
 		"short token":                    {in: "token eyJhbGciOiJub25lIn0. bad", want: "token [redacted] bad"},
 		"two tokens in a word":           {in: jwt + "," + jwt, want: "[redacted],[redacted]"},
 		"known secret, however it looks": {in: "secret openIM123 invalid", secrets: []string{"", "openIM123"}, want: "secret [redacted] invalid"},
+		"secret with a control inside":   {in: "secret made-\x7fup-key invalid", secrets: []string{"made-up-key"}, want: "secret [redacted] invalid"},
 		"invalid UTF-8":                  {in: "a\xffb", want: "a?b"},
 		"empty":                          {},
 	} {
@@ -56,17 +57,6 @@ func TestCleanText_bounded(t *testing.T) {
 	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("%d bytes took %s", len(huge), took)
 	}
-}
-
-func FuzzCleanText(f *testing.F) {
-	f.Add("token=eyJhbGciOiJIUzI1NiJ9.eyJVc2VySUQ\nx")
-	f.Add("\xff\x00…")
-	f.Fuzz(func(t *testing.T, s string) {
-		got := CleanText(s)
-		if !utf8.ValidString(got) || strings.ContainsAny(got, "\n\r\x00") || len(got) > maxText+len("…") {
-			t.Errorf("CleanText(%q) = %q", s, got)
-		}
-	})
 }
 
 func TestClass(t *testing.T) {
