@@ -195,7 +195,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		return reply, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
 			Text: fmt.Sprintf("the server redirects (HTTP %d) to %s; set base_url (or region) to where the API really is",
-				resp.StatusCode, hostOf(resp.Header.Get("Location")))}
+				resp.StatusCode, CleanText(hostOf(resp.Header.Get("Location"))))}
 	}
 	reply.Status = resp.StatusCode
 	reply.Body = body
@@ -317,7 +317,8 @@ func retryAfter(v string, now time.Time) time.Duration {
 	v = strings.TrimSpace(v)
 	var d time.Duration
 	if seconds, err := strconv.Atoi(v); err == nil {
-		d = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+		// In bounds before it is multiplied: a large one would wrap around.
+		d = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
 	} else if t, err := http.ParseTime(v); err == nil {
 		d = t.Sub(now)
 	}

@@ -134,6 +134,13 @@ func TestPost_misbehaving(t *testing.T) {
 			},
 			class: ClassTransient, text: "send the request",
 		},
+		"redirect to a name without end": {
+			handler: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Location", "https://"+strings.Repeat("long.", 1000)+"example/")
+				w.WriteHeader(http.StatusFound)
+			},
+			class: ClassFatal, text: "long.lo…; set base_url",
+		},
 		"redirect without a target": {
 			handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusFound) },
 			class:   ClassFatal, text: "to another address",
@@ -342,6 +349,7 @@ func TestRetryAfter(t *testing.T) {
 		" 30 ":                 30 * time.Second,
 		"-5":                   0,
 		"999999999":            time.Hour,
+		"-18446743000":         0, // times 10^9 it is positive again, in 64 bits
 		"99999999999999999999": 0,
 		"soon":                 0,
 		noon.Add(90 * time.Second).Format(http.TimeFormat): 90 * time.Second,
