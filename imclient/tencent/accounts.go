@@ -54,7 +54,7 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 		case result.Status == "NotImported":
 			b.Observe(result.UserID, imclient.StatusNotImported)
 		default:
-			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer gives no import status that we know: "+strconv.Quote(imclient.CleanText(result.Status)))
+			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer gives no import status that we know: "+strconv.Quote(imclient.CleanText(result.Status, c.secretKey)))
 		}
 	}
 	return nil

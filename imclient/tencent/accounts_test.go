@@ -37,6 +37,14 @@ func TestCheckAccounts(t *testing.T) {
 			want: answer{Observed: many{is("a", imclient.StatusImported), is("d", imclient.StatusNotImported)}, Calls: 2,
 				Rejected: []imclient.UserError{rejected("b", "70107", "Err_Account_Not_Exist [redacted]"), rejected("c", "70169", "timeout")}},
 		},
+		"a code that is none costs the others nothing": {
+			ids: []string{"a", "b", "c"},
+			answers: []http.HandlerFunc{
+				ok(`"ResultItem":[` + aImported + `,{"UserID":"b","ResultCode":"none","AccountStatus":"Imported"},{"UserID":"c","ResultCode":"","AccountStatus":"NotImported"}]`),
+				ok(`"ResultItem":[{"UserID":"b","ResultCode":null,"AccountStatus":"Imported"}]`),
+			},
+			want: answer{Observed: many{is("a", imclient.StatusImported), is("b", imclient.StatusImported), is("c", imclient.StatusNotImported)}, Calls: 2},
+		},
 		"missing, placeholder, repeated, unasked, no status, no code": {
 			ids: []string{"a", "b", "c", "d"},
 			answers: []http.HandlerFunc{

@@ -71,7 +71,7 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 		}
 		state, ok := result.state()
 		if !ok {
-			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(result.word())))
+			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(result.word(), c.secretKey)))
 			continue
 		}
 		platforms, unknown := platformsOf(result.Devices)

@@ -160,6 +160,15 @@ func TestQueryPresence(t *testing.T) {
 			want: presences{Calls: 2, Rejected: []imclient.UserError{
 				rejected("a", imclient.CodeMissing, missingText), rejected("b", imclient.CodeMissing, missingText)}},
 		},
+		"a code that is none costs the others nothing": {
+			ids: []string{"a", "b", "c"},
+			answers: []http.HandlerFunc{
+				ok(`"QueryResult":[` + aOnline + `],"ErrorList":[{"To_Account":"b","ErrorCode":"none"},{"To_Account":"c","ErrorCode":{}}]`),
+				ok(`"QueryResult":[{"To_Account":"c","Status":"Online"}],"ErrorList":[{"To_Account":"b","ErrorCode":""}]`),
+			},
+			want: presences{Observed: []observed{on("a"), on("c")}, Calls: 2, Rejected: []imclient.UserError{
+				rejected("b", imclient.CodeUnknownValue, "the answer marks this user as failed, without a code")}},
+		},
 		"codes as strings": {
 			ids:     []string{"a"},
 			answers: []http.HandlerFunc{says(`{"ActionStatus":"OK","ErrorCode":"0","QueryResult":[` + aOnline + `]}`)},

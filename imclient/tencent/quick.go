@@ -105,7 +105,7 @@ func (q *quickReader) failure(f *presenceFailure) {
 			f.Account = q.text()
 			return 1
 		case `"ErrorCode"`:
-			f.Code = q.number()
+			f.Code = userCode(q.number())
 			return 2
 		}
 		return q.other(name, "To_Account", "ErrorCode")

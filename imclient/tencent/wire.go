@@ -1,9 +1,12 @@
 package tencent
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
-// A code is a json.Number because a plain int would turn a code of the wrong
-// type into 0, success. The names in the tags are Tencent's, case-sensitive, and used nowhere else.
+// The code of a reply is a json.Number because a plain int would turn a code of the
+// wrong type into 0, success. The names in the tags are Tencent's, case-sensitive, and used nowhere else.
 
 // status is what every reply begins with.
 type status struct {
@@ -50,8 +53,20 @@ type device struct {
 }
 
 type presenceFailure struct {
-	Account string      `json:"To_Account"`
-	Code    json.Number `json:"ErrorCode"`
+	Account string   `json:"To_Account"`
+	Code    userCode `json:"ErrorCode"`
+}
+
+// userCode is the code of one user as it is written, "" for none. Nothing that
+// stands there is an error: one user's must not cost the others their answer.
+type userCode string
+
+// UnmarshalJSON takes the text of any value.
+func (c *userCode) UnmarshalJSON(b []byte) error {
+	if *c = ""; !bytes.Equal(b, []byte("null")) {
+		*c = userCode(bytes.Trim(b, `"`))
+	}
+	return nil
 }
 
 // accountsRequest is the body of account_check.
@@ -70,8 +85,8 @@ type accountsReply struct {
 }
 
 type accountResult struct {
-	UserID string      `json:"UserID"`
-	Code   json.Number `json:"ResultCode"`
-	Info   string      `json:"ResultInfo"`
-	Status string      `json:"AccountStatus"`
+	UserID string   `json:"UserID"`
+	Code   userCode `json:"ResultCode"`
+	Info   string   `json:"ResultInfo"`
+	Status string   `json:"AccountStatus"`
 }
