@@ -14,7 +14,7 @@ import (
 )
 
 // documentedCodes reads the list of codes: code and class, in the list's words.
-func documentedCodes(t *testing.T) map[int]string {
+func documentedCodes(t testing.TB) map[int]string {
 	t.Helper()
 	file, err := os.Open("testdata/error_codes.csv")
 	if err != nil {

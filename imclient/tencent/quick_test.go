@@ -95,12 +95,6 @@ func sameAsSlow(t *testing.T, body []byte) {
 	}
 }
 
-func FuzzQuick(f *testing.F) {
-	f.Add([]byte(`{"ActionStatus":"OK","ErrorCode":0,"QueryResult":[{"To_Account":"a","Status":"Online","State":"Offline","Detail":[{"Platform":"Web","Status":"Online"}]}],"ErrorList":[{"To_Account":"b","ErrorCode":70107}]}`))
-	f.Add([]byte(`{"ErrorCode":0,"QueryResult":[{"To_Account":"a","x":1}]}`))
-	f.Fuzz(func(t *testing.T, body []byte) { sameAsSlow(t, body) })
-}
-
 // BenchmarkDecode reads answers about 500 users.
 func BenchmarkDecode(b *testing.B) {
 	body := answerOf500()
