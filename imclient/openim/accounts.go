@@ -37,12 +37,12 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 		return err
 	}
 	b.Dated(r)
-	noteAccounts(b, reply.Data.Results)
+	c.noteAccounts(b, reply.Data.Results)
 	return nil
 }
 
 // noteAccounts notes the users of an answer.
-func noteAccounts(b *imclient.Batch[imclient.AccountStatus], results []accountResult) {
+func (c *Client) noteAccounts(b *imclient.Batch[imclient.AccountStatus], results []accountResult) {
 	for _, result := range results {
 		switch result.Status {
 		case "1", "registered":
@@ -51,7 +51,7 @@ func noteAccounts(b *imclient.Batch[imclient.AccountStatus], results []accountRe
 			b.Observe(result.UserID, imclient.StatusNotImported)
 		default:
 			b.Doubt(result.UserID, imclient.CodeUnknownValue,
-				"the answer gives no registration status that we know: "+strconv.Quote(imclient.CleanText(string(result.Status))))
+				"the answer gives no registration status that we know: "+strconv.Quote(imclient.CleanText(string(result.Status), c.secret)))
 		}
 	}
 }

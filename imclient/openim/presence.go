@@ -43,16 +43,16 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 		return err
 	}
 	b.Dated(r)
-	notePresence(b, reply.Users)
+	c.notePresence(b, reply.Users)
 	return nil
 }
 
 // notePresence notes the users of an answer.
-func notePresence(b *imclient.Batch[imclient.Presence], users []presenceUser) {
+func (c *Client) notePresence(b *imclient.Batch[imclient.Presence], users []presenceUser) {
 	for _, u := range users {
 		state, ok := stateOf(u.Status)
 		if !ok {
-			b.Doubt(u.UserID, imclient.CodeUnknownValue, unknownState(u.Status))
+			b.Doubt(u.UserID, imclient.CodeUnknownValue, c.unknownState(u.Status))
 			continue
 		}
 		platforms, unknown := platformsOf(u.Devices)

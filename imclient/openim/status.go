@@ -53,7 +53,7 @@ func (c *Client) askStatus(ctx context.Context, ids []string, b *imclient.Batch[
 	for _, u := range reply.Data.Users {
 		state, ok := stateOf(u.Status)
 		if !ok {
-			b.Doubt(u.UserID, imclient.CodeUnknownValue, unknownState(u.Status))
+			b.Doubt(u.UserID, imclient.CodeUnknownValue, c.unknownState(u.Status))
 			continue
 		}
 		devices := make([]device, len(u.PlatformIDs))
@@ -79,6 +79,6 @@ func stateOf(w word) (s imclient.State, ok bool) {
 	}
 }
 
-func unknownState(w word) string {
-	return "the answer gives no state that we know: " + strconv.Quote(imclient.CleanText(string(w)))
+func (c *Client) unknownState(w word) string {
+	return "the answer gives no state that we know: " + strconv.Quote(imclient.CleanText(string(w), c.secret))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -125,7 +126,7 @@ func (t *tokens) login(ctx context.Context) (token, error) {
 		r, err := t.send(ctx, outgoing{api: p.api, path: p.path, body: body}, &reply, nil)
 		e, isAnswer := errors.AsType[*imclient.Error](err)
 		switch {
-		case err == nil && reply.Data.Token == "":
+		case err == nil && !fitsHeader(reply.Data.Token):
 			return token{}, &imclient.Error{Provider: imclient.ProviderOpenIM, API: p.api, Text: "the answer holds no token"}
 		case err == nil:
 			return newToken(reply.Data.Token, reply.Data.Expire, r.AskedAt), nil
@@ -139,6 +140,12 @@ func (t *tokens) login(ctx context.Context) (token, error) {
 	}
 	return token{}, &imclient.Error{Provider: imclient.ProviderOpenIM, API: loginPaths[0].api, Class: imclient.ClassFatal,
 		HTTPStatus: http.StatusNotFound, Text: "HTTP 404: " + fixPath}
+}
+
+// fitsHeader reports whether a token can be sent. One that cannot would be kept,
+// and fail each call, for as long as it lives.
+func fitsHeader(token string) bool {
+	return token != "" && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // newToken dates a token by the time at which it was asked for.

@@ -117,19 +117,20 @@ func TestTokens_loginRefused(t *testing.T) {
 		class  imclient.Class
 		text   string
 	}{
-		"wrong secret":    {fails(1002), imclient.ClassFatal, "check admin_user_id and secret"},
-		"wrong user":      {fails(1001), imclient.ClassFatal, "check admin_user_id and secret"},
-		"unknown user":    {fails(1004), imclient.ClassFatal, "check admin_user_id and secret"},
-		"token error":     {fails(1505), imclient.ClassFatal, "check admin_user_id and secret"},
-		"server down":     {fails(14), imclient.ClassTransient, "code 14"},
-		"unknown code":    {fails(4711), imclient.ClassTransient, "code 4711"},
-		"rate limit":      {answersWith(429, `{"errCode":429}`, "Retry-After", "2"), imclient.ClassThrottled, "code 429"},
-		"HTML 502":        {answersWith(502, "<html>"), imclient.ClassTransient, "HTTP 502"},
-		"403 of a proxy":  {answersWith(403, ""), imclient.ClassFatal, "check base_url"},
-		"no token":        {data(`{}`), imclient.ClassTransient, "the answer holds no token"},
-		"no data":         {says(`{"errCode":0}`), imclient.ClassTransient, "the answer holds no token"},
-		"no JSON":         {says(`OK`), imclient.ClassTransient, "no reply of the API"},
-		"token of a type": {data(`{"token":5}`), imclient.ClassTransient, "the answer holds no token"},
+		"wrong secret":            {fails(1002), imclient.ClassFatal, "check admin_user_id and secret"},
+		"wrong user":              {fails(1001), imclient.ClassFatal, "check admin_user_id and secret"},
+		"unknown user":            {fails(1004), imclient.ClassFatal, "check admin_user_id and secret"},
+		"token error":             {fails(1505), imclient.ClassFatal, "check admin_user_id and secret"},
+		"server down":             {fails(14), imclient.ClassTransient, "code 14"},
+		"unknown code":            {fails(4711), imclient.ClassTransient, "code 4711"},
+		"rate limit":              {answersWith(429, `{"errCode":429}`, "Retry-After", "2"), imclient.ClassThrottled, "code 429"},
+		"HTML 502":                {answersWith(502, "<html>"), imclient.ClassTransient, "HTTP 502"},
+		"403 of a proxy":          {answersWith(403, ""), imclient.ClassFatal, "check base_url"},
+		"no token":                {data(`{}`), imclient.ClassTransient, "the answer holds no token"},
+		"token with a line break": {data(`{"token":"a\nb"}`), imclient.ClassTransient, "the answer holds no token"},
+		"no data":                 {says(`{"errCode":0}`), imclient.ClassTransient, "the answer holds no token"},
+		"no JSON":                 {says(`OK`), imclient.ClassTransient, "no reply of the API"},
+		"token of a type":         {data(`{"token":5}`), imclient.ClassTransient, "the answer holds no token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, map[string][]http.HandlerFunc{newLogin: {tc.answer}})
