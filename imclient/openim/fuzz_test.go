@@ -1,0 +1,421 @@
+package openim
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"syncer/imclient"
+)
+
+// fuzzToken is the admin token of the fuzz targets, in the form of a real one.
+const fuzzToken = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJVc2VySUQiOiJpbUFkbWluIn0.c2lnbmVkLWJ5LW5vYm9keQ"
+
+// backend answers logins with a body of their own, and all other calls with given
+// bodies in turn, the last one again and again. In them $TOKEN stands for the
+// token of the call, and $SECRET for the secret: what an answer may repeat and no
+// error may.
+type backend struct {
+	login  []byte
+	status int
+	bodies [][]byte
+
+	calls, logins int
+	asked         [][]string // the ids of each call
+	said          [][]byte   // the bodies as they were sent
+	tokens        []string   // as they came
+}
+
+func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
+	status, body := b.status, b.login
+	if strings.HasPrefix(r.URL.Path, "/auth/") {
+		if b.logins++; b.calls > 0 {
+			status = http.StatusOK
+		}
+	} else {
+		var request struct {
+			UserIDs      []string `json:"userIDs"`
+			CheckUserIDs []string `json:"checkUserIDs"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+			panic(err)
+		}
+		b.asked = append(b.asked, append(request.UserIDs, request.CheckUserIDs...))
+		body = b.bodies[min(b.calls, len(b.bodies)-1)]
+		b.calls++
+		b.tokens = append(b.tokens, r.Header.Get("token"))
+	}
+	body = bytes.ReplaceAll(bytes.ReplaceAll(body, []byte("$TOKEN"), []byte(fuzzToken)), []byte("$SECRET"), []byte(testSecret))
+	b.said = append(b.said, body)
+	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
+}
+
+// switched is a transport that each case of a fuzz target replaces.
+type switched struct{ http.RoundTripper }
+
+func newFuzzClient(tb testing.TB, transport http.RoundTripper) *Client {
+	tb.Helper()
+	c, err := New(Config{BaseURL: "http://api.example", AdminUserID: testAdmin, Secret: testSecret, Transport: transport, Log: zerolog.Nop()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// idsOf takes the ids of a case apart, one a line.
+func idsOf(lines string) []string {
+	var ids []string
+	for id := range strings.SplitSeq(lines, "\n") {
+		if !slices.Contains(ids, id) && len(ids) < 20 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// maySend is what an id has to be so that an answer is about that user: not
+// empty, text that JSON and Postgres keep as it is, and no longer than ours.
+func maySend(id string) bool {
+	return id != "" && len(id) <= 256 && utf8.ValidString(id) && !strings.Contains(id, "\x00")
+}
+
+// wordsIn collects the strings and numbers of a JSON text.
+func wordsIn(body []byte) map[string]bool {
+	words := map[string]bool{}
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	for {
+		token, err := decoder.Token()
+		switch word := token.(type) {
+		case string:
+			words[word] = true
+		case json.Number:
+			words[word.String()] = true
+		}
+		if err != nil {
+			return words
+		}
+	}
+}
+
+// isSuccess reports whether a body is whole and its code is 0. The users' part of
+// it may be anything.
+func isSuccess(body []byte) bool {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return false
+	}
+	for name := range fields { // encoding/json takes names in any case for the same
+		if strings.EqualFold(name, "errCode") && name != "errCode" {
+			return false
+		}
+	}
+	return string(fields["errCode"]) == "0" && bytes.Count(body, []byte(`errCode`)) == 1
+}
+
+// checkAnswer checks what any body must come to: each id in one place, observed
+// only with words of the answer, asked only when it may be sent, and nothing of
+// what must not be told in a text.
+func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer imclient.Answer[V], err error, words func(V) []string) {
+	t.Helper()
+	if b.calls > 4 || answer.Calls != b.calls {
+		t.Errorf("%d calls were made, %d are counted", b.calls, answer.Calls)
+	}
+	for _, asked := range b.asked {
+		for _, id := range asked {
+			if !maySend(id) || !slices.Contains(ids, id) {
+				t.Errorf("%q was sent", id)
+			}
+		}
+	}
+	if err != nil {
+		if answer.Observed != nil || answer.Rejected != nil {
+			t.Errorf("with an error came %+v", answer)
+		}
+		checkError(t, err)
+		if e, _ := errors.AsType[*imclient.Error](err); e.Code == "" && b.status == http.StatusOK && isSuccess(b.said[len(b.said)-1]) {
+			t.Errorf("a whole answer with code 0 is an error: %v", err)
+		}
+		return
+	}
+	spoken := map[string]bool{}
+	for _, body := range b.said {
+		for word := range wordsIn(body) {
+			spoken[word] = true
+		}
+	}
+	ended := map[string]int{}
+	for _, o := range answer.Observed {
+		ended[o.UserID]++
+		if !spoken[o.UserID] || !slices.ContainsFunc(words(o.Value), func(word string) bool { return spoken[word] }) {
+			t.Errorf("%+v was observed, but the answers do not say it", o)
+		}
+	}
+	for _, r := range answer.Rejected {
+		ended[r.UserID]++
+		checkWords(t, r.Text)
+		if r.Code == "" || len(r.Code) > 20 || (r.Code == imclient.CodeInvalidID) == maySend(r.UserID) {
+			t.Errorf("%q is rejected with %+v", r.UserID, r)
+		}
+	}
+	for _, id := range ids {
+		if ended[id] != 1 {
+			t.Errorf("%q ended %d times: %+v", id, ended[id], answer)
+		}
+	}
+	if len(ended) != len(ids) {
+		t.Errorf("%d users became %d: %+v", len(ids), len(ended), answer)
+	}
+}
+
+// checkError checks an error that a client gives.
+func checkError(t *testing.T, err error) {
+	t.Helper()
+	e, ok := errors.AsType[*imclient.Error](err)
+	if !ok || e.Class == imclient.ClassUnauthorised || e.Class == imclient.ClassPerUser || e.Class > imclient.ClassPerUser {
+		t.Fatalf("the error has no class for a batch: %#v", err)
+	}
+	checkWords(t, err.Error())
+	checkWords(t, fmt.Sprintf("%+v", *e))
+	if n, err := strconv.Atoi(e.Code); e.Code != "" && (err != nil || n == 0) {
+		t.Errorf("the code is %q", e.Code)
+	}
+}
+
+// checkWords fails for a text that is long or in several lines, or repeats what an
+// answer must not tell.
+func checkWords(t *testing.T, text string) {
+	t.Helper()
+	const longest = 1500
+	if len(text) > longest || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
+		t.Errorf("%d bytes, or several lines: %q", len(text), text)
+	}
+	if strings.Contains(text, testSecret) || strings.Contains(text, fuzzToken) {
+		t.Errorf("the secret or the token is in %q", text)
+	}
+}
+
+// captured gives the answers of real servers.
+func captured(f *testing.F) (bodies []string) {
+	f.Helper()
+	files, err := filepath.Glob("testdata/*/*.json")
+	if err != nil || len(files) < 50 {
+		f.Fatalf("%d captured answers, %v", len(files), err)
+	}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		bodies = append(bodies, strings.ReplaceAll(string(body), "SCRUBBED.JWT", "$TOKEN"))
+	}
+	return bodies
+}
+
+// fuzzAnswers runs a target that asks one API; each case has the ids, one a line,
+// an HTTP status and two answers.
+func fuzzAnswers[V comparable](f *testing.F, ask func(c *Client, ids []string) (imclient.Answer[V], error), words func(V) []string) {
+	const whole = `{"errCode":0,"errMsg":"","errDlt":"","data":`
+	seeds := append(captured(f),
+		whole+`[{"userID":"u1","status":"online","detailPlatformStatus":[{"platform":"IOS","status":"online"},{"platform":"Web","status":"offline"}]},{"userID":"u2","status":"offline"}]}`,
+		whole+`[{"userID":"u1","status":1,"detailPlatformStatus":[{"platformID":"11","isBackground":"no","token":"$TOKEN"},{"platformID":12}]},{"userID":"z","status":1}]}`,
+		whole+`{"statusList":[{"userID":"u2","status":1,"platformIDs":[5,"1",null,{}]},{"userID":"u1","status":2,"platformIDs":"none"}]}}`,
+		whole+`{"results":[{"userID":"u1","accountStatus":"registered"},{"userID":"u2","accountStatus":"$SECRET $TOKEN"}]}}`,
+		whole+`[{"userID":"u1","status":"$SECRET"},{"userID":"u1","status":1},{"userID":"u2"}]}`,
+		whole+`{}}`, whole+`7}`, whole+`[{"userID":"u1","sta`,
+		`{"errCode":"0","data":[{"userID":"u1","status":1.0}]}`, `{"errCode":1501,"errMsg":"TokenExpiredError","errDlt":"token=$TOKEN secret $SECRET"}`,
+		`{"errCode":1004,"errMsg":"RecordNotFoundError"}`, `{"errCode":4711}`, `{"errCode":2,"errMsg":"ArgsError"}`, `null`, ``, `[]`, `<html>502 $TOKEN`)
+	for _, body := range seeds {
+		f.Add("u1\nu2\nghost", uint16(200), []byte(body), []byte(whole+`[{"userID":"u2","status":1,"detailPlatformStatus":null}]}`))
+		f.Add("u1", uint16(500), []byte(body), []byte{})
+	}
+	f.Add("früh\n\na\x00b\n"+strings.Repeat("x", 257)+"\n\xff\n<&\u2028>", uint16(200), []byte(whole+`[{"userID":"<&\u2028>","status":0}]}`), []byte("{}"))
+	// One client for all cases: to make one costs more than a case.
+	transport := &switched{}
+	c := newFuzzClient(f, transport)
+	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
+		b := &backend{login: []byte(`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":7776000}}`), status: 200, bodies: [][]byte{first, second}}
+		transport.RoundTripper = b
+		if _, err := c.tokens.get(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		b.said, b.status = nil, int(status)
+		ids := idsOf(lines)
+		answer, err := ask(c, ids)
+		checkAnswer(t, b, ids, answer, err, words)
+	})
+}
+
+// presenceWords are how an answer may call a state.
+func presenceWords(p imclient.Presence) []string {
+	if p.State == imclient.StateOnline {
+		return []string{"1", "online"}
+	}
+	return []string{"0", p.State.String()}
+}
+
+// FuzzQueryPresence looks for answers that break the decoder or its promises.
+func FuzzQueryPresence(f *testing.F) {
+	fuzzAnswers(f, func(c *Client, ids []string) (imclient.Answer[imclient.Presence], error) {
+		return c.QueryPresence(context.Background(), ids)
+	}, presenceWords)
+}
+
+// FuzzQueryStatus is FuzzQueryPresence for get_users_status.
+func FuzzQueryStatus(f *testing.F) {
+	fuzzAnswers(f, func(c *Client, ids []string) (imclient.Answer[imclient.Presence], error) {
+		return c.QueryStatus(context.Background(), ids)
+	}, presenceWords)
+}
+
+// FuzzCheckAccounts is FuzzQueryPresence for account_check.
+func FuzzCheckAccounts(f *testing.F) {
+	fuzzAnswers(f, func(c *Client, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
+		return c.CheckAccounts(context.Background(), ids)
+	}, func(s imclient.AccountStatus) []string {
+		return map[imclient.AccountStatus][]string{
+			imclient.StatusImported: {"1", "registered"}, imclient.StatusNotImported: {"0", "unregistered"},
+		}[s]
+	})
+}
+
+// FuzzLogin looks for answers to a login that give a token that cannot be used, or
+// one with an odd lifetime, or tell it in an error.
+func FuzzLogin(f *testing.F) {
+	for _, body := range append(captured(f),
+		`{"errCode":0,"data":{"token":"a\nb","expireTimeSeconds":60}}`,
+		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":9223372036854775807}}`,
+		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":-1}}`,
+		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":1e99}}`,
+		`{"errCode":0,"data":{"token":["$TOKEN"]}}`, `{"errCode":0,"data":"$TOKEN"}`, `{"errCode":0,"errMsg":"$TOKEN"`,
+		`{"errCode":1002,"errMsg":"secret $SECRET is wrong, not $TOKEN"}`, `404 page not found`,
+	) {
+		f.Add(uint16(200), []byte(body))
+		f.Add(uint16(404), []byte(body))
+		f.Add(uint16(503), []byte(body))
+	}
+	f.Fuzz(func(t *testing.T, status uint16, body []byte) {
+		at := newClock()
+		b := &backend{login: body, status: int(status), bodies: [][]byte{[]byte(`{"errCode":0,"data":[]}`)}}
+		c := newFuzzClient(t, b)
+		c.tokens.now, c.now = at.now, at.now
+		got, err := c.tokens.get(t.Context(), "")
+		if b.logins < 1 || b.logins > len(loginPaths) {
+			t.Errorf("%d logins", b.logins)
+		}
+		if err != nil {
+			checkError(t, err)
+			return
+		}
+		if said := b.said[len(b.said)-1]; !isSuccess(said) && !bytes.Contains(said, []byte("0")) || !wordsIn(said)[got.text] {
+			t.Errorf("the token %q is not in %q", got.text, said)
+		}
+		if got.text == "" || strings.ContainsFunc(got.text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			t.Errorf("the token %q fits into no header", got.text)
+		}
+		if got.renewAt.IsZero() != got.expireAt.IsZero() || got.renewAt.After(got.expireAt) || !got.renewAt.IsZero() && got.renewAt.Before(got.issued) {
+			t.Errorf("issued at %s, to be renewed at %s, over at %s", got.issued, got.renewAt, got.expireAt)
+		}
+	})
+}
+
+// FuzzPlatformOf compares the mapper with a table of the server's constants.
+func FuzzPlatformOf(f *testing.F) {
+	constants := map[int]string{1: "IOS", 2: "Android", 3: "Windows", 4: "OSX", 5: "Web", 6: "MiniWeb", 7: "Linux", 8: "APad", 9: "IPad", 10: "Admin", 11: "HarmonyOS"}
+	ours := map[int]imclient.Platform{4: imclient.PlatformMacOS, 6: imclient.PlatformMiniWeb, 8: imclient.PlatformAndroidPad, 11: imclient.PlatformHarmony}
+	for id, name := range constants {
+		f.Add(strconv.Itoa(id), name, "online", false)
+		f.Add(`"`+strconv.Itoa(id)+`"`, "", "", true)
+		f.Add("null", strings.ToLower(name), "offline", true)
+	}
+	f.Add("1.0", "iOS", "0", false)
+	f.Add("", "İOS", "0", false)
+	f.Add("-1", "", "1", true)
+	f.Add("[1]", "", "", true)
+	f.Fuzz(func(t *testing.T, id, name, status string, background bool) {
+		d := device{Platform: name, Status: word(status), Background: background}
+		if json.Valid([]byte(id)) {
+			if err := json.Unmarshal([]byte(id), &d.PlatformID); err != nil {
+				t.Fatalf("%q: %v", id, err)
+			}
+		}
+		p, ok := platformOf(d)
+		want, lower := 0, strings.ToLower(name) // "ios" of "İOS" too, which nobody sends
+		for number, constant := range constants {
+			if string(d.PlatformID) == strconv.Itoa(number) || d.PlatformID == "" && lower == strings.ToLower(constant) {
+				want = number
+			}
+		}
+		if ok != (want > 0) || ok != (p != imclient.PlatformUnknown) {
+			t.Fatalf("%q %q is %s (%t), want the platform %d", d.PlatformID, name, p, ok, want)
+		}
+		if wantPlatform, differs := ours[want]; ok && (differs && p != wantPlatform || !differs && p.String() != strings.ToLower(constants[want])) {
+			t.Errorf("%q %q is %s", d.PlatformID, name, p)
+		}
+		platforms, unknown := platformsOf([]device{d})
+		mode := imclient.ModeOnline
+		if background {
+			mode = imclient.ModeBackground
+		}
+		gone := status == "offline" || status == "0"
+		if gone && (platforms != imclient.Platforms{} || unknown != 0) || !gone && (platforms[p] != mode || (unknown == 1) == ok) {
+			t.Errorf("a device %q %q in state %q is %s, %d unknown", d.PlatformID, name, status, platforms, unknown)
+		}
+	})
+}
+
+// FuzzUserID compares the check of ids with what an id has to be, and looks for
+// ids that change on their way to the server.
+func FuzzUserID(f *testing.F) {
+	for _, id := range []string{"", "a", "a\x00b", "früh", "\xff", "\xed\xa0\x80", "<&>\u2028", strings.Repeat("x", 256), strings.Repeat("ö", 129)} {
+		f.Add(id)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		fault := checkUserID(id)
+		if (fault == "") != maySend(id) || len(fault) > 100 {
+			t.Errorf("%q: %q", id, fault)
+		}
+		sent, err := json.Marshal(presenceRequest{UserIDs: []string{id}})
+		var arrived presenceRequest
+		if err == nil {
+			err = json.Unmarshal(sent, &arrived)
+		}
+		if fault == "" && (err != nil || arrived.UserIDs[0] != id) {
+			t.Errorf("%q arrives as %+v: %v", id, arrived, err)
+		}
+	})
+}
+
+// FuzzNewToken looks for lifetimes that overflow.
+func FuzzNewToken(f *testing.F) {
+	for _, lifetime := range []int64{0, -1, 1, 7776000, 1 << 33, 1<<63 - 1, -1 << 63} {
+		f.Add(lifetime)
+	}
+	f.Fuzz(func(t *testing.T, lifetime int64) {
+		at := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		got := newToken("t", lifetime, at)
+		want := time.Duration(0)
+		if lifetime > 0 {
+			want = time.Duration(min(lifetime, 100*365*24*3600)) * time.Second
+		}
+		if lifetime <= 0 && (!got.renewAt.IsZero() || !got.expireAt.IsZero()) ||
+			lifetime > 0 && (got.expireAt.Sub(at) != want || got.renewAt.Before(at) || !got.renewAt.Before(got.expireAt)) {
+			t.Errorf("a lifetime of %d s makes %+v", lifetime, got)
+		}
+	})
+}
