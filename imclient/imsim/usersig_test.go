@@ -48,17 +48,3 @@ func TestUserSig(t *testing.T) {
 		})
 	}
 }
-
-func FuzzParseUserSig(f *testing.F) {
-	for _, v := range sigVectors {
-		f.Add(v.sig)
-	}
-	f.Add("")
-	f.Add("eJw_")
-	f.Fuzz(func(t *testing.T, s string) {
-		sig, err := parseUserSig(s)
-		if err == nil && (sig.Identifier == nil || sig.SDKAppID == nil || sig.Time == nil || sig.Expire == nil) {
-			t.Errorf("no error, but a field is missing")
-		}
-	})
-}
