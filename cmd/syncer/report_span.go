@@ -75,7 +75,13 @@ func startOfDay(day string, after int, tz *time.Location) time.Time {
 	if err != nil {
 		return time.Time{} // parseInstant has read it
 	}
-	return time.Date(t.Year(), t.Month(), t.Day()+after, 0, 0, 0, 0, tz)
+	midnight := t.AddDate(0, 0, after)
+	begin := time.Date(midnight.Year(), midnight.Month(), midnight.Day(), 0, 0, 0, 0, tz)
+	if begin.Format(time.DateOnly) < midnight.Format(time.DateOnly) {
+		// There is no midnight, and what time.Date gives for it is on the day before.
+		_, begin = begin.ZoneBounds()
+	}
+	return begin
 }
 
 // zone reads --tz.

@@ -40,3 +40,27 @@ func TestInstants(t *testing.T) {
 		}
 	}
 }
+
+// TestInstants_noMidnight holds where a day begins whose midnight the clocks leave
+// out: when they are set forward. Apia left out a whole day.
+func TestInstants_noMidnight(t *testing.T) {
+	for _, test := range []struct{ zone, day, begin, end string }{
+		{"America/Santiago", "2026-09-06", "2026-09-06T01:00:00-03:00", "2026-09-07T00:00:00-03:00"},
+		{"America/Santiago", "2026-09-05", "2026-09-05T00:00:00-04:00", "2026-09-06T01:00:00-03:00"},
+		{"Asia/Beirut", "2026-03-29", "2026-03-29T01:00:00+03:00", "2026-03-30T00:00:00+03:00"},
+		{"Pacific/Apia", "2011-12-30", "2011-12-31T00:00:00+14:00", "2011-12-31T00:00:00+14:00"},
+	} {
+		tz, err := zone(test.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := parseInstant(test.day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := []string{i.begin(time.Time{}, tz).Format(time.RFC3339), i.end(time.Time{}, tz).Format(time.RFC3339)}
+		if diff := cmp.Diff([]string{test.begin, test.end}, got); diff != "" {
+			t.Errorf("%s in %s (-want +got):\n%s", test.day, test.zone, diff)
+		}
+	}
+}
