@@ -13,7 +13,8 @@ import (
 )
 
 // readUsersFile reads ids, one a line; blank lines and spaces around an id do
-// not count. nil without a path.
+// not count, nor does the mark that editors of Windows begin a file with. nil
+// without a path.
 func readUsersFile(path string) (map[string]bool, error) {
 	if path == "" {
 		return nil, nil
@@ -29,8 +30,12 @@ func readUsersFile(path string) (map[string]bool, error) {
 	}
 	wanted := map[string]bool{}
 	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		if id := strings.TrimSpace(lines.Text()); id != "" {
+	for first := true; lines.Scan(); first = false {
+		line := lines.Text()
+		if first {
+			line = strings.TrimPrefix(line, "\ufeff")
+		}
+		if id := strings.TrimSpace(line); id != "" {
 			wanted[id] = true
 		}
 	}
