@@ -24,6 +24,10 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout 15m -run Long -v ./cmd/syncer
 
+.PHONY: fuzz
+fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the other; a quarter of an hour; FUZZ=Login: some of them
+	@$(WITH_POSTGRES) .ci/fuzz
+
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
 	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
