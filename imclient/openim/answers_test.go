@@ -90,7 +90,7 @@ func TestQueryPresence(t *testing.T) {
 		},
 		"no data": {
 			ids:     []string{"a"},
-			answers: []http.HandlerFunc{says(`{"errCode":0,"errMsg":"","errDlt":""}`), data(`"none"`)},
+			answers: []http.HandlerFunc{says(`{"errCode":0,"errMsg":"","errDlt":""}`), data(`null`)},
 			want:    presences{Calls: 2, Rejected: []imclient.UserError{rejected("a", imclient.CodeMissing, missingText)}},
 		},
 		"ids that must not be sent": {

@@ -114,7 +114,8 @@ func (c *Client) slowDown(ctx context.Context, o outgoing, e *imclient.Error) {
 // content type says nothing.
 func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
 	err := json.Unmarshal(r.Body, reply)
-	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType {
+	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
+	if wrongType {
 		// All other fields are filled; a user whose fields are not is doubted.
 		err = nil
 	}
@@ -127,6 +128,10 @@ func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
 			return err
 		}
 		failed.Text = fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", len(r.Body))
+		return failed
+	case code == 0 && wrongType && r.Status == http.StatusOK && !reply.says():
+		// As good as no answer: the users are not to blame.
+		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", len(r.Body))
 		return failed
 	case code == 0:
 		return c.http.StatusError(o.api, r)

@@ -79,6 +79,7 @@ func TestQueryStatus_errors(t *testing.T) {
 		"no admin":             {fails(1002), imclient.ClassFatal, false},
 		"an argument":          {fails(1001), imclient.ClassBadBatch, false},
 		"cut off":              {says(`{"errCode":0,"data":{"statusL`), imclient.ClassTransient, false},
+		"of the wrong type":    {data(`{"statusList":{"userID":"a"}}`), imclient.ClassTransient, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, map[string][]http.HandlerFunc{merged: {tc.answer}})

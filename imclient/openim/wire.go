@@ -3,6 +3,7 @@ package openim
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 )
 
 // The names in the tags are OpenIM's. Rows also carry connID and token, which
@@ -18,8 +19,12 @@ type status struct {
 
 func (s *status) envelope() *status { return s }
 
-// wireReply is any reply; envelope gives the part that all have.
-type wireReply interface{ envelope() *status }
+// wireReply is any reply.
+type wireReply interface {
+	envelope() *status // the part that all have
+	// says reports whether anything is said about anybody.
+	says() bool
+}
 
 // word is a value that is a number since v3.8.1 and a string before; it keeps
 // the text of either.
@@ -56,6 +61,10 @@ type presenceReply struct {
 	Users []presenceUser `json:"data"`
 }
 
+func (r *presenceReply) says() bool {
+	return slices.ContainsFunc(r.Users, func(u presenceUser) bool { return u.UserID != "" })
+}
+
 type presenceUser struct {
 	UserID  string   `json:"userID"`
 	Status  word     `json:"status"`               // 1, 0; before v3.8.1 online, offline
@@ -83,6 +92,10 @@ type statusReply struct {
 	} `json:"data"`
 }
 
+func (r *statusReply) says() bool {
+	return slices.ContainsFunc(r.Data.Users, func(u userStatus) bool { return u.UserID != "" })
+}
+
 type userStatus struct {
 	UserID      string `json:"userID"`
 	Status      word   `json:"status"`
@@ -99,6 +112,10 @@ type accountsReply struct {
 	Data struct {
 		Results []accountResult `json:"results"`
 	} `json:"data"`
+}
+
+func (r *accountsReply) says() bool {
+	return slices.ContainsFunc(r.Data.Results, func(u accountResult) bool { return u.UserID != "" })
 }
 
 type accountResult struct {
@@ -121,3 +138,6 @@ type loginReply struct {
 		Expire int64  `json:"expireTimeSeconds"` // a lifetime, not a time
 	} `json:"data"`
 }
+
+// says: a login that holds no token is its caller's to judge.
+func (*loginReply) says() bool { return true }

@@ -76,6 +76,17 @@ func TestCheckAccounts(t *testing.T) {
 	}
 }
 
+// TestCheckAccounts_wrongTypes: an answer in which no user is to be found is no
+// failure of users.
+func TestCheckAccounts_wrongTypes(t *testing.T) {
+	for _, results := range []string{`{"UserID":"a"}`, `"none"`, `[7]`, `[{"UserID":1,"ResultCode":"none","AccountStatus":false}]`} {
+		answer, err := newServer(t, ok(`"ResultItem":`+results)).client().CheckAccounts(t.Context(), []string{"a"})
+		if err == nil || imclient.ClassOf(err) != imclient.ClassTransient || answer.Rejected != nil {
+			t.Errorf("%s: %+v, %v", results, answer, err)
+		}
+	}
+}
+
 func TestCheckAccounts_request(t *testing.T) {
 	s := newServer(t, ok(`"ResultItem":[{"UserID":"a","AccountStatus":"Imported"},{"UserID":"b","AccountStatus":"Imported"}]`))
 	if _, err := s.client().CheckAccounts(t.Context(), []string{"a", "b"}); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strconv"
 
 	"syncer/imclient"
@@ -80,7 +81,8 @@ func (c *Client) slowDown(ctx context.Context, e endpoint, sig string, refused *
 // status says nothing as long as there is a code.
 func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply) error {
 	err := readReply(r.Body, reply)
-	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType {
+	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
+	if wrongType {
 		// All other fields are filled; a user whose fields are not is doubted.
 		err = nil
 	}
@@ -96,6 +98,10 @@ func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply
 		return failed
 	case code == 0 && s.ActionStatus == "FAIL":
 		failed.Text = "the answer is a failure without a code: " + imclient.CleanText(s.ErrorInfo, sig, c.secretKey)
+		return failed
+	case code == 0 && wrongType && r.Status == http.StatusOK && !reply.says():
+		// As good as no answer: the users are not to blame.
+		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", len(r.Body))
 		return failed
 	case code == 0:
 		return c.http.StatusError(e.name, r)

@@ -156,7 +156,7 @@ func TestQueryPresence(t *testing.T) {
 		},
 		"nothing at all in the answer": {
 			ids:     []string{"a", "b"},
-			answers: []http.HandlerFunc{ok(`"QueryResult":null`), ok(`"QueryResult":"none"`)},
+			answers: []http.HandlerFunc{ok(`"QueryResult":null`), ok(`"QueryResult":[]`)},
 			want: presences{Calls: 2, Rejected: []imclient.UserError{
 				rejected("a", imclient.CodeMissing, missingText), rejected("b", imclient.CodeMissing, missingText)}},
 		},

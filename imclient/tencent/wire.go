@@ -3,6 +3,7 @@ package tencent
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 )
 
 // The code of a reply is a json.Number because a plain int would turn a code of the
@@ -17,8 +18,12 @@ type status struct {
 
 func (s *status) envelope() *status { return s }
 
-// wireReply is any reply; envelope gives the part that all have.
-type wireReply interface{ envelope() *status }
+// wireReply is any reply.
+type wireReply interface {
+	envelope() *status // the part that all have
+	// says reports whether anything is said about anybody.
+	says() bool
+}
 
 // presenceRequest is the body of query_online_status and of querystate.
 type presenceRequest struct {
@@ -34,6 +39,11 @@ type presenceReply struct {
 	Failed []presenceFailure `json:"ErrorList"`
 
 	devices []device // of all users, when read by quick
+}
+
+func (r *presenceReply) says() bool {
+	return slices.ContainsFunc(r.Results, func(u presenceResult) bool { return u.Account != "" }) ||
+		slices.ContainsFunc(r.Failed, func(f presenceFailure) bool { return f.Account != "" })
 }
 
 // presenceResult is one user. query_online_status is documented with Status,
@@ -82,6 +92,10 @@ type accountItem struct {
 type accountsReply struct {
 	status
 	Results []accountResult `json:"ResultItem"`
+}
+
+func (r *accountsReply) says() bool {
+	return slices.ContainsFunc(r.Results, func(u accountResult) bool { return u.UserID != "" })
 }
 
 type accountResult struct {
