@@ -20,7 +20,7 @@ const (
 	recovered   verdict = "recovered"   // asked again, the answers look ordinary
 	confirmed   verdict = "confirmed"   // the second opinion agrees
 	believed    verdict = "believed"    // all answers agree, and there is no second opinion
-	disbelieved verdict = "disbelieved" // the second opinion contradicted every answer
+	disbelieved verdict = "disbelieved" // the second opinion contradicted every answer, or was refused
 )
 
 // written reports whether the page is to be written.
@@ -36,8 +36,9 @@ const maxAnswers = 3
 // review is the judgement on a page's answers.
 type review struct {
 	verdict verdict
-	before  int // users who were known not to be offline
-	gone    int // those of them who are said to be offline now
+	before  int   // users who were known not to be offline
+	gone    int   // those of them who are said to be offline now
+	refused error // why there is no second opinion although the server has one
 }
 
 // reviewer looks at the answers of presence pages before they are believed. A
@@ -151,7 +152,7 @@ func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) erro
 		Counters: repo.Counters{Calls: p.result.made.Calls, Retries: p.result.made.Retries},
 	}
 	if p.review.verdict == disbelieved {
-		aside.Reason = fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status contradicts", p.review.gone, p.review.before)
+		aside.Reason = p.review.disbelief()
 		aside.Disbelieved = int64(len(p.IDs))
 		aside.Users = int64(len(p.IDs) + p.Bad)
 		aside.Failed = aside.Users
@@ -171,6 +172,15 @@ func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) erro
 	s.logReview(r, p.review).Int("answers", aside.Suspicion).Int("new_range", no).Time("ask_after", aside.AskAfter).
 		Msg("too many users of a page are offline at once; it is asked again")
 	return nil
+}
+
+// disbelief says why a page is given up.
+func (r review) disbelief() string {
+	why := " contradicts"
+	if r.refused != nil {
+		why = ", which could confirm it, is refused: " + r.refused.Error()
+	}
+	return fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status%s", r.gone, r.before, why)
 }
 
 func (s *sweep[V]) logReview(r *repo.Range, judged review) *zerolog.Event {

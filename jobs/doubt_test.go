@@ -132,6 +132,8 @@ var none = withFault(imsim.Fault{Kind: imsim.FaultStatus, Status: 404, Body: "40
 func TestCollapse(t *testing.T) {
 	t.Parallel()
 	const contradicted = "answers about 100 users were not believed: 100 of 100 users online went offline at once, and /user/get_users_status contradicts; they keep their last known value"
+	const refused = "answers about 100 users were not believed: 100 of 100 users online went offline at once, and /user/get_users_status, which could confirm it, is refused: " +
+		"openim get_users_status: code 1002: NoPermissionError: only app manager; make admin_user_id one of the server's admin users (imAdminUserID in its configuration); they keep their last known value"
 	online, offline := all(webOnline, 101, 200), all(nowhere, 101, 200)
 	mixed := all(nowhere, 101, 149)
 	maps.Copy(mixed, all(webOnline, 150, 200))
@@ -162,6 +164,11 @@ func TestCollapse(t *testing.T) {
 		// It says nothing about most of them, twice: that confirms nothing.
 		{name: "the second opinion leaves users out", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultDrop, IDs: userIDs(200)[101:]}), logout(101, 200)),
 			stored: online, calls: 6, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: contradicted},
+		// There is a second opinion, but not for us: nothing confirms the collapse, and the other pages are written.
+		{name: "for ever, and the second opinion is refused", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lie(imsim.PathOpenIMPresence, 0)),
+			stored: online, calls: 4, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: refused},
+		{name: "for two answers, and the second opinion is refused", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lie(imsim.PathOpenIMPresence, 2)),
+			stored: online, calls: 3, verdicts: map[string]int{"in doubt": 2, "recovered": 1}},
 	} {
 		t.Run(string(tc.provider)+" "+tc.name, func(t *testing.T) {
 			t.Parallel()

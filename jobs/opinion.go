@@ -52,7 +52,8 @@ type opinion struct {
 }
 
 // ask gives the second opinion about some users of a page; offered is false
-// when there is none. Its calls are the page's.
+// when there is none. One that is refused says nothing about anybody. Its calls
+// are the page's.
 func (v *reviewer) ask(ctx context.Context, p *page[imclient.Presence], ids []string) (opinions map[string]opinion, offered bool, err error) {
 	now := v.engine.store.Now()
 	if v.second == nil || !v.second.offered(now) {
@@ -68,6 +69,13 @@ func (v *reviewer) ask(ctx context.Context, p *page[imclient.Presence], ids []st
 				Msg("the server offers no second opinion: answers in doubt are believed when they repeat themselves, and platforms as they come")
 		}
 		return nil, false, nil
+	}
+	if apiErr, ok := errors.AsType[*imclient.Error](err); ok && apiErr.Class == imclient.ClassFatal {
+		// Somebody has to mend it, and there is work to do meanwhile. If it is not
+		// this API alone that is refused, the next page ends the run.
+		p.review.refused = apiErr
+		v.engine.again.warn(v.app.Name, "the second opinion is refused: answers in doubt are not believed, and platforms as they come", err, nil)
+		return nil, true, nil
 	}
 	if err != nil {
 		return nil, true, err

@@ -103,6 +103,47 @@ func TestFlips_believed(t *testing.T) {
 	}
 }
 
+// TestFlips_refused: a second opinion that is refused, for something that somebody
+// has to mend, costs no run: platforms are believed as they come, the log says so
+// once, and it is asked for again.
+func TestFlips_refused(t *testing.T) {
+	t.Parallel()
+	for name, f := range map[string]imsim.Fault{
+		"no admin there":       {Kind: imsim.FaultNotAdmin},
+		"forbidden on the way": {Kind: imsim.FaultStatus, Status: 403},
+		"moved":                {Kind: imsim.FaultRedirect},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t, worldOptions{users: 400})
+			w.set(1, 400, onWeb)
+			e := w.engine(w.doubtSpec(openIMApp))
+			app := e.app(openIMApp)
+			w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
+			withFault(f)(w)
+			w.set(1, 400, imsim.Device{Platform: imsim.IOS, Mode: imsim.Online})
+			w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
+			if diff := cmp.Diff(all(`online {"ios": "online"}`, 1, 400), w.snapshot(presenceTables, app.ID)); diff != "" {
+				t.Errorf("snapshots (-want +got):\n%.2000s", diff)
+			}
+			if n := w.opinions(); n != 4 {
+				t.Errorf("the server was asked %d times, want once for each page", n)
+			}
+			if lines := w.log.lines("the second opinion is refused"); len(lines) != 1 || !strings.Contains(lines[0], `"app":"`+app.Name) {
+				t.Errorf("the log says that it is refused in %q", lines)
+			}
+			// It is asked for again, and settles what alternates.
+			w.sim.ClearFaults()
+			w.set(1, 400, onWeb, imsim.Device{Platform: imsim.IOS, Mode: imsim.Online})
+			w.fault(imsim.Fault{Kind: imsim.FaultFlip})
+			w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
+			if n := w.opinions(); n == 4 {
+				t.Error("the server was not asked again")
+			}
+		})
+	}
+}
+
 // TestFlips_cost: when 5 % of the users change their platforms, pages of the
 // default size take one call more than the ten that they take anyway.
 func TestFlips_cost(t *testing.T) {
