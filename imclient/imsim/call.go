@@ -100,7 +100,7 @@ func (s *Server) respond(body []byte, c *call) ([]byte, *failure) {
 		return nil, f
 	}
 	if h := c.hit(FaultCode); h != nil {
-		return nil, b.coded(h.Code, h.Text)
+		return nil, b.coded(h.Code, h.Text+c.echo(*h))
 	}
 	if c.hit(FaultNotAdmin) != nil {
 		return nil, b.notAdmin(c.api)

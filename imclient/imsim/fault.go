@@ -15,8 +15,8 @@ type FaultKind string
 // The kinds. In brackets, the fields of Fault that they read.
 const (
 	// Faults of the network and of what stands between; the call is not looked at.
-	FaultStatus   FaultKind = "status"   // an HTTP status with a body [Status, Body, RetryAfter]
-	FaultHTML     FaultKind = "html"     // a page where JSON should be [Status, default 200]
+	FaultStatus   FaultKind = "status"   // an HTTP status with a body [Status, Body, RetryAfter, Echo]
+	FaultHTML     FaultKind = "html"     // a page where JSON should be [Status, default 200; Echo]
 	FaultEmpty    FaultKind = "empty"    // HTTP 200 without a body
 	FaultHuge     FaultKind = "huge"     // a body without end [Size, default 64 MiB]
 	FaultRedirect FaultKind = "redirect" // HTTP 302 [Body: where to]
@@ -26,6 +26,7 @@ const (
 
 	// Faults of an answer that is otherwise the right one.
 	FaultDelay       FaultKind = "delay"        // [Delay]
+	FaultDrip        FaultKind = "drip"         // byte by byte [Delay between two, default 100 ms]
 	FaultTruncate    FaultKind = "truncate"     // half of the body, then the connection is closed
 	FaultContentType FaultKind = "content_type" // text/html
 	FaultWrongTypes  FaultKind = "wrong_types"  // valid JSON with strings for numbers, objects for arrays
@@ -36,7 +37,7 @@ const (
 	FaultFlip        FaultKind = "flip"         // of several connected devices a random half is shown, as OpenIM does with two gateways; get_users_status shows all
 
 	// Errors that the backend itself answers.
-	FaultCode     FaultKind = "code"      // a provider's code [Code, Text]
+	FaultCode     FaultKind = "code"      // a provider's code [Code, Text, Echo]
 	FaultNotAdmin FaultKind = "not_admin" // the caller is no admin any more
 	FaultPoison   FaultKind = "poison"    // a call with any of the ids fails as a whole [IDs, Code: default what the API documents for bad input]
 	FaultUserCode FaultKind = "user_code" // the ids fail, each for itself; Tencent only [IDs, Code, default 70107]
@@ -44,7 +45,7 @@ const (
 
 var faultKinds = []FaultKind{
 	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultRedirect, FaultHang, FaultReset, FaultClose,
-	FaultDelay, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
+	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
 	FaultCode, FaultNotAdmin, FaultPoison, FaultUserCode,
 }
 
@@ -68,6 +69,9 @@ type Fault struct {
 	RetryAfter int           `json:"retry_after,omitempty"` // seconds
 	Size       int           `json:"size,omitempty"`        // bytes
 	Delay      time.Duration `json:"-"`
+	// Echo repeats the call in the answer, with its credentials, as pages that are
+	// meant for debugging do.
+	Echo bool `json:"echo,omitempty"`
 	// IDs, where given, also limit the fault to calls that ask for one of them;
 	// not so for FaultUnasked.
 	IDs []string `json:"ids,omitempty"`

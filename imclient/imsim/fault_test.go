@@ -73,6 +73,16 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 				t.Errorf("HTTP %d %q", g.status, g.body)
 			}
 		}},
+		{Fault{Kind: FaultDrip, Delay: time.Microsecond}, func(t *testing.T, g got, err error) {
+			if err != nil || g.body != rightAnswer {
+				t.Errorf("%v: HTTP %d %q", err, g.status, g.body)
+			}
+		}},
+		{Fault{Kind: FaultHTML, Echo: true}, func(t *testing.T, g got, err error) {
+			if err != nil || !strings.Contains(g.body, "usersig=") || !strings.Contains(g.body, `{"To_Account":["off","on"]}`) {
+				t.Errorf("%v: %q does not repeat the call", err, g.body)
+			}
+		}},
 		{Fault{Kind: FaultContentType}, func(t *testing.T, g got, err error) {
 			if err != nil || g.body != rightAnswer || g.header.Get("Content-Type") != "text/html" {
 				t.Errorf("%v: %q of type %q", err, g.body, g.header.Get("Content-Type"))
@@ -339,6 +349,27 @@ func TestFaultDelay(t *testing.T) {
 	g, err := ask(b)
 	if took := time.Since(start); err != nil || g.body != rightAnswer || took < 30*time.Millisecond {
 		t.Errorf("%v after %s: %s", err, took, g.body)
+	}
+}
+
+// TestFaultDrip: an answer that would take for ever ends with its fault, and was
+// served to nobody.
+func TestFaultDrip(t *testing.T) {
+	b := newBench(t, nil)
+	setUsers(b)
+	mustFault(t, b, Fault{Kind: FaultDrip, Delay: time.Hour})
+	dripped := make(chan error, 1)
+	go func() {
+		_, err := ask(b)
+		dripped <- err
+	}()
+	waitFor(t, "the answer to begin", func() bool { return b.Faults()[0].Hits == 1 })
+	b.ClearFaults()
+	if err := <-dripped; !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		t.Errorf("the answer ends with %v", err)
+	}
+	if served := b.Served(TencentPresence, "on"); len(served) > 0 {
+		t.Errorf("served %v", served)
 	}
 }
 

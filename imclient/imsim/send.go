@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -44,9 +45,9 @@ func interrupt(w http.ResponseWriter, c *call) bool {
 			if h.RetryAfter > 0 {
 				w.Header().Set("Retry-After", strconv.Itoa(h.RetryAfter))
 			}
-			writeText(w, "text/plain", h.Status, h.Body)
+			writeText(w, "text/plain", h.Status, h.Body+c.echo(h))
 		case FaultHTML:
-			writeText(w, "text/html", or(h.Status, http.StatusOK), "<html><head><title>Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>\n")
+			writeText(w, "text/html", or(h.Status, http.StatusOK), "<html><head><title>Bad Gateway</title></head><body><h1>Bad Gateway</h1>"+c.echo(h)+"</body></html>\n")
 		case FaultEmpty:
 			writeText(w, "application/json", http.StatusOK, "")
 		case FaultRedirect:
@@ -64,6 +65,14 @@ func interrupt(w http.ResponseWriter, c *call) bool {
 		return true
 	}
 	return false
+}
+
+// echo is the call once more, where its fault is to repeat it.
+func (c *call) echo(h hit) string {
+	if !h.Echo {
+		return ""
+	}
+	return fmt.Sprintf(" %s %s token: %s\n%.1000s", c.http.Method, c.http.URL, c.http.Header.Get("token"), c.body)
 }
 
 func writeText(w http.ResponseWriter, contentType string, status int, body string) {
@@ -133,11 +142,36 @@ func (s *Server) send(w http.ResponseWriter, c *call, body []byte, f *failure) {
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
+	if h := c.hit(FaultDrip); h != nil && len(body) > 0 {
+		w.WriteHeader(status)
+		drip(w, c, h, body[:len(body)-1])
+		body = body[len(body)-1:]
+	}
 	if s.record != nil && c.http.Context().Err() == nil {
 		s.record.add(c.api.kind, c.served, c.arrived, s.now())
 	}
-	w.WriteHeader(status)
+	if c.hit(FaultDrip) == nil {
+		w.WriteHeader(status)
+	}
 	_, _ = w.Write(body)
+}
+
+// drip sends a body byte by byte, until the client leaves or the fault is cleared.
+func drip(w http.ResponseWriter, c *call, h *hit, body []byte) {
+	flusher := http.NewResponseController(w)
+	tick := time.NewTicker(time.Duration(or(int(h.Delay), int(100*time.Millisecond))))
+	defer tick.Stop()
+	for i := range body {
+		_, _ = w.Write(body[i : i+1])
+		_ = flusher.Flush()
+		select {
+		case <-tick.C:
+		case <-h.cleared:
+			panic(http.ErrAbortHandler) // closes the connection
+		case <-c.http.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
 }
 
 func zip(body []byte) []byte {
