@@ -32,13 +32,19 @@ var allStored = []stored{
 // user, exactly what the simulator served, in order.
 func (w *world) truthful() {
 	w.t.Helper()
+	w.storedAsServed(w.sim, allStored)
+}
+
+// storedAsServed is truthful for some apps, of another simulator.
+func (w *world) storedAsServed(sim *imsim.Server, all []stored) {
+	w.t.Helper()
 	users := query(w, pgx.RowTo[string], `SELECT uid FROM public.users ORDER BY id`)
 	type row struct{ UserID, Value string }
-	for _, s := range allStored {
+	for _, s := range all {
 		want, got := map[string][]string{}, map[string][]string{}
 		wantLast, gotLast := map[string]string{}, map[string]string{}
 		for _, id := range users {
-			for _, v := range w.sim.Served(s.served, id) {
+			for _, v := range sim.Served(s.served, id) {
 				want[id] = append(want[id], w.spelled(v))
 				wantLast[id] = w.spelled(v)
 			}

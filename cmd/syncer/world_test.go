@@ -115,6 +115,7 @@ page_users   = 500
 rescue_after = "5s"
 `
 
+// serve starts a simulator, which is the world's from then on.
 func (w *world) serve(host string, tc imsim.Tencent) {
 	w.t.Helper()
 	tc.SDKAppID, tc.Admins, tc.SecretKey = 1400000001, []string{"administrator"}, tencentKey
@@ -128,7 +129,8 @@ func (w *world) serve(host string, tc imsim.Tencent) {
 	if err := config.Validate(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.sim = imsim.New(config)
+	sim := imsim.New(config)
+	w.sim = sim
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		w.t.Fatal(err)
@@ -140,9 +142,9 @@ func (w *world) serve(host string, tc imsim.Tencent) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- w.sim.Serve(ctx, l) }()
+	go func() { served <- sim.Serve(ctx, l) }()
 	w.t.Cleanup(func() {
-		w.sim.ClearFaults() // lets go of calls that hang
+		sim.ClearFaults() // lets go of calls that hang
 		cancel()
 		if err := <-served; err != nil {
 			w.t.Error(err)
