@@ -90,6 +90,7 @@ type Engine struct {
 	asking map[string]chan struct{}
 	// breakers stand before the APIs, by queue.
 	breakers map[string]*breaker
+	left     left
 
 	queues []string // that this engine works on
 
@@ -115,6 +116,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		asking:   make(map[string]chan struct{}, 2*len(apps)),
 		breakers: make(map[string]*breaker, 2*len(apps)),
 		opinions: make(map[int16]*secondOpinion, len(apps)),
+		left:     left{until: make(map[rangeArgs]time.Time)},
 		stopping: make(chan struct{}),
 
 		followers: make(map[followed]*follower),

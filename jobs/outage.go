@@ -3,6 +3,8 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -42,9 +44,37 @@ func (e *Engine) breaker(run repo.Run) *breaker { return e.breakers[queueName(ru
 // since when.
 func (e *Engine) outage(run repo.Run) (since time.Time, open bool) { return e.breaker(run).outage() }
 
-// waitForAPI puts off a range that nobody can go on with here, so that a process
-// whose network is better may take it; the pause is short, since the range's batches
-// were held for long already. A run that nobody has got on with for Outage is over.
+// left are the ranges that this process has just given back because it gets no
+// answer. For a while they are for the others, whose network may be better: of two
+// idle processes the one that is cut off could otherwise take a run's last range
+// again and again. Safe for concurrent use.
+type left struct {
+	mu    sync.Mutex
+	until map[rangeArgs]time.Time
+}
+
+// leave notes a range, and forgets those that are for everybody again.
+func (l *left) leave(r rangeArgs, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(l.until, func(_ rangeArgs, until time.Time) bool { return !until.After(now) })
+	l.until[r] = now.Add(d)
+}
+
+// rest is how long a range is still for the others.
+func (l *left) rest(r rangeArgs) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.until[r])
+}
+
+// offerEvery is how often a range that is left to the others is offered to all.
+const offerEvery = time.Second
+
+// waitForAPI gives a range to the others that this process gets no answer about. The
+// time for which it is left to them is short, since its batches were held for long
+// already. A run that nobody has got on with for Outage is over.
 func (e *Engine) waitForAPI(ctx context.Context, o outcome, since time.Time, cause error) error {
 	if away := time.Since(since); away >= e.config.Outage {
 		ended, err := e.store.EndSilentRun(ctx, o.run.ID, e.config.Outage, func(lastAnswer time.Time) string {
@@ -59,7 +89,8 @@ func (e *Engine) waitForAPI(ctx context.Context, o outcome, since time.Time, cau
 		}
 	}
 	wait := e.retryDelay(1)
+	e.left.leave(rangeArgs{o.run.ID, o.rangeNo}, wait)
 	e.log.Debug().Str("app", e.apps[o.run.AppID].Name).Str("job", o.run.Job).Int64("run_id", o.run.ID).Int("range", o.rangeNo).
 		Err(o.err).Dur("wait_ms", wait).Msg("no answer; the range waits")
-	return e.snooze(wait)
+	return e.snooze(min(wait, offerEvery))
 }

@@ -55,7 +55,8 @@ func TestOutage_forGood(t *testing.T) {
 	}
 	// Besides the answered ones those on the wire when the first failed, of three
 	// pages, and probes; not five for each of 40 batches.
-	if run.Calls != w.calls() || run.Calls > answered+15+15 {
+	// One that was given up before it arrived counts too.
+	if run.Calls < w.calls() || run.Calls > answered+15+15 {
 		t.Errorf("counters %+v, the API saw %d calls", run.Counters, w.calls())
 	}
 	if got := int64(len(w.snapshot(accountTables, app.ID))); got != run.Users || got > 100*answered {
@@ -108,11 +109,12 @@ func TestOutage_waitedOut(t *testing.T) {
 // ranges.
 func TestOutage_ofOne(t *testing.T) {
 	t.Parallel()
-	const users = 3000
+	const users = 5000
 	w := setup(t, worldOptions{users: users})
 	s := w.spec()
-	s.Providers, s.Outage, s.Hold = []imclient.Provider{imclient.ProviderTencent}, 6*time.Second, 200*time.Millisecond
-	s.Rate, s.Range, s.Page, s.Workers = 2, 1500, 1500, 1 // a page of accounts is fifteen calls
+	s.Providers, s.Outage, s.Hold = []imclient.Provider{imclient.ProviderTencent}, 10*time.Second, 200*time.Millisecond
+	s.FirstRetry = firstRetry
+	s.Rate, s.Range, s.Page, s.Workers = 2, 2500, 2500, 1 // a page of accounts is 25 calls
 	cutOff, good := s, s
 	cutOff.Process, cutOff.Base = "cut-off", deadAddress(t)
 	good.Process = "good"

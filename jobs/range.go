@@ -76,6 +76,9 @@ func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
 // Work sweeps the range to its end, going on after the last page written.
 func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error {
 	e := w.engine
+	if rest := e.left.rest(job.Args); rest > 0 {
+		return e.snooze(min(rest, offerEvery))
+	}
 	claimed, err := e.store.ClaimRange(ctx, job.Args.RunID, job.Args.RangeNo, job.ID, e.staleBefore())
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {

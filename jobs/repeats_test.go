@@ -82,12 +82,13 @@ func TestReasonOf(t *testing.T) {
 }
 
 // TestLog_outage: each range that goes through has one line at debug, each run one
-// at info, and an API that is down for all ranges of a run fills nothing.
+// at info, and an API that is down for all ranges of a run fills nothing: its outage
+// has a line at either end.
 func TestLog_outage(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{users: 2000})
 	s := w.spec()
-	s.Range, s.Page, s.Workers, s.FirstRetry = 200, 200, 4, time.Millisecond
+	s.Range, s.Page, s.Workers, s.FirstRetry, s.Hold = 200, 200, 4, time.Millisecond, 100*time.Millisecond
 	e := w.engine(s)
 	frozen := time.Now()
 	e.again.mu.Lock()
@@ -96,7 +97,8 @@ func TestLog_outage(t *testing.T) {
 	fault := w.fault(imsim.Fault{Kind: imsim.FaultStatus, Status: 503})
 	run := w.start(e, imclient.ProviderOpenIM, imclient.KindPresence)
 	const attempts = `SELECT coalesce(sum(cardinality(errors)), 0)::bigint FROM syncer.river_job`
-	w.eventually("three ranges have failed", func() bool { return w.count(attempts) >= 3 })
+	const waiting = `SELECT count(*) FROM syncer.sync_range WHERE error IS NOT NULL`
+	w.eventually("three ranges have been given back", func() bool { return w.count(attempts) > 0 && w.count(waiting) >= 3 })
 	w.sim.ClearFault(fault)
 	run = w.wait(e, run)
 	w.ended(run, repo.RunSucceeded)
@@ -110,7 +112,7 @@ func TestLog_outage(t *testing.T) {
 		LeftOut                                 int64 `json:"left_out"`
 	}
 	var sum repo.Counters
-	var done, closed, failed, left int64
+	var done, closed, failed, left, began, ended int64
 	for _, line := range w.log.lines() {
 		if strings.Contains(line, `"message":"call"`) {
 			continue // the client's
@@ -118,6 +120,14 @@ func TestLog_outage(t *testing.T) {
 		var got event
 		if err := json.Unmarshal([]byte(line), &got); err != nil {
 			t.Fatalf("%v: %s", err, line)
+		}
+		if got.Message == "the API gives no answer; calls are held back" && got.Level == "warn" && got.App == "openim" {
+			began++
+			continue
+		}
+		if got.Message == "the API answers again" && got.Level == "info" && got.App == "openim" {
+			ended++
+			continue
 		}
 		if got.App != "openim" || got.Job != BackfillJob || got.RunID != run.ID {
 			t.Errorf("a line that does not say what it is of: %s", line)
@@ -130,7 +140,7 @@ func TestLog_outage(t *testing.T) {
 			closed++
 		case "failed; it will be retried":
 			failed, left = failed+1, left+got.LeftOut
-		case "page written":
+		case "page written", "no answer; the range waits":
 		default:
 			t.Errorf("what is this? %s", line)
 		}
@@ -141,7 +151,11 @@ func TestLog_outage(t *testing.T) {
 	if diff := cmp.Diff(repo.Counters{Users: 2000, Changed: 2000}, sum); diff != "" || done != 11 || closed != 1 {
 		t.Errorf("%d ranges done, %d runs closed, want 11 (the last one empty) and 1; of the ranges (-want +got):\n%s", done, closed, diff)
 	}
-	if all := w.count(attempts); failed != 2 || failed+left != all {
-		t.Errorf("%d lines tell of failures, and that they left out %d; want 2 lines, of %d failures", failed, left, all)
+	// Only ranges that were begun before the outage have failed by it.
+	if all := w.count(attempts); failed < 1 || failed > 2 || failed+left != all || all > 4 {
+		t.Errorf("%d lines tell of failures, and that they left out %d; want 1 or 2 lines, of %d failures", failed, left, all)
+	}
+	if began != 1 || ended != 1 {
+		t.Errorf("%d lines tell of the beginning of the outage, %d of its end", began, ended)
 	}
 }
