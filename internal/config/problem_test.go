@@ -34,6 +34,7 @@ func TestProblemsHoldNoSecret(t *testing.T) {
 		"mysql://u:" + secret + "@h/db", "host=h password=" + secret + " port=x", "host=h password='" + secret, "postgres://u:%" + secret + "@h",
 		"postgres://u@h/db?sslmode=" + secret, "postgres://u@h/db?target_session_attrs=" + secret, "postgres://u@h/db?connect_timeout=" + secret,
 		"postgres://u@h/db?sslrootcert=/none password=" + secret, "postgres://u:`: " + secret + " (invalid port@h:x/db", "postgres://u@h/db?service=" + secret,
+		"postgres://u:p@" + secret + "@h/db", "postgres://u:/" + secret + "@h/db", "postgresql://u:1/" + secret + "@h/db", "postgres://u:1?" + secret + "@h/db",
 		"postgres://u@h/db?pool_max_conns=" + secret, "postgres://u@h/db?channel_binding=" + secret, "postgres://u:" + secret + "@h:1,h:x/db",
 	}
 	var texts []string

@@ -53,7 +53,7 @@ func (u DatabaseURL) String() string {
 		return ""
 	}
 	c, err := pgx.ParseConfig(string(u))
-	if err != nil {
+	if err != nil || u.misread() {
 		return masked
 	}
 	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
@@ -80,6 +80,23 @@ var passwordInURL = regexp.MustCompile(`(?i)^\w+://[^/?]*:[^/?]*@|password\s*=`)
 // holdsPassword reports whether a password stands in the URL itself.
 func (u DatabaseURL) holdsPassword() bool { return passwordInURL.MatchString(string(u)) }
 
+// misread reports whether the driver would take a part of the password for
+// something else, which is shown: in a URL whose password has an @, /, ? or # that
+// is not %-encoded, a second @ follows, or one behind what ends the host.
+func (u DatabaseURL) misread() bool {
+	scheme, rest, _ := strings.Cut(string(u), "://")
+	if scheme != "postgres" && scheme != "postgresql" {
+		return false
+	}
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	path, query, _ := strings.Cut(rest[end:], "?")
+	parameter, _, _ := strings.Cut(query, "=") // a parameter's value may hold an @
+	return strings.Count(rest[:end], "@") > 1 || strings.ContainsAny(path+parameter, "@#") || strings.Contains(query, "#")
+}
+
 // wrongInURL are the driver's own words for what is wrong, and ours. Only words
 // from this list are repeated, because the driver's may quote parts of the URL.
 var wrongInURL = []struct{ driver, ours string }{
@@ -96,25 +113,33 @@ var wrongInURL = []struct{ driver, ours string }{
 // problem says what is wrong with the URL, "" if nothing, and repeats nothing of
 // it: where a password ends is unclear in a text that cannot be read.
 func (u DatabaseURL) problem() string {
-	_, err := pgxpool.ParseConfig(string(u))
-	if err == nil {
+	var why string
+	switch _, err := pgxpool.ParseConfig(string(u)); {
+	case u.misread():
+		why = "an @ or # stands where none can"
+	case err == nil:
 		return ""
+	default:
+		why = whyUnreadable(err)
 	}
-	why := "it cannot be read"
+	return "is no Postgres connection string: " + why +
+		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
+}
+
+// whyUnreadable is what the driver says of a URL, in words that hold none of it.
+func whyUnreadable(err error) string {
+	if file, ok := errors.AsType[*fs.PathError](err); ok && !strings.ContainsAny(file.Path, "=@ ") {
+		return "it names a file that cannot be read: " + file.Error()
+	}
 	// The driver's text begins with the URL, its password replaced as well as it
 	// can; a host or database name may hold the words by chance.
 	_, text, _ := strings.Cut(err.Error(), "`: ")
 	for _, w := range wrongInURL {
 		if strings.Contains(text, w.driver) {
-			why = w.ours
-			break
+			return w.ours
 		}
 	}
-	if file, ok := errors.AsType[*fs.PathError](err); ok && !strings.ContainsAny(file.Path, "=@ ") {
-		why = "it names a file that cannot be read: " + file.Error()
-	}
-	return "is no Postgres connection string: " + why +
-		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
+	return "it cannot be read"
 }
 
 // Format writes the section with its secret masked, for every verb: a verb that

@@ -49,6 +49,15 @@ func TestDatabaseURLString(t *testing.T) {
 		"postgres://u:pw@a:5432,b:5433/app?target_session_attrs=primary": "postgres://u@a:5432,b:5433/app",
 		"host=db.example user=u password=pw dbname=app":                  "postgres://u@db.example:5432/app",
 		"postgres://u:p%w@db/app":                                        "[secret]",
+		// Passwords whose characters should be %-encoded, and where none is.
+		"postgres://u:p@ss@db/app":                   "[secret]",
+		"postgresql://u:/pw@db/app":                  "[secret]",
+		"postgres://u:1/pw@db/app":                   "[secret]",
+		"postgres://u:1?pw@db/app":                   "[secret]",
+		"postgres://u:1/x#@db/app":                   "[secret]",
+		"postgres://db:5432/app?user=me@server":      "postgres://me@server@db:5432/app",
+		"postgres://u:p%40%2F%3F%23@db/app":          "postgres://u@db:5432/app",
+		"postgres://u@/app?host=/run&password=a@b/c": "postgres://u@/run:5432/app",
 	} {
 		if got := DatabaseURL(url).String(); got != want {
 			t.Errorf("%s: got %s, want %s", url, got, want)
