@@ -120,21 +120,21 @@ func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
 // FuzzPost looks for answers whose status or headers break the plumbing, make it
 // wait too long, or get into an error with what no error may hold.
 func FuzzPost(f *testing.F) {
+	const signature = "eJyrVgrxCdYrSy1SslIy0jNQ0gHzM1NS80oy0zLBwolQ" // in the form of a real one
 	f.Add(uint16(200), "", "", "", []byte(`{"ErrorCode":0}`))
 	f.Add(uint16(429), "", " 30 ", "Sun, 22 Nov 2026 12:00:00 GMT", []byte("slow down"))
 	f.Add(uint16(503), "", "Sun, 22 Nov 2026 12:01:30 GMT", "yesterday", []byte{})
 	f.Add(uint16(503), "", "-18446743000", "", []byte{})
-	f.Add(uint16(302), "https://elsewhere.example/sso?usersig=the-signature", "", "", []byte{})
+	f.Add(uint16(302), "https://elsewhere.example/sso?usersig="+signature, "", "", []byte{})
 	f.Add(uint16(307), "https://"+strings.Repeat("long.", 1000)+"example/", "", "", []byte{})
-	f.Add(uint16(301), "http://the-signature@h:%zz/\x7f", "99999999999999999999", "", []byte{})
-	const query = "usersig=the-signature"
+	f.Add(uint16(301), "http://"+signature+"@h:%zz/\x7f", "99999999999999999999", "", []byte{})
 	f.Fuzz(func(t *testing.T, status uint16, location, retry, date string, body []byte) {
 		h := NewHTTP(HTTPConfig{
 			Provider: ProviderTencent, Timeout: time.Minute, Now: func() time.Time { return noon },
 			Transport: answering{int(status), http.Header{"Location": {location}, "Retry-After": {retry}, "Date": {date}}, body},
 		})
 		sent := 0
-		reply, err := h.Post(t.Context(), Request{API: "test", URL: "http://api.example/v4?" + query, Sent: &sent})
+		reply, err := h.Post(t.Context(), Request{API: "test", URL: "http://api.example/v4?usersig=" + signature, Sent: &sent})
 		if sent != 1 {
 			t.Errorf("%d calls counted", sent)
 		}
@@ -154,7 +154,7 @@ func FuzzPost(f *testing.F) {
 		if !ok || e.Class > ClassPerUser || e.Class == ClassUnauthorised {
 			t.Fatalf("HTTP %d: %#v", status, err)
 		}
-		if text := fmt.Sprintf("%v %+v", err, e.Err); strings.Contains(text, "usersig=the-") || len(text) > 4*maxText {
+		if text := fmt.Sprintf("%v %+v", err, e.Err); strings.Contains(text, signature) || len(text) > 4*maxText {
 			t.Errorf("HTTP %d: %d bytes, or the signature: %.2000q", status, len(text), text)
 		}
 	})
