@@ -75,6 +75,10 @@ SYNCER_LOG_LEVEL: log.level: unknown level "" (allowed: debug, info, warn, error
 SYNCER_SWEEP_PAGE_USERS: sweep.page_users: must be a whole number, is "many"
 SYNCER_SWEEP_WORKERS: sweep.workers: must be between 1 and 64, is 900`,
 		},
+		"no text": {
+			[]string{"SYNCER_USERS_WHERE=\xff", "SYNCER_HTTP_TOKEN=a\x00"},
+			"SYNCER_HTTP_TOKEN: http.token: must not hold a NUL character\nSYNCER_USERS_WHERE: users.where: must be valid UTF-8",
+		},
 		"no such setting": {
 			[]string{"SYNCER_DATABSE_URL=x", "SYNCER_FOO=x", "SYNCER_APPS_MIAN_TENCENT_REGION=x", "SYNCER_APPS_NOBODY_OPENIM_X=x", "SYNCER_APPS_MAIN_NAME=x"},
 			`SYNCER_APPS_MAIN_NAME: is no setting of an app or job that the file names; see [[apps]] and [[jobs]] there

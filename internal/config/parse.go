@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 	_ "time/tzdata" // time zones are configured by name, and a bare container knows none
+	"unicode/utf8"
 )
 
 // parse reads one value into dst and says what is wrong with it, "" if nothing.
@@ -76,6 +77,9 @@ func badText(tag reflect.StructTag, text string) string {
 	}
 	if strings.ContainsRune(text, 0) {
 		return "must not hold a NUL character" // Postgres takes none
+	}
+	if !utf8.ValidString(text) {
+		return "must be valid UTF-8" // as all of a file is
 	}
 	return ""
 }

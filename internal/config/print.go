@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // setting is a setting of the configuration, whether it is given or not.
@@ -65,32 +66,51 @@ func shown(v reflect.Value) string {
 		if x == 0 {
 			return `""`
 		}
-		return strconv.Quote(x.String())
+		return tomlQuote(x.String())
 	case *time.Location:
-		return strconv.Quote(x.String())
+		return tomlQuote(x.String())
 	case Secret:
 		if x == "" {
 			return `""`
 		}
-		return strconv.Quote(x.String())
+		return tomlQuote(x.String())
 	case Identifier:
-		return strconv.Quote(x.String())
+		return tomlQuote(x.String())
 	case Table:
 		if x.IsZero() {
 			return `""`
 		}
-		return strconv.Quote(x.String())
+		return tomlQuote(x.String())
 	case encoding.TextMarshaler:
 		text, err := x.MarshalText()
 		if err != nil {
-			return strconv.Quote(err.Error())
+			return tomlQuote(err.Error())
 		}
-		return strconv.Quote(string(text))
+		return tomlQuote(string(text))
 	}
 	if v.Kind() == reflect.String {
-		return strconv.Quote(v.String())
+		return tomlQuote(v.String())
 	}
 	return fmt.Sprint(v.Interface())
+}
+
+// tomlQuote writes a text as a string of TOML, in which some of Go's escapes are
+// unknown. What is no UTF-8 cannot be written.
+func tomlQuote(s string) string {
+	b := []byte{'"'}
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case unicode.IsPrint(r):
+			b = utf8.AppendRune(b, r)
+		case r <= 0xffff:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		default:
+			b = fmt.Appendf(b, `\U%08x`, r)
+		}
+	}
+	return string(append(b, '"'))
 }
 
 // origin says where a setting's value comes from.

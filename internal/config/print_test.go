@@ -18,7 +18,7 @@ func secretConfig(t *testing.T) (path string, environ []string) {
 	write(t, filepath.Join(filepath.Dir(path), "secret"), "CANARY-file\n", 0o600)
 	write(t, path, edit(t,
 		"postgres://syncer@localhost/app", "postgres://syncer:CANARY-db@localhost/app?sslpassword=CANARY-key",
-		`table = "users"`, "table = \"users\"\nwhere = \"name <> 'x'\"",
+		`table = "users"`, "table = \"users\"\nwhere = \"name <> 'x'\"\nuser_id = \"'\\u0007\\u007f\\\"' \\U000e0001\"",
 		`"tencent-key"`, `"CANARY-tencent"`,
 		`secret = "openim-secret"`, "secret_file = \"secret\"\n[apps.users]\nurl = \"host=other user=u dbname=d password=CANARY-users\"\n[http]\ntoken = \"CANARY-token\""), 0o600)
 	return path, []string{"SYNCER_SWEEP_WORKERS=7", "SYNCER_APPS_MAIN_USERS_URL=postgres://u:CANARY-env@h/d"}
@@ -41,12 +41,13 @@ func TestPrint(t *testing.T) {
 	for _, want := range []string{
 		`url = "postgres://syncer@localhost:5432/app" # config.toml:2`,
 		`schema = "syncer" # default`,
-		`token = "[secret]" # config.toml:25`,
-		`secret_key = "[secret]" # config.toml:13`,
-		`secret = "[secret]" # config.toml:21, by secret_file`,
+		`token = "[secret]" # config.toml:26`,
+		`secret_key = "[secret]" # config.toml:14`,
+		`secret = "[secret]" # config.toml:22, by secret_file`,
 		`url = "postgres://u@h:5432/d" # SYNCER_APPS_MAIN_USERS_URL`,
-		`url = "postgres://u@other:5432/d" # config.toml:23`,
+		`url = "postgres://u@other:5432/d" # config.toml:24`,
 		`where = "name <> 'x'" # config.toml:6`, `key_column = "\"id\"" # default`,
+		`user_id = "'\u0007\u007f\"' \U000e0001" # config.toml:7`,
 		`workers = 7 # SYNCER_SWEEP_WORKERS`,
 		`max_gap = "" # default`,
 		`rescue_after = "1m0s" # default`,
