@@ -31,7 +31,7 @@ func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answ
 func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
 	var reply accountsReply
 	fresh := func() wireReply { reply = accountsReply{}; return &reply }
-	o := outgoing{api: apiAccountCheck, path: "/user/account_check", gate: c.accountsGate}
+	o := outgoing{api: apiAccountCheck, path: "/user/account_check", gate: c.accountsGate, users: len(ids)}
 	r, err := c.call(ctx, o, accountsRequest{UserIDs: ids}, fresh, &b.Calls)
 	if err != nil {
 		return err

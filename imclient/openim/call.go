@@ -17,6 +17,7 @@ import (
 type outgoing struct {
 	api, path string
 	gate      *imclient.Gate
+	users     int // asked about
 	body      []byte
 	token     string // "" for logins
 }
@@ -76,16 +77,21 @@ func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *in
 		err = c.judge(o, r, reply)
 	}
 	c.http.Judged(o.api, r, err)
-	event := c.log.Debug().Str("api", o.api).Str("operation_id", opID).Int("status", r.Status).
-		Dur("took", r.AnsweredAt.Sub(r.AskedAt))
-	if e, ok := errors.AsType[*imclient.Error](err); ok {
+	e, failed := errors.AsType[*imclient.Error](err)
+	if failed {
 		e.OpID = opID
-		event = event.Str("class", e.Class.String()).Str("code", e.Code)
-		if answered && e.Class == imclient.ClassThrottled {
-			c.slowDown(ctx, o, e)
-		}
 	}
-	event.Msg("call")
+	if !r.AskedAt.IsZero() { // it was sent
+		event := c.log.Debug().Str("api", o.api).Str("operation_id", opID).Int("users", o.users).Int("status", r.Status).
+			Dur("dur_ms", r.AnsweredAt.Sub(r.AskedAt))
+		if failed {
+			event.Str("class", e.Class.String()).Str("code", e.Code)
+		}
+		event.Msg("call")
+	}
+	if failed && answered && e.Class == imclient.ClassThrottled {
+		c.slowDown(ctx, o, e)
+	}
 	if err != nil {
 		return imclient.Reply{}, err
 	}
@@ -99,13 +105,13 @@ func (c *Client) operationID() string {
 }
 
 // slowDown tells all instances of a rate-limit answer. What goes wrong here is
-// logged only: the caller learns of the limit either way.
+// told with it: the caller learns of the limit either way.
 func (c *Client) slowDown(ctx context.Context, o outgoing, e *imclient.Error) {
 	if o.gate == nil {
 		return
 	}
 	if err := o.gate.Throttled(ctx, e.RetryAfter); err != nil && !imclient.IsContext(err) {
-		c.log.Warn().Err(err).Str("api", o.api).Msg("the server's rate limit could not be passed on to the other instances")
+		e.Text += "; the other instances could not be told: " + imclient.CleanText(err.Error(), o.token, c.secret)
 	}
 }
 

@@ -2,6 +2,7 @@ package openim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
 )
@@ -185,14 +188,52 @@ func TestCall_tellsItsGate(t *testing.T) {
 	if _, err := askAlice(t, c); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.CheckAccounts(t.Context(), []string{"alice"}); imclient.ClassOf(err) != imclient.ClassThrottled {
+	_, err := c.CheckAccounts(t.Context(), []string{"alice"})
+	if imclient.ClassOf(err) != imclient.ClassThrottled || !strings.Contains(err.Error(), "database down") {
 		t.Errorf("got %v", err)
 	}
 	if !slices.Equal(presence.pauses, []time.Duration{time.Second}) || !slices.Equal(accounts.pauses, []time.Duration{3 * time.Second}) {
 		t.Errorf("pauses: presence %v, accounts %v", presence.pauses, accounts.pauses)
 	}
-	if !strings.Contains(s.log.String(), "database down") {
-		t.Errorf("a limit that could not be passed on is not in the log: %s", s.log.String())
+	if text := s.log.String(); strings.Contains(text, `"level":"warn"`) {
+		t.Errorf("what the caller is told is logged besides: %s", text)
+	}
+}
+
+// TestCall_logged: each call is a line at debug, by which it can be found again
+// in the server's log; it says how many were asked about, not who.
+func TestCall_logged(t *testing.T) {
+	s := newServer(t, map[string][]http.HandlerFunc{online: {aliceOnline(), answersWith(502, "")}})
+	c := s.client()
+	for range 2 {
+		_, _ = askAlice(t, c)
+	}
+	type call struct {
+		Level, API, Class, Code, Message string
+		Users, Status                    int
+	}
+	var got []call
+	for line := range strings.Lines(s.log.String()) {
+		var more struct {
+			call
+			ID   string   `json:"operation_id"`
+			Took *float64 `json:"dur_ms"`
+		}
+		if err := json.Unmarshal([]byte(line), &more); err != nil {
+			t.Fatal(err)
+		}
+		if more.ID == "" || more.Took == nil || strings.Contains(line, "alice") {
+			t.Errorf("a call that cannot be found again, without its time, or that tells who was asked about: %s", line)
+		}
+		got = append(got, more.call)
+	}
+	want := []call{
+		{"debug", "get_admin_token", "", "", "call", 0, 200},
+		{"debug", "get_users_online_status", "", "", "call", 1, 200},
+		{"debug", "get_users_online_status", "transient", "", "call", 1, 502},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
 	}
 }
 

@@ -37,7 +37,7 @@ func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
 	var reply presenceReply
 	fresh := func() wireReply { reply = presenceReply{}; return &reply }
-	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate}
+	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate, users: len(ids)}
 	r, err := c.call(ctx, o, presenceRequest{UserIDs: ids}, fresh, &b.Calls)
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer
 func (c *Client) askStatus(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
 	var reply statusReply
 	fresh := func() wireReply { reply = statusReply{}; return &reply }
-	o := outgoing{api: apiUsersStatus, path: "/user/get_users_status", gate: c.presenceGate}
+	o := outgoing{api: apiUsersStatus, path: "/user/get_users_status", gate: c.presenceGate, users: len(ids)}
 	r, err := c.call(ctx, o, statusRequest{UserID: c.adminUserID, UserIDs: ids}, fresh, &b.Calls)
 	if err != nil {
 		return err

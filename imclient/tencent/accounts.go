@@ -38,7 +38,7 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 	}
 	var reply accountsReply
 	fresh := func() wireReply { reply = accountsReply{}; return &reply }
-	r, err := c.call(ctx, c.accounts, request, fresh, &b.Calls)
+	r, err := c.call(ctx, outgoing{endpoint: c.accounts, users: len(ids), sent: &b.Calls}, request, fresh)
 	if err != nil {
 		return err
 	}

@@ -12,27 +12,35 @@ import (
 	"syncer/imclient"
 )
 
+// outgoing is one call to make.
+type outgoing struct {
+	endpoint
+	users int // asked about
+	body  []byte
+	sent  *int // see imclient.Request
+}
+
 // call makes one call, and a second one with a new signature when the first is
 // refused for its signature; a second refusal is fatal. fresh makes the value
 // into which an answer is decoded; it is filled also when the answer is an error
 // of the provider's.
-func (c *Client) call(ctx context.Context, e endpoint, request any, fresh func() wireReply, sent *int) (imclient.Reply, error) {
-	body, err := json.Marshal(request)
-	if err != nil {
-		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", e.name, err)
+func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func() wireReply) (imclient.Reply, error) {
+	var err error
+	if o.body, err = json.Marshal(request); err != nil {
+		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.name, err)
 	}
 	sig, err := c.signer.current()
 	if err != nil {
 		return imclient.Reply{}, err
 	}
-	r, err := c.once(ctx, e, sig, body, fresh(), sent)
+	r, err := c.once(ctx, o, sig, fresh())
 	if err == nil || imclient.ClassOf(err) != imclient.ClassUnauthorised {
 		return r, err
 	}
 	if sig, err = c.signer.replace(sig); err != nil {
 		return imclient.Reply{}, err
 	}
-	r, err = c.once(ctx, e, sig, body, fresh(), sent)
+	r, err = c.once(ctx, o, sig, fresh())
 	if refused, ok := errors.AsType[*imclient.Error](err); ok && refused.Class == imclient.ClassUnauthorised {
 		refused.Class = imclient.ClassFatal
 		refused.Text = advise(refused.Text, fixSignature+c.clock.note())
@@ -40,40 +48,54 @@ func (c *Client) call(ctx context.Context, e endpoint, request any, fresh func()
 	return r, err
 }
 
-// once makes one call and judges the answer.
-func (c *Client) once(ctx context.Context, e endpoint, sig string, body []byte, reply wireReply, sent *int) (imclient.Reply, error) {
-	target := e.url + c.query + sig + "&random=" + strconv.FormatUint(uint64(rand.Uint32()), 10) + "&contenttype=json"
-	r, err := c.http.Post(ctx, imclient.Request{API: e.name, Gate: e.gate, URL: target, Body: body, Sent: sent})
-	if err != nil {
-		c.http.Judged(e.name, r, err)
+// once makes one call, judges the answer and logs what came of it. The number by
+// which the provider can find the call again is that of its query, random.
+func (c *Client) once(ctx context.Context, o outgoing, sig string, reply wireReply) (imclient.Reply, error) {
+	random := strconv.FormatUint(uint64(rand.Uint32()), 10)
+	target := o.url + c.query + sig + "&random=" + random + "&contenttype=json"
+	r, err := c.http.Post(ctx, imclient.Request{API: o.name, Gate: o.gate, URL: target, Body: o.body, Sent: o.sent})
+	answered := err == nil
+	if answered {
+		err = c.judge(o.endpoint, r, sig, reply)
+	}
+	c.http.Judged(o.name, r, err)
+	if r.AskedAt.IsZero() {
+		return imclient.Reply{}, err // never sent
+	}
+	event := c.log.Debug().Str("api", o.name).Str("random", random).Int("users", o.users).Int("status", r.Status).
+		Dur("dur_ms", r.AnsweredAt.Sub(r.AskedAt))
+	refused, failed := errors.AsType[*imclient.Error](err)
+	if failed {
+		event.Str("class", refused.Class.String()).Str("code", refused.Code)
+	}
+	event.Msg("call")
+	if !answered {
 		return imclient.Reply{}, err
 	}
 	if skew, warn := c.clock.see(r); warn {
-		c.log.Warn().Str("api", e.name).Dur("skew", skew).
+		c.log.Warn().Str("api", o.name).Dur("skew", skew).
 			Msg("the provider's clock differs from ours; signatures may be refused: check the database's clock")
 	}
-	err = c.judge(e, r, sig, reply)
-	c.http.Judged(e.name, r, err)
-	if refused, ok := errors.AsType[*imclient.Error](err); ok && refused.Class == imclient.ClassThrottled {
-		c.slowDown(ctx, e, sig, refused)
+	if failed && refused.Class == imclient.ClassThrottled {
+		c.slowDown(ctx, o.endpoint, sig, refused)
 	}
 	return r, err
 }
 
 // slowDown tells all instances of a rate-limit answer. What goes wrong here is
-// logged only: the caller learns of the limit either way.
+// told with it: the caller learns of the limit either way.
 func (c *Client) slowDown(ctx context.Context, e endpoint, sig string, refused *imclient.Error) {
 	if refused.Code == strconv.Itoa(codeLockedOut) {
 		// After the pause the next call must not carry the signature again.
 		if _, err := c.signer.replace(sig); err != nil {
-			c.log.Warn().Err(err).Str("api", e.name).Msg("no new signature could be made")
+			refused.Text = advise(refused.Text, "no new signature could be made: "+err.Error())
 		}
 	}
 	if e.gate == nil {
 		return
 	}
 	if err := e.gate.Throttled(ctx, refused.RetryAfter); err != nil && !imclient.IsContext(err) {
-		c.log.Warn().Err(err).Str("api", e.name).Msg("the provider's rate limit could not be passed on to the other instances")
+		refused.Text = advise(refused.Text, "the other instances could not be told: "+imclient.CleanText(err.Error(), sig, c.secretKey))
 	}
 }
 

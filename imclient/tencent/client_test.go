@@ -2,6 +2,7 @@ package tencent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
 )
@@ -185,15 +188,56 @@ func TestCall_tellsItsGate(t *testing.T) {
 		}
 	}
 	for i, class := range []imclient.Class{imclient.ClassThrottled, imclient.ClassTransient} {
-		if _, err := c.CheckAccounts(t.Context(), []string{"alice"}); imclient.ClassOf(err) != class {
+		_, err := c.CheckAccounts(t.Context(), []string{"alice"})
+		if imclient.ClassOf(err) != class {
 			t.Errorf("accounts call %d: %v", i, err)
+		}
+		if told := strings.Contains(err.Error(), "database down"); told != (i == 0) {
+			t.Errorf("accounts call %d does not tell of the limit that could not be passed on: %v", i, err)
 		}
 	}
 	if !slices.Equal(presence.pauses, []time.Duration{time.Hour}) || !slices.Equal(accounts.pauses, []time.Duration{3 * time.Second}) {
 		t.Errorf("pauses: presence %v, accounts %v", presence.pauses, accounts.pauses)
 	}
-	if !strings.Contains(s.log.String(), "database down") {
-		t.Errorf("a limit that could not be passed on is not in the log: %s", s.log.String())
+	if text := s.log.String(); strings.Contains(text, `"level":"warn"`) {
+		t.Errorf("what the caller is told is logged besides: %s", text)
+	}
+}
+
+// TestCall_logged: each call is a line at debug, by which it can be found again
+// at the provider; it says how many were asked about, not who.
+func TestCall_logged(t *testing.T) {
+	s := newServer(t, aliceOnline(), fails(60028, ""), answersWith(502, ""))
+	c := s.client()
+	for range 3 {
+		_, _ = c.QueryPresence(t.Context(), []string{"alice"})
+	}
+	type call struct {
+		Level, API, Class, Code, Message string
+		Users, Status                    int
+	}
+	var got []call
+	for line := range strings.Lines(s.log.String()) {
+		var more struct {
+			call
+			Random string
+			Took   *float64 `json:"dur_ms"`
+		}
+		if err := json.Unmarshal([]byte(line), &more); err != nil {
+			t.Fatal(err)
+		}
+		if !s.randoms[more.Random] || more.Took == nil || strings.Contains(line, "alice") {
+			t.Errorf("a call that cannot be found again, without its time, or that tells who was asked about: %s", line)
+		}
+		got = append(got, more.call)
+	}
+	want := []call{
+		{"debug", "query_online_status", "", "", "call", 1, 200},
+		{"debug", "query_online_status", "throttled", "60028", "call", 1, 200},
+		{"debug", "query_online_status", "transient", "", "call", 1, 502},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
 	}
 }
 

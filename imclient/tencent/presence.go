@@ -56,7 +56,7 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 	reply := replies.Get().(*presenceReply)
 	defer replies.Put(reply)
 	fresh := func() wireReply { reply.reuse(); return reply }
-	r, err := c.call(ctx, c.presence, request, fresh, &b.Calls)
+	r, err := c.call(ctx, outgoing{endpoint: c.presence, users: len(ids), sent: &b.Calls}, request, fresh)
 	if err != nil && !reply.explains(err, len(ids)) {
 		return err
 	}
