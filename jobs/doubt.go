@@ -163,14 +163,15 @@ func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) erro
 	}
 	if p.review.verdict == disbelieved {
 		e.config.Metrics.disbelievedUsers.WithLabelValues(app).Add(float64(len(p.IDs)))
-		s.logReview(r, p.review).Msg("a page stayed in doubt; its users keep their last known value")
+		s.tellReview(r, p.review, "a page stayed in doubt; its users keep their last known value", nil)
 		return nil
 	}
 	if r.Suspicion == 0 {
 		e.config.Metrics.suspectPages.WithLabelValues(app).Inc()
 	}
-	s.logReview(r, p.review).Int("answers", aside.Suspicion).Int("new_range", no).Time("ask_after", aside.AskAfter).
-		Msg("too many users of a page are offline at once; it is asked again")
+	s.tellReview(r, p.review, "too many users of a page are offline at once; it is asked again", func(event *zerolog.Event) {
+		event.Int("answers", aside.Suspicion).Int("new_range", no).Time("ask_after", aside.AskAfter)
+	})
 	return nil
 }
 
@@ -183,7 +184,15 @@ func (r review) disbelief() string {
 	return fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status%s", r.gone, r.before, why)
 }
 
-func (s *sweep[V]) logReview(r *repo.Range, judged review) *zerolog.Event {
-	return s.engine.log.Warn().Str("app", s.engine.apps[r.Run.AppID].Name).Int64("run_id", r.Run.ID).Int("range", r.No).
-		Int("before", judged.before).Int("gone", judged.gone).Str("verdict", string(judged.verdict))
+// tellReview warns of a page in doubt: of one of many whose doubt is as old.
+func (s *sweep[V]) tellReview(r *repo.Range, judged review, message string, fields func(*zerolog.Event)) {
+	app := s.engine.apps[r.Run.AppID].Name
+	reason := fmt.Sprintf("%s after %d answers", judged.verdict, r.Suspicion+1)
+	s.engine.again.tell(repeated{app, message, reason}, func(event *zerolog.Event) {
+		event.Int64("run_id", r.Run.ID).Int("range", r.No).
+			Int("before", judged.before).Int("gone", judged.gone).Str("verdict", string(judged.verdict))
+		if fields != nil {
+			fields(event)
+		}
+	})
 }

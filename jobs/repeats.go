@@ -41,13 +41,22 @@ func newRepeats(log zerolog.Logger) *repeats {
 	return &repeats{log: log, now: time.Now, told: make(map[repeated]*telling)}
 }
 
-// warn writes a warning, now or when its minute is over. app is "" for what is of
-// no app; fields, if there are any, adds what else it tells.
+// warn writes a warning about a failure, now or when its minute is over. app is ""
+// for what is of no app; fields, if there are any, adds what else it tells.
 func (r *repeats) warn(app, message string, err error, fields func(*zerolog.Event)) {
+	r.tell(repeated{app, message, reasonOf(err)}, func(event *zerolog.Event) {
+		if fields != nil {
+			fields(event)
+		}
+		event.Str("error", err.Error())
+	})
+}
+
+// tell does the same for a warning that is about no failure.
+func (r *repeats) tell(key repeated, fields func(*zerolog.Event)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.writeOverdue(repeatEvery)
-	key := repeated{app, message, reasonOf(err)}
 	t, ok := r.told[key]
 	if !ok {
 		t = &telling{at: r.now()}
@@ -55,16 +64,13 @@ func (r *repeats) warn(app, message string, err error, fields func(*zerolog.Even
 	}
 	write := func() {
 		event := r.log.Warn()
-		if app != "" {
-			event = event.Str("app", app)
+		if key.app != "" {
+			event = event.Str("app", key.app)
 		}
 		if t.leftOut > 1 {
 			event = event.Int("left_out", t.leftOut-1) // but for this one
 		}
-		if fields != nil {
-			event = event.Func(fields)
-		}
-		event.Str("error", err.Error()).Msg(message)
+		event.Func(fields).Msg(key.message)
 	}
 	if !ok {
 		write()

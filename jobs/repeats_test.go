@@ -159,3 +159,40 @@ func TestLog_outage(t *testing.T) {
 		t.Errorf("%d lines tell of the beginning of the outage, %d of its end", began, ended)
 	}
 }
+
+// TestLog_collapse: when all pages of a run are in doubt, the log says so once and
+// how often it did not.
+func TestLog_collapse(t *testing.T) {
+	t.Parallel()
+	const users, page = 400, 20
+	w := setup(t, worldOptions{users: users})
+	w.set(1, users, onWeb)
+	s := w.doubtSpec(openIMApp)
+	s.Page, s.Range, s.CollapseMin = page, users, page
+	e := w.engine(s)
+	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
+	frozen := time.Now()
+	e.again.mu.Lock()
+	e.again.now = func() time.Time { return frozen }
+	e.again.mu.Unlock()
+	w.set(1, users)
+	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
+	w.stop(e, 10*time.Second)
+	type told struct{ Lines, Pages int }
+	got := make(map[string]told)
+	for _, line := range w.log.lines(`"verdict":`) {
+		var event struct {
+			Verdict string
+			LeftOut int `json:"left_out"`
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatal(err)
+		}
+		of := got[event.Verdict]
+		got[event.Verdict] = told{of.Lines + 1, of.Pages + 1 + event.LeftOut}
+	}
+	want := map[string]told{"in doubt": {2, users / page}, "confirmed": {2, users / page}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("what the log tells of pages in doubt (-want +got):\n%s", diff)
+	}
+}

@@ -210,7 +210,7 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
 		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")
 	if p.review.verdict != ordinary {
-		s.logReview(r, p.review).Msg("a page that was in doubt is decided")
+		s.tellReview(r, p.review, "a page that was in doubt is decided", nil)
 	}
 	return nil
 }
