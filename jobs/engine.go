@@ -164,8 +164,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		// every few seconds of each of many apps a day's worth would be millions.
 		CompletedJobRetentionPeriod: completedKept,
 		ReindexerSchedule:           c.reindexSchedule(),
-		// What becomes of a job is logged by its worker, once.
-		Logger: slog.New(zerolog.NewSlogHandler(c.Log.Level(max(c.Log.GetLevel(), zerolog.ErrorLevel)))),
+		Logger:                      slog.New(&queueLog{again: e.again}),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the queue's client: %w", err)

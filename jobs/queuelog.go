@@ -1,0 +1,61 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+
+	"github.com/rs/zerolog"
+)
+
+// queueLog takes what the queue logs of its own troubles. While the database is
+// away each of its parts does so every few seconds, for each queue, and tries
+// again. What becomes of a job is logged by its worker, once.
+type queueLog struct {
+	again *repeats
+	attrs []slog.Attr
+}
+
+// Enabled reports whether anything so important is taken.
+func (q *queueLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
+
+// Handle warns, with the fields of our own log.
+func (q *queueLog) Handle(_ context.Context, record slog.Record) error {
+	attrs := slices.Clone(q.attrs)
+	record.Attrs(func(a slog.Attr) bool {
+		attrs = append(attrs, a)
+		return true
+	})
+	var cause error
+	attrs = slices.DeleteFunc(attrs, func(a slog.Attr) bool {
+		if a.Key != "err" && a.Key != "error" {
+			return false
+		}
+		var ok bool
+		if cause, ok = a.Value.Any().(error); !ok {
+			cause = errors.New(a.Value.String())
+		}
+		return true
+	})
+	fields := func(event *zerolog.Event) {
+		for _, a := range attrs {
+			event.Any(a.Key, a.Value.Resolve().Any())
+		}
+	}
+	message := "queue: " + record.Message
+	if cause == nil {
+		q.again.tell(repeated{message: message}, fields)
+		return nil
+	}
+	q.again.warn("", message, cause, fields)
+	return nil
+}
+
+// WithAttrs adds attributes to all records.
+func (q *queueLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &queueLog{again: q.again, attrs: append(slices.Clone(q.attrs), attrs...)}
+}
+
+// WithGroup is not needed: the queue makes no groups.
+func (q *queueLog) WithGroup(string) slog.Handler { return q }
