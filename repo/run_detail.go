@@ -48,64 +48,67 @@ func (r *Reader) LatestRuns(ctx context.Context, f RunFilter) ([]RunRow, error) 
 
 // RunMore is what is recorded of a run besides its RunRow.
 type RunMore struct {
-	AppID          int16
-	Provider       string
-	Listed         bool // limited to a list of users
-	Complete       bool
-	PrevCompleteAt *time.Time
-	ObservedFrom   time.Time
-	ObservedUntil  *time.Time
-	Suspect        bool // pages are in doubt right now
-	Planned        bool // all ranges are cut
-	Newest         bool // no newer run of the app and kind but for skipped ticks
+	AppID          int16      `json:"-"`
+	Provider       string     `json:"provider"`
+	Listed         bool       `json:"listed"` // limited to a list of users
+	Complete       bool       `json:"complete"`
+	PrevCompleteAt *time.Time `json:"prev_complete_at"`
+	ObservedFrom   time.Time  `json:"observed_from"`
+	ObservedUntil  *time.Time `json:"observed_until"`
+	Suspect        bool       `json:"suspect"` // pages are in doubt right now
+	Planned        bool       `json:"planned"` // all ranges are cut
+	Newest         bool       `json:"-"`       // no newer run of the app and kind but for skipped ticks
 }
 
 // RangeGroup are the ranges of a run that are equally far.
 type RangeGroup struct {
-	Status string
-	Ranges int64
-	Users  int64 // so far
+	Status string `json:"status"`
+	Ranges int64  `json:"ranges"`
+	Users  int64  `json:"users"` // so far
 }
 
 // RangeRow is a range of a run that there is something to say of.
 type RangeRow struct {
-	No          int
-	Status      string
-	Lower       *string // keys above it; nil: from the start
-	Upper       *string // keys up to and with it; nil: to the end
-	Attempt     int
-	Owner       *string
-	BeatAt      *time.Time
-	Users       int64
-	Suspicion   int
-	AskAfter    *time.Time
-	Disbelieved int64
-	Error       *string
+	No          int        `json:"range_no"`
+	Status      string     `json:"status"`
+	Lower       *string    `json:"lower_key"` // keys above it; nil: from the start
+	Upper       *string    `json:"upper_key"` // keys up to and with it; nil: to the end
+	Attempt     int        `json:"attempt"`
+	Owner       *string    `json:"owner"`
+	BeatAt      *time.Time `json:"beat_at"`
+	Users       int64      `json:"users"`
+	Suspicion   int        `json:"suspicion"`
+	AskAfter    *time.Time `json:"ask_after"`
+	Disbelieved int64      `json:"disbelieved"`
+	Error       *string    `json:"error"`
 }
 
 // FailureRow is how many users of an app fail now for the same reason.
 type FailureRow struct {
-	Code    string
-	Users   int64
-	Example string // one of them; "" stands for rows without an id
-	Message string // of one of them
+	Code    string `json:"code"`
+	Users   int64  `json:"users"`
+	Example string `json:"example"` // one of them; "" stands for rows without an id
+	Message string `json:"message"` // of one of them
 }
 
 // LeftRow are the users who went out of a run's snapshots.
 type LeftRow struct {
-	State    string // removed or rejected
-	Users    int64
-	Examples []string
+	State    string   `json:"state"` // removed or rejected
+	Users    int64    `json:"users"`
+	Examples []string `json:"examples"`
 }
 
 // SeenRow is how many users a complete presence run saw in a state.
 type SeenRow struct {
-	State string
-	Users int64
+	State string `json:"state"`
+	Users int64  `json:"users"`
 }
 
 // EndedGap is the gap that a run ended.
-type EndedGap struct{ StartedAt, EndedAt time.Time }
+type EndedGap struct {
+	StartedAt time.Time `json:"started_at"`
+	EndedAt   time.Time `json:"ended_at"`
+}
 
 // RunDetail is all that is known of a run. Its lists are cut off.
 type RunDetail struct {

@@ -10,9 +10,9 @@ import (
 
 // UserRow is a row of a users table.
 type UserRow struct {
-	Key    *string // nil: NULL, and no sweep comes to it
-	UserID *string
-	Within bool // the condition takes it
+	Key    *string `json:"key"` // nil: NULL, and no sweep comes to it
+	UserID *string `json:"user_id"`
+	Within bool    `json:"within_where"` // the condition takes it
 }
 
 // findLimit is how many rows are given that have the same id.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,12 +27,14 @@ func (p *program) explainCommand() *cli.Command {
 		Description: "USER is the IM user id. Looks it up in the users table (which without an index on [users] user_id\n" +
 			"reads all of it), and tells what is known of it, since when, whether it fails and why, what runs there\n" +
 			"were and when the next one begins; for every app unless told otherwise. It changes nothing.\n" +
+			"As JSON it is an object with a list of apps, whose keys are named as the columns of tables and views are.\n" +
 			"Exit codes: 0 found and fine, 1 could not be found out, 3 found, but something is wrong, or in no users\n" +
 			"table.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "app", Usage: "only in this `APP`"},
 			zoneFlag(),
+			formatFlag("table", "json"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.explain(ctx, c)) },
 	}
@@ -69,11 +72,16 @@ func (p *program) explain(ctx context.Context, c *cli.Command) error {
 		}
 		all, now = append(all, explained), at
 	}
-	var sections []report.Section
-	for _, explained := range all {
-		sections = append(sections, explained.Sections(now)...)
+	if c.String("format") == "json" {
+		err = p.printJSON(func(w io.Writer) error { return report.WriteExplanationsJSON(w, all, now) })
+	} else {
+		var sections []report.Section
+		for _, explained := range all {
+			sections = append(sections, explained.Sections(now)...)
+		}
+		err = p.printSections(sections)
 	}
-	if err := p.printSections(sections); err != nil {
+	if err != nil {
 		return err
 	}
 	return explainVerdict(all)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,15 +48,17 @@ func (p *program) runsCommand() *cli.Command {
 				return nil
 			}},
 			zoneFlag(),
-			&cli.StringFlag{Name: "format", Local: true, Value: "table", Usage: "print as `FORMAT`: table, csv, json", Validator: oneOf("format", "table", "csv", "json")},
+			formatFlag("table", "csv", "json"),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.listRuns(ctx, c)) },
 		Commands: []*cli.Command{{
 			Name:      "show",
 			Usage:     "tell everything of one run",
 			ArgsUsage: "ID",
-			Flags:     []cli.Flag{configFlag(), zoneFlag()},
-			Action:    func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.showRun(ctx, c)) },
+			Description: "Keys of JSON: run (as runs has them, and provider, listed, complete, prev_complete_at, observed_from,\n" +
+				"observed_until, suspect, planned), and the lists seen, left, gaps, range_states, ranges, failures.",
+			Flags:  []cli.Flag{configFlag(), zoneFlag(), formatFlag("table", "json")},
+			Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.showRun(ctx, c)) },
 		}},
 	}
 }
@@ -63,6 +66,11 @@ func (p *program) runsCommand() *cli.Command {
 func zoneFlag() cli.Flag {
 	return &cli.StringFlag{Name: "tz", Usage: "show times in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
 		Validator: func(s string) error { _, err := zone(s); return err }}
+}
+
+// formatFlag lets one choose how things are printed; the first is the default.
+func formatFlag(formats ...string) cli.Flag {
+	return &cli.StringFlag{Name: "format", Local: true, Value: formats[0], Usage: "print as `FORMAT`: " + strings.Join(formats, ", "), Validator: oneOf("format", formats...)}
 }
 
 // oneOf is a flag's validator.
@@ -171,19 +179,30 @@ func (p *program) showRun(ctx context.Context, c *cli.Command) error {
 	if c.Args().Len() != 1 || err != nil || id < 1 {
 		return usageError("give the number of one run; syncer runs lists them\nsee: %s --help", c.FullName())
 	}
-	var sections []report.Section
-	err = p.readRuns(ctx, c, func(r *repo.Reader, _ []string) error {
-		detail, ok, err := r.RunDetail(ctx, id, rangesShown)
+	var detail repo.RunDetail
+	err = p.readRuns(ctx, c, func(r *repo.Reader, _ []string) (err error) {
+		var ok bool
+		detail, ok, err = r.RunDetail(ctx, id, rangesShown)
 		if err == nil && !ok {
 			err = fmt.Errorf("there is no run %d; syncer runs lists the latest (those before the retention are dropped)", id)
 		}
-		sections = report.RunSections(detail, rangesShown)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return p.printSections(sections)
+	if c.String("format") == "json" {
+		return p.printJSON(func(w io.Writer) error { return report.WriteRunJSON(w, detail) })
+	}
+	return p.printSections(report.RunSections(detail, rangesShown))
+}
+
+func (p *program) printJSON(write func(io.Writer) error) error {
+	var out bytes.Buffer
+	if err := write(&out); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	return p.deliver("", out.Bytes())
 }
 
 func (p *program) printSections(sections []report.Section) error {
