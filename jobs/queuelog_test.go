@@ -30,7 +30,7 @@ func TestQueueLog(t *testing.T) {
 	want := `{"level":"warn","queue":"app1_presence","error":"timed out after 10s","message":"queue: producer: Error fetching jobs"}
 {"level":"warn","client_id":"c","attempt":1,"error":"dial :5432: refused","message":"queue: elector: Error attempting to elect"}
 {"level":"warn","topic":"t","message":"queue: elector: Unexpected notification"}
-{"level":"warn","left_out":1,"queue":"app1_presence","error":"timed out after 10s","message":"queue: producer: Error fetching jobs"}
+{"level":"warn","happened_at":"2026-11-22T12:00:20Z","left_out":1,"queue":"app1_presence","error":"timed out after 10s","message":"queue: producer: Error fetching jobs"}
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

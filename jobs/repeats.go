@@ -62,10 +62,14 @@ func (r *repeats) tell(key repeated, fields func(*zerolog.Event)) {
 		t = &telling{at: r.now()}
 		r.told[key] = t
 	}
+	happened := r.now()
 	write := func() {
 		event := r.log.Warn()
 		if key.app != "" {
 			event = event.Str("app", key.app)
+		}
+		if t.leftOut > 0 {
+			event = event.Time("happened_at", happened) // it may be over by now
 		}
 		if t.leftOut > 1 {
 			event = event.Int("left_out", t.leftOut-1) // but for this one

@@ -51,9 +51,9 @@ func TestRepeats(t *testing.T) {
 	want := `{"level":"warn","app":"main","range":1,"error":"ask: openim check: dial :1: refused","message":"failed"}
 {"level":"warn","app":"chat","range":3,"error":"ask: openim check: dial :1: refused","message":"failed"}
 {"level":"warn","app":"main","range":4,"error":"openim check: HTTP 503","message":"failed"}
-{"level":"warn","app":"main","left_out":1,"range":5,"error":"ask: openim check: dial :3: refused","message":"failed"}
-{"level":"warn","app":"main","range":6,"error":"ask: openim check: dial :4: refused","message":"failed"}
-{"level":"warn","app":"main","range":7,"error":"ask: openim check: dial :5: refused","message":"failed"}
+{"level":"warn","app":"main","happened_at":"2026-11-22T12:00:00Z","left_out":1,"range":5,"error":"ask: openim check: dial :3: refused","message":"failed"}
+{"level":"warn","app":"main","happened_at":"2026-11-22T12:01:30Z","range":6,"error":"ask: openim check: dial :4: refused","message":"failed"}
+{"level":"warn","app":"main","happened_at":"2026-11-22T12:02:00Z","range":7,"error":"ask: openim check: dial :5: refused","message":"failed"}
 {"level":"warn","app":"main","range":8,"error":"ask: openim check: dial :6: refused","message":"failed"}
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
