@@ -22,7 +22,8 @@ type binder struct {
 	bad      map[string]bool // keys with a problem: one each is enough
 	problems Problems
 
-	exposed []string // keys of the secrets that stand in the file itself
+	exposed  []string // keys of the secrets that stand in the file itself
+	warnings []string // about secrets' files
 
 	settings []setting // all there are, in the order of the structs
 }

@@ -92,7 +92,28 @@ func (b *binder) secret(f field, plain, n *node, path, env string) (value *node,
 		b.problem(path, "%s", problem)
 		return nil, false
 	}
+	b.noteOpen(f, text, b.locate(file), strings.TrimSuffix(path, "_file"))
 	return &node{kind: kindText, pos: file.pos, text: text}, true
+}
+
+// mountedSecrets is where what runs containers puts their secrets, by default
+// readable by all in a container, in which there is nobody else.
+const mountedSecrets = "/run/secrets/"
+
+// noteOpen warns of a secret's file that everybody can read.
+func (b *binder) noteOpen(f field, text, file, path string) {
+	info, err := os.Stat(file)
+	if err != nil || info.Mode().Perm()&0o004 == 0 || strings.HasPrefix(file, mountedSecrets) || !isSecret(f, text) {
+		return
+	}
+	b.warnings = append(b.warnings, fmt.Sprintf("%s can be read by everybody and holds %s: chmod 600 it", file, path))
+}
+
+// isSecret reports whether the text of a setting is one: a URL without a
+// password is none.
+func isSecret(f field, text string) bool {
+	_, isURL := f.value.Interface().(DatabaseURL)
+	return !isURL || DatabaseURL(text).holdsPassword()
 }
 
 // noteExposed remembers that a secret stands in the configuration file, also
@@ -102,26 +123,30 @@ func (b *binder) noteExposed(f field, n *node, path string) {
 	if plain == nil || plain.text == "" {
 		return
 	}
-	if _, isURL := f.value.Interface().(DatabaseURL); isURL && !DatabaseURL(plain.text).holdsPassword() {
-		return
+	if isSecret(f, plain.text) {
+		b.exposed = append(b.exposed, path)
 	}
-	b.exposed = append(b.exposed, path)
 }
 
 // maxSecret bounds what is read of a secret file, in bytes.
 const maxSecret = 64 << 10
 
-// readSecret reads a file that holds one secret and, usually, a line break. A
-// file named in the configuration file is relative to that one's folder.
+// locate gives a secret's file: one named in the configuration file is relative
+// to that one's folder.
+func (b *binder) locate(file *node) string {
+	if file.pos.env == "" && !filepath.IsAbs(file.text) {
+		return filepath.Join(b.dir, file.text)
+	}
+	return file.text
+}
+
+// readSecret reads a file that holds one secret and, usually, a line break.
 func (b *binder) readSecret(file *node, key string) (secret, problem string) {
 	name := file.text
 	if name == "" {
 		return "", "names no file"
 	}
-	path := name
-	if file.pos.env == "" && !filepath.IsAbs(path) {
-		path = filepath.Join(b.dir, path)
-	}
+	path := b.locate(file)
 	data, err := readBounded(path, maxSecret)
 	if err != nil {
 		if looksSecret(name) {

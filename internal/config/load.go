@@ -51,6 +51,7 @@ func Load(path string, environ []string) (*Config, error) {
 				path, strings.Join(exposed, ", ")))
 		}
 	}
+	c.Warnings = append(c.Warnings, b.warnings...)
 	return c, nil
 }
 

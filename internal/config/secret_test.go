@@ -121,7 +121,10 @@ func TestBadSecretFiles(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.toml")
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.toml")
+	write(t, filepath.Join(dir, "open"), "tencent-key\n", 0o644)
+	write(t, filepath.Join(dir, "ours"), "tencent-key\n", 0o640)
 	withPassword := edit(t, "syncer@localhost", "syncer:hunter2@localhost")
 	shared := edit(t, "[[apps]]\nname = \"chat\"", "[[apps]]\nname = \"two\"\nprovider = \"tencent\"\n"+
 		"tencent = { sdk_app_id = 1400000000, secret_key = \"x\", region = \"tokyo\", timeout = \"25s\" }\n[[apps]]\nname = \"chat\"")
@@ -135,6 +138,9 @@ func TestWarnings(t *testing.T) {
 		"readable by all":        {withPassword, 0o644, []string{holds + "database.url, apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
 		"no password in the URL": {minimal, 0o604, []string{holds + "apps[0].tencent.secret_key, apps[1].openim.secret" + advice}},
 		"readable by the group":  {withPassword, 0o640, nil},
+		"a secret's file readable by all": {edit(t, `secret_key = "tencent-key"`, `secret_key_file = "open"`), 0o600, []string{
+			filepath.Join(dir, "open") + " can be read by everybody and holds apps[0].tencent.secret_key: chmod 600 it"}},
+		"a secret's file readable by the group": {edit(t, `secret_key = "tencent-key"`, `secret_key_file = "ours"`), 0o600, nil},
 		"metrics for everybody": {edit(t, "[users]", "[http]\nlisten = \"0.0.0.0:9464\"\n[users]"), 0o600, []string{
 			"http.listen (0.0.0.0:9464) is reached from other machines, and without http.token everybody there reads the metrics"}},
 		"metrics for who has the token": {edit(t, "[users]", "[http]\nlisten = \"0.0.0.0:9464\"\npprof = true\ntoken = \"s3cret\"\n[users]"), 0o600, nil},
