@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
@@ -145,6 +146,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &planWorker{engine: e})
 	river.AddWorker(workers, &rangeWorker{engine: e})
+	clock := &queueClock{store: store}
 	var err error
 	e.queue, err = river.NewClient(riverpgxv5.New(store.Pool()), &river.Config{
 		ID:      store.Process(),
@@ -165,6 +167,9 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		CompletedJobRetentionPeriod: completedKept,
 		ReindexerSchedule:           c.reindexSchedule(),
 		Logger:                      slog.New(&queueLog{again: e.again}),
+		// Not for tests alone, in spite of its name: it is how one gives it a clock.
+		Test:  river.TestConfig{Time: clock},
+		Hooks: []rivertype.Hook{clock},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the queue's client: %w", err)

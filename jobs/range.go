@@ -45,19 +45,13 @@ func (e *Engine) retryDelay(attempt int) time.Duration {
 	return jitter(2 * e.firstRetry << min(max(attempt-1, 0), 5))
 }
 
-// nextRetry is when a failed range is due again, as the queue is to be told: it
-// asks for a time, and compares it with the database's. One in the past, by this
-// machine's clock, it would not take.
+// nextRetry is when a failed range is due again; see queueClock.
 func (e *Engine) nextRetry(attempt int) time.Time {
-	return time.Now().Add(max(e.retryDelay(attempt)-e.store.Ahead(), 0))
+	return e.store.ServerNow().Add(e.retryDelay(attempt))
 }
 
-// snooze puts a job off, by the database's clock: the queue adds d to this
-// machine's, which may be wrong. Of a clock that is ahead by more than d the rest
-// is waited for too.
-func (e *Engine) snooze(d time.Duration) error {
-	return river.JobSnooze(max(d-e.store.Ahead(), 0))
-}
+// snooze puts a job off; one whose time has come already is due at once.
+func snooze(d time.Duration) error { return river.JobSnooze(max(d, 0)) }
 
 // errStopped says that the engine is stopping; what is left goes back to the queue.
 var errStopped = errors.New("the engine is stopping")
@@ -83,11 +77,11 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {
 	case tooEarly:
-		return e.snooze(early.AskAfter.Sub(e.store.Now()))
+		return snooze(early.AskAfter.Sub(e.store.Now()))
 	case errors.Is(err, repo.ErrGone):
 		return nil
 	case errors.Is(err, repo.ErrHeld):
-		return e.snooze(e.config.RescueAfter / 2)
+		return snooze(e.config.RescueAfter / 2)
 	case err != nil:
 		return e.unclaimed(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	}
@@ -233,7 +227,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 		wait := max(apiErr.RetryAfter, e.retryDelay(1))
 		release(reason)
 		warn("throttled; the range waits", o.err, wait)
-		return e.snooze(wait)
+		return snooze(wait)
 	}
 	// An outage that was there before this attempt is none of its own, and uses it
 	// up no more than the attempts of others. One that began in it does: a batch that

@@ -76,16 +76,13 @@ func (s *Store) Now() time.Time {
 	if s.now != nil {
 		return s.now().UTC().Truncate(time.Microsecond)
 	}
+	return s.ServerNow()
+}
+
+// ServerNow is the same even where Config.Now has given Now another clock: the
+// time that the database's own now() tells.
+func (s *Store) ServerNow() time.Time {
 	s.clock.mu.Lock()
 	defer s.clock.mu.Unlock()
 	return s.clock.reading.at(time.Now()).UTC().Truncate(time.Microsecond)
-}
-
-// Ahead is how far this machine's wall clock is ahead of the database's, for the
-// queue, which takes times from the one and compares them with the other.
-func (s *Store) Ahead() time.Duration {
-	s.clock.mu.Lock()
-	defer s.clock.mu.Unlock()
-	now := time.Now()
-	return now.Sub(s.clock.reading.at(now))
 }
