@@ -76,6 +76,8 @@ func (k KindExplanation) troubles() []string {
 	switch {
 	case k.Failure != nil:
 		say("it fails since %s with code %s.", instant(k.Failure.FirstAt), k.Failure.Code)
+	case k.Known == nil && k.LastClosed == nil && k.Running == nil && len(k.Jobs) > 0:
+		say("no run has begun yet: is syncer run up?")
 	case k.Known == nil && k.LastComplete == nil:
 		say("no run has gone through the whole users table yet.")
 	case k.Known == nil:
