@@ -34,6 +34,7 @@ type Config struct {
 	Sweep   Sweep   `toml:"sweep"`
 	History History `toml:"history"`
 	Report  Report  `toml:"report"`
+	Traces  Traces  `toml:"traces"`
 
 	// Warnings are things that work but that somebody should look at, such as
 	// secrets in a file that everybody can read. They hold no secret.
@@ -211,4 +212,18 @@ type Report struct {
 	// Timezone is whose days are rolled up; reports on days of another one are
 	// computed from the history.
 	Timezone *time.Location `toml:"timezone" default:"UTC"`
+}
+
+// Traces is where traces of the runs go.
+type Traces struct {
+	// Endpoint takes OTLP over HTTP. Once loaded it has a path; "" is off.
+	Endpoint string `toml:"endpoint" default:""`
+	// AllowHTTP lets Endpoint be http to another machine.
+	AllowHTTP bool `toml:"allow_http" default:"false"`
+	// CAFile is as with Tencent.
+	CAFile string `toml:"ca_file" default:""`
+	// Headers go with all that is sent there, one "Name: value" a line.
+	Headers Secret `toml:"headers,file" default:""`
+	// Sample is the share of the runs that are traced, each as a whole.
+	Sample float64 `toml:"sample" default:"1" min:"0" max:"1"`
 }

@@ -88,6 +88,7 @@ func TestLoadDefaults(t *testing.T) {
 			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second},
 		History: History{Partition: "month"},
 		Report:  Report{Timezone: time.UTC},
+		Traces:  Traces{Sample: 1},
 	}
 	// Secrets compare as strings: formatted, they are all the same.
 	opts := cmp.Options{

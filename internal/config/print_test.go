@@ -20,7 +20,8 @@ func secretConfig(t *testing.T) (path string, environ []string) {
 		"postgres://syncer@localhost/app", "postgres://syncer:CANARY-db@localhost/app?sslpassword=CANARY-key",
 		`table = "users"`, "table = \"users\"\nwhere = \"name <> 'x'\"\nuser_id = \"'\\u0007\\u007f\\\"' \\U000e0001\"",
 		`"tencent-key"`, `"CANARY-tencent"`,
-		`secret = "openim-secret"`, "secret_file = \"secret\"\n[apps.users]\nurl = \"host=other user=u dbname=d password=CANARY-users\"\n[http]\ntoken = \"CANARY-token\""), 0o600)
+		`secret = "openim-secret"`, "secret_file = \"secret\"\n[apps.users]\nurl = \"host=other user=u dbname=d password=CANARY-users\"\n[http]\ntoken = \"CANARY-token\"\n"+
+			"[traces]\nendpoint = \"https://collector:4318\"\nheaders = \"Authorization: Bearer CANARY-trace\""), 0o600)
 	return path, []string{"SYNCER_SWEEP_WORKERS=7", "SYNCER_APPS_MAIN_USERS_URL=postgres://u:CANARY-env@h/d"}
 }
 
@@ -42,6 +43,7 @@ func TestPrint(t *testing.T) {
 		`url = "postgres://syncer@localhost:5432/app" # config.toml:2`,
 		`schema = "syncer" # default`,
 		`token = "[secret]" # config.toml:26`,
+		`headers = "[secret]" # config.toml:29`,
 		`secret_key = "[secret]" # config.toml:14`,
 		`secret = "[secret]" # config.toml:22, by secret_file`,
 		`url = "postgres://u@h:5432/d" # SYNCER_APPS_MAIN_USERS_URL`,

@@ -154,6 +154,13 @@ schedule = "@daily"`,
 		`config.toml:19: apps[1].openim.base_url: must begin with https:// (http only for this machine: localhost, 127.0.0.1): the secret and tokens could be read on the way; allow_http = true if that network is yours`}},
 	{name: "CAs nowhere", edits: []string{`region = "singapore"`, "region = \"singapore\"\nca_file = \"/nowhere/ca.pem\""}, want: []string{
 		`config.toml:14: apps[0].tencent.ca_file: cannot be used: open /nowhere/ca.pem: no such file or directory`}},
+	{name: "traces over http", edits: []string{"[users]", "[traces]\nendpoint = \"http://collector:4318\"\n[users]"}, want: []string{
+		`config.toml:5: traces.endpoint: must begin with https:// (http only for this machine: localhost, 127.0.0.1): traces name hosts and apps; allow_http = true if that network is yours`}},
+	{name: "traces in the wrong form", edits: []string{"[users]", "[traces]\nendpoint = \"collector:4317\"\nheaders = \"Bearer s3cret\"\nsample = 2\nca_file = \"/nowhere/ca.pem\"\n[users]"}, want: []string{
+		`config.toml:5: traces.endpoint: is no web address (want https://host or https://host:port, with or without a path)`,
+		`config.toml:6: traces.headers: line 1 is no header (want "Name: value", one a line)`,
+		`config.toml:7: traces.sample: must be between 0 and 1, is 2`,
+		`config.toml:8: traces.ca_file: cannot be used: open /nowhere/ca.pem: no such file or directory`}},
 	{name: "profiles for everybody", edits: []string{"[users]", "[http]\nlisten = \":9464\"\npprof = true\n[users]"}, want: []string{
 		`config.toml:6: http.pprof: profiles of a daemon that listens to other machines (:9464) take a token: give token_file or token in [http], or listen on 127.0.0.1`}},
 	{name: "no web address", edits: []string{`"https://10.0.0.7:10002/"`, `"10.0.0.7:10002"`}, want: []string{

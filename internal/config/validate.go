@@ -22,6 +22,7 @@ func (v validator) validate() {
 	v.apps()
 	v.jobs()
 	v.sweep()
+	v.traces()
 }
 
 // isGiven reports whether the file or the environment gives a setting.
