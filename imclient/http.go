@@ -40,6 +40,8 @@ type HTTPConfig struct {
 	CAs *x509.CertPool
 	// Transport replaces the transport; nil means a pooled one of our own.
 	Transport http.RoundTripper
+	// Around puts something around the transport; nil means nothing.
+	Around func(http.RoundTripper) http.RoundTripper
 	// Observer is told about the calls; nil: nobody is.
 	Observer Observer
 }
@@ -74,6 +76,9 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			IdleConnTimeout:     90 * time.Second,
 			ForceAttemptHTTP2:   true,
 		}
+	}
+	if c.Around != nil {
+		transport = c.Around(transport)
 	}
 	return &HTTP{
 		provider: c.Provider,
@@ -154,7 +159,7 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			return
 		}
 		deadline.Stop()
-		if at, refused = h.waited(r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
+		if at, refused = h.waited(ctx, r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
 			cancel(refused)
 			return
 		}
@@ -222,16 +227,16 @@ func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
 	if r.Gate == nil {
 		return time.Time{}, nil
 	}
-	return h.waited(r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
+	return h.waited(ctx, r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
 }
 
 // waited tells the observer of a wait for a call time, and gives the call's name
 // to an error of its gate.
-func (h *HTTP) waited(r Request, wait func() (time.Time, error)) (at time.Time, err error) {
+func (h *HTTP) waited(ctx context.Context, r Request, wait func() (time.Time, error)) (at time.Time, err error) {
 	begun := time.Now()
 	at, err = wait()
 	if h.observer != nil {
-		h.observer.Waited(r.API, time.Since(begun))
+		h.observer.Waited(ctx, r.API, time.Since(begun))
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.Provider, e.API = h.provider, r.API

@@ -1,16 +1,19 @@
 package imclient
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
-// Observer is told about calls, for metrics. Its methods are called once a call,
+// Observer is told about calls, for metrics and traces. Its methods are called once a call,
 // must be quick, and safe for concurrent use.
 type Observer interface {
 	// Called tells of a call that was sent: of which API, what came of it ("ok",
 	// or the class of the error), and how long it took from then to the end of
 	// the answer.
 	Called(api, outcome string, took time.Duration)
-	// Waited tells how long a call waited for its call time.
-	Waited(api string, d time.Duration)
+	// Waited tells how long a call waited for its call time; ctx is the caller's.
+	Waited(ctx context.Context, api string, d time.Duration)
 }
 
 // Judged tells the observer what came of a call, once the answer is judged. r is

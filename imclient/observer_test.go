@@ -21,7 +21,7 @@ func (n *noted) Called(api, outcome string, took time.Duration) {
 }
 
 // Waited notes a wait.
-func (n *noted) Waited(api string, d time.Duration) {
+func (n *noted) Waited(_ context.Context, api string, d time.Duration) {
 	n.lines = append(n.lines, fmt.Sprintf("%s waited %s", api, d))
 }
 

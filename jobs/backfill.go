@@ -119,10 +119,17 @@ func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.R
 // Cancel closes a run that is still going as cancelled. Stop the engine first,
 // so that its pages in flight are written.
 func (e *Engine) Cancel(ctx context.Context, runID int64, reason string) error {
-	if err := e.store.EndRun(ctx, runID, repo.RunCancelled, reason); !errors.Is(err, repo.ErrGone) {
-		return err
+	err := e.store.EndRun(ctx, runID, repo.RunCancelled, reason)
+	if errors.Is(err, repo.ErrGone) {
+		return nil
 	}
-	return nil
+	if err == nil && e.config.Tracer != nil {
+		var run repo.Run
+		if run, err = e.store.FindRun(ctx, runID); err == nil {
+			e.traceRun(run)
+		}
+	}
+	return err
 }
 
 // MatchListed goes through an app's users table once and returns which of the

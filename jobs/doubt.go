@@ -52,6 +52,7 @@ type reviewer struct {
 	// unsaved counts its calls, retries those of them that repeat one.
 	unsaved *tally
 	retries prometheus.Counter
+	spans   spans
 }
 
 // review judges a page, and settles what is only a flip of platforms.

@@ -18,6 +18,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/trace"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -49,7 +50,7 @@ type App struct {
 	Quotas []*repo.Quota
 }
 
-// Config sizes the work. All fields are needed.
+// Config sizes the work. All fields but Tracer are needed.
 type Config struct {
 	RangeUsers  int            // users of a range
 	PageUsers   int            // users of a page
@@ -70,6 +71,7 @@ type Config struct {
 	Outage  time.Duration
 	Metrics *Metrics
 	Log     zerolog.Logger
+	Tracer  trace.Tracer // of runs, see TraceIDs; nil: nothing is traced
 }
 
 // Engine works on the runs of its apps, together with all other engines on the

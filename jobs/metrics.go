@@ -1,9 +1,12 @@
 package jobs
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -151,7 +154,10 @@ func (c *callMetrics) Called(api, outcome string, took time.Duration) {
 	c.metrics.callTime.WithLabelValues(c.app, api).Observe(took.Seconds())
 }
 
-// Waited counts the waiting for a call time.
-func (c *callMetrics) Waited(api string, d time.Duration) {
+// Waited counts the waiting for a call time, and tells the span of the call.
+func (c *callMetrics) Waited(ctx context.Context, api string, d time.Duration) {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.AddEvent("waited for its call time", trace.WithAttributes(attribute.Float64("wait_ms", milliseconds(d))))
+	}
 	c.metrics.quotaWait.WithLabelValues(c.app, api).Add(max(d, 0).Seconds())
 }

@@ -59,7 +59,7 @@ func (v *reviewer) ask(ctx context.Context, p *page[imclient.Presence], ids []st
 	if v.second == nil || !v.second.offered(now) {
 		return nil, false, nil
 	}
-	asker := asker[imclient.Presence]{ask: v.second.api.QueryStatus, maxBatch: v.app.Presence.MaxPresenceBatch(), unsaved: v.unsaved, retries: v.retries}
+	asker := asker[imclient.Presence]{ask: tracedAsk(v.spans, v.second.api.QueryStatus), maxBatch: v.app.Presence.MaxPresenceBatch(), unsaved: v.unsaved, retries: v.retries}
 	var result batchResult[imclient.Presence]
 	err = asker.askAll(ctx, ids, &result)
 	p.result.made.Add(result.made)

@@ -92,5 +92,5 @@ func (e *Engine) waitForAPI(ctx context.Context, o outcome, since time.Time, cau
 	e.left.leave(rangeArgs{o.run.ID, o.rangeNo}, wait)
 	e.log.Debug().Str("app", e.apps[o.run.AppID].Name).Str("job", o.run.Job).Int64("run_id", o.run.ID).Int("range", o.rangeNo).
 		Err(o.err).Dur("wait_ms", wait).Msg("no answer; the range waits")
-	return e.snooze(min(wait, offerEvery))
+	return snooze(min(wait, offerEvery))
 }

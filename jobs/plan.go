@@ -60,7 +60,9 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 		return e.unclaimed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()
+	ctx, span := e.beginWork(ctx, plan.Run, "plan")
 	err = e.plan(ctx, plan)
+	end(span, err)
 	return e.settle(ctx, outcome{
 		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,
 		release: func(ctx context.Context, _ string) error { return e.store.ReleasePlan(ctx, plan) },

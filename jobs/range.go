@@ -12,6 +12,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
 
 	"syncer/imclient"
 	"syncer/repo"
@@ -71,7 +72,7 @@ func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
 func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error {
 	e := w.engine
 	if rest := e.left.rest(job.Args); rest > 0 {
-		return e.snooze(min(rest, offerEvery))
+		return snooze(min(rest, offerEvery))
 	}
 	claimed, err := e.store.ClaimRange(ctx, job.Args.RunID, job.Args.RangeNo, job.ID, e.staleBefore())
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
@@ -87,6 +88,8 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	}
 	defer claimed.Done()
 	begun := time.Now()
+	ctx, span := e.beginWork(ctx, claimed.Run, "range")
+	defer span.End()
 	finish := func(ctx context.Context, reason string) error {
 		closed, err := e.store.FinishRange(ctx, claimed, reason, func(tx pgx.Tx) error {
 			_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
@@ -107,6 +110,13 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	if errors.Is(err, repo.ErrUnreconciled) {
 		if err = e.reconcile(ctx, claimed); err == nil {
 			err = finish(ctx, "")
+		}
+	}
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int("range", claimed.No), attribute.Int("attempt", job.Attempt))
+		span.SetAttributes(counted(written)...)
+		if err != nil {
+			fail(span, err)
 		}
 	}
 	if err == nil {
@@ -142,20 +152,20 @@ func (e *Engine) unclaimed(ctx context.Context, runID int64, rangeNo int, err er
 // sweepRange sweeps with the client and the tables of the run's kind. It returns
 // what was written, and the calls made for pages that were not.
 func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (written, unsaved repo.Counters, err error) {
-	app, unsavedCalls := e.apps[r.Run.AppID], &tally{}
+	app, unsavedCalls, spans := e.apps[r.Run.AppID], &tally{}, e.spansOf(r.Run)
 	retries := e.config.Metrics.retries.WithLabelValues(app.Name, string(r.Run.Kind))
 	switch r.Run.Kind {
 	case imclient.KindPresence:
-		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls, retries: retries}
+		judge := &reviewer{engine: e, app: app, second: e.opinions[app.ID], unsaved: unsavedCalls, retries: retries, spans: spans}
 		s := &sweep[imclient.Presence]{
-			asker:  asker[imclient.Presence]{app.Presence.QueryPresence, app.Presence.MaxPresenceBatch(), e.breaker(r.Run), unsavedCalls, retries},
-			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review,
+			asker:  asker[imclient.Presence]{tracedAsk(spans, app.Presence.QueryPresence), app.Presence.MaxPresenceBatch(), e.breaker(r.Run), unsavedCalls, retries},
+			engine: e, source: e.source(app, r.Run), values: e.store.Presence(), count: countPresence, review: judge.review, spans: spans,
 		}
 		return s.run(ctx, r)
 	case imclient.KindAccounts:
 		s := &sweep[imclient.AccountStatus]{
-			asker:  asker[imclient.AccountStatus]{app.Accounts.CheckAccounts, app.Accounts.MaxAccountsBatch(), e.breaker(r.Run), unsavedCalls, retries},
-			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount,
+			asker:  asker[imclient.AccountStatus]{tracedAsk(spans, app.Accounts.CheckAccounts), app.Accounts.MaxAccountsBatch(), e.breaker(r.Run), unsavedCalls, retries},
+			engine: e, source: e.source(app, r.Run), values: e.store.Accounts(), count: countAccount, spans: spans,
 		}
 		return s.run(ctx, r)
 	default:
@@ -277,6 +287,7 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 		return
 	}
 	e.config.Metrics.closed(e.apps[run.AppID].Name, run.Job, run.Kind, run.Status)
+	e.traceRun(run)
 	event := e.log.Info()
 	switch {
 	case run.Status == repo.RunFailed:

@@ -15,11 +15,12 @@ const usersRead = 20_000
 // reconcile finds out who left the users table since the previous complete run.
 // It is the last thing done in a run, and only when the users that the run met
 // are not those of the run before: see repo.ErrUnreconciled.
-func (e *Engine) reconcile(ctx context.Context, r *repo.Range) error {
+func (e *Engine) reconcile(ctx context.Context, r *repo.Range) (err error) {
+	ctx, span := e.spansOf(r.Run).begin(ctx, "reconcile")
+	defer func() { end(span, err) }()
 	app := e.apps[r.Run.AppID]
 	next := usersOf(app.Users)
 	var removed int64
-	var err error
 	switch r.Run.Kind {
 	case imclient.KindPresence:
 		removed, err = e.store.Presence().Reconcile(ctx, r, next)

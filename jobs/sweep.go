@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
@@ -26,6 +28,7 @@ type sweep[V comparable] struct {
 	// review judges a page's answers before they are believed; nil: they are.
 	review  func(ctx context.Context, r *repo.Range, p *page[V]) error
 	written repo.Counters // by save, one page after the other
+	spans   spans
 }
 
 // tally counts the calls made for pages that are not written (yet).
@@ -48,8 +51,10 @@ type page[V comparable] struct {
 	known         repo.Known[V]
 	result        batchResult[V]
 	review        review
+	written       repo.Counters
 	err           error
 	done          chan struct{} // closed when asked about
+	span          trace.Span
 }
 
 // sight is a user of a page of whom an answer gives a value.
@@ -107,10 +112,12 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (written, unsaved rep
 	group.Go(guard(func() error {
 		for p := range pages {
 			<-p.done
-			if p.err != nil {
-				return p.err
+			err := p.err
+			if err == nil {
+				err = s.save(groupCtx, r, p, counts)
 			}
-			if err := s.save(groupCtx, r, p, counts); err != nil {
+			p.endPage(r, err)
+			if err != nil {
 				return err
 			}
 			s.unsaved.add(repo.Counters{Calls: -p.result.made.Calls, Retries: -p.result.made.Retries})
@@ -118,6 +125,9 @@ func (s *sweep[V]) run(ctx context.Context, r *repo.Range) (written, unsaved rep
 		return nil
 	}))
 	err = group.Wait()
+	for p := range pages {
+		p.endPage(r, cmp.Or(p.err, errUnwritten))
+	}
 	if err == nil && stopped {
 		err = errStopped
 	}
@@ -140,22 +150,26 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 		case <-ctx.Done():
 			return false, ctx.Err()
 		}
-		users, err := s.source.Page(ctx, after, r.Upper, limit)
+		pageCtx, span := s.spans.begin(ctx, "page")
+		users, err := s.source.Page(pageCtx, after, r.Upper, limit)
 		if err != nil || users.Rows == 0 {
 			<-places
+			(&page[V]{span: span}).endPage(r, err)
 			return false, err
 		}
 		slices.Sort(users.IDs)
 		users.IDs = slices.Compact(users.IDs)
-		p := &page[V]{UserPage: users, after: after, done: make(chan struct{})}
+		p := &page[V]{UserPage: users, after: after, done: make(chan struct{}), span: span}
 		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
-			p.err = guard(func() error { return s.query(ctx, r, p) })()
+			p.err = guard(func() error { return s.query(pageCtx, r, p) })()
 		})
 		select {
 		case pages <- p:
 		case <-ctx.Done():
+			<-p.done
+			p.endPage(r, cmp.Or(p.err, errUnwritten))
 			return false, ctx.Err()
 		}
 		if users.Rows < limit {
@@ -180,7 +194,10 @@ func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 		return err
 	}
 	var err error
-	if p.known, err = s.values.Load(ctx, r.Run.AppID, p.IDs); err != nil || s.review == nil {
+	loadCtx, span := s.spans.begin(ctx, "load")
+	p.known, err = s.values.Load(loadCtx, r.Run.AppID, p.IDs)
+	end(span, err)
+	if err != nil || s.review == nil {
 		return err
 	}
 	return s.review(ctx, r, p)
@@ -188,10 +205,15 @@ func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 
 // save writes the page. Once it is answered it is written even though the
 // engine is told to stop hard, if the database is quick.
-func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts repo.RangeCounts) error {
+func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts repo.RangeCounts) (err error) {
 	const saveTimeout = time.Minute
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
+	if p.span.IsRecording() {
+		ctx = trace.ContextWithSpan(ctx, p.span)
+	}
+	ctx, span := s.spans.begin(ctx, "save")
+	defer func() { end(span, err) }()
 	if !p.review.verdict.written() {
 		return s.setAside(ctx, r, p)
 	}
@@ -203,6 +225,7 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	}
 	app := s.engine.apps[r.Run.AppID].Name
 	out.Changed = changed
+	p.written = out.Counters
 	s.written.Add(out.Counters)
 	s.engine.config.Metrics.wrote(app, r.Run.Kind, out.Users, changed, out.Failed, time.Since(begun))
 	s.engine.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).

@@ -32,6 +32,8 @@ type Config struct {
 	SilentFor time.Duration
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
+	// Tracer is told of statements; nil: nobody is.
+	Tracer pgx.QueryTracer
 	// Location is the zone in which reports give times. nil: the machine's.
 	Location *time.Location
 }
@@ -56,6 +58,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
+	poolConfig.ConnConfig.Tracer = c.Tracer
 	if c.SilentFor > 0 {
 		giveUpAfter(poolConfig, c.SilentFor)
 	}

@@ -72,6 +72,9 @@ const usersConns = 4 * usersReads
 // its connections: an app more is no connection more. The zero value is ready
 // for use. Safe for concurrent use.
 type UsersDatabases struct {
+	// Tracer is told of statements; nil: nobody is.
+	Tracer pgx.QueryTracer
+
 	mu    sync.Mutex
 	pools map[string]*pgxpool.Pool // by URL
 }
@@ -83,7 +86,7 @@ func (d *UsersDatabases) Open(ctx context.Context, c UsersConfig) (*Users, error
 	pool := d.pools[c.URL]
 	if pool == nil {
 		var err error
-		if pool, err = openUsersPool(ctx, c.URL); err != nil {
+		if pool, err = openUsersPool(ctx, c.URL, d.Tracer); err != nil {
 			return nil, err
 		}
 		if d.pools == nil {
@@ -107,7 +110,7 @@ func (d *UsersDatabases) Close() {
 // OpenUsers prepares to read a users table over connections of its own; it
 // connects when first used.
 func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
-	pool, err := openUsersPool(ctx, c.URL)
+	pool, err := openUsersPool(ctx, c.URL, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -118,12 +121,13 @@ func newUsers(c UsersConfig, pool *pgxpool.Pool, shared bool) *Users {
 	return &Users{config: c, pool: pool, shared: shared, reading: make(chan struct{}, usersReads)}
 }
 
-func openUsersPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
 	poolConfig, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read users.url: %w", errURL)
 	}
 	poolConfig.MaxConns = usersConns
+	poolConfig.ConnConfig.Tracer = tracer
 	params := poolConfig.ConnConfig.RuntimeParams
 	params["application_name"] = "syncer users"
 	params["default_transaction_read_only"] = "on"

@@ -28,7 +28,7 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 	if _, err := conn.Exec(t.Context(), tableSQL); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := openUsersPool(t.Context(), url)
+	pool, err := openUsersPool(t.Context(), url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 	defer cancel()
 	// One call outside the shared quota.
 	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
-	client, err := newClient(app, zerolog.Nop(), nil, time.Now, noGate)
+	client, err := newClient(app, zerolog.Nop(), nil, nil, time.Now, noGate)
 	if err == nil {
 		defer client.Close()
 		err = client.Ping(ctx)

@@ -18,7 +18,7 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim",
-		"internal/admin", "internal/config", "internal/report", "jobs", "migrations", "repo",
+		"internal/admin", "internal/config", "internal/report", "internal/tracing", "jobs", "migrations", "repo",
 	},
 	"jobs":             {"imclient", "repo"},
 	"repo":             {"imclient"},
@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"imclient/openim":  {"imclient"},
 	"internal/config":  {"imclient"},
 	"internal/report":  {"repo"},
+	"internal/tracing": {"imclient"},
 	"internal/simulation": {
 		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim", "jobs", "migrations", "repo",
 	},

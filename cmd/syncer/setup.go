@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
 	"syncer/internal/config"
+	"syncer/internal/tracing"
 	"syncer/jobs"
 	"syncer/migrations"
 	"syncer/repo"
@@ -92,12 +94,14 @@ func level(c config.Log) zerolog.Level {
 type system struct {
 	config   *config.Config
 	log      zerolog.Logger
+	process  string
 	store    *repo.Store
 	apps     []*jobs.App
 	clients  []apiClient
 	users    repo.UsersDatabases
 	metrics  *prometheus.Registry
 	counters *jobs.Metrics // among the metrics
+	tracing  *tracing.Tracing
 	closers  []func()
 	// ownsQueue: the role may make the queue's indexes anew.
 	ownsQueue bool
@@ -118,10 +122,14 @@ const connectTimeout = 15 * time.Second
 
 // open connects to the database, checks its schema and makes the apps' clients.
 func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
-	s := &system{config: c, log: log, metrics: prometheus.NewRegistry()}
+	s := &system{config: c, log: log, process: processName(), metrics: prometheus.NewRegistry()}
 	s.closers = append(s.closers, s.users.Close)
 	s.counters = jobs.NewMetrics(s.metrics)
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.openTracing(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
 	if err := s.openStore(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -135,6 +143,33 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, e
 	return s, nil
 }
 
+// openTracing begins to send traces, if an endpoint is set.
+func (s *system) openTracing(ctx context.Context) error {
+	c := s.config.Traces
+	if c.Endpoint == "" {
+		return nil
+	}
+	cas, err := readCAs(c.CAFile)
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
+	header, err := c.Header()
+	if err != nil {
+		return fmt.Errorf("traces.headers: %w", err)
+	}
+	s.tracing, err = tracing.Start(ctx, tracing.Config{
+		Endpoint: c.Endpoint, Header: header, CAs: cas, Sample: c.Sample,
+		Version: version(), Process: s.process, Root: jobs.RunSpan, IDs: jobs.TraceIDs{}, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	// Closed after all else: what ends then is traced too.
+	s.closers = append([]func(){s.tracing.Stop}, s.closers...)
+	s.users.Tracer = s.tracing.Statements()
+	return nil
+}
+
 // databaseAdvice follows a failure to connect.
 const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reached from here"
 
@@ -144,7 +179,7 @@ func (s *system) openStore(ctx context.Context) error {
 	db := s.config.Database
 	var err error
 	s.store, err = repo.Open(ctx, repo.Config{
-		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: processName(),
+		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: s.process, Tracer: s.tracing.Statements(),
 		// Sooner than its ranges are taken over, which must not be locked then.
 		SilentFor: s.config.Sweep.RescueAfter / 2,
 	})
@@ -175,7 +210,7 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	}
 	log := s.log.With().Str("app", c.Name).Logger()
 	var quotas []*repo.Quota
-	client, err := newClient(c, log, s.counters.Calls(c.Name), s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
+	client, err := newClient(c, log, s.counters.Calls(c.Name), s.tracing.Requests(), s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
 		quota := s.store.Quota(app.ID, kind, float64(rate))
 		quotas = append(quotas, quota)
 		return imclient.NewGate(quota, s.store.Now)
@@ -207,9 +242,10 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	})
 }
 
-// newClient makes the client of an app's provider; calls is told of its calls, gate gives the quota gate of
-// one of its APIs.
-func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
+// newClient makes the client of an app's provider; calls is told of its calls, around, if it is not nil, is put
+// around its transport, gate gives the quota gate of one of its APIs.
+func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around func(http.RoundTripper) http.RoundTripper,
+	now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
 	if c.Provider == imclient.ProviderTencent {
 		t := c.Tencent
 		cas, err := readCAs(t.CAFile)
@@ -223,7 +259,7 @@ func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now fu
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
 			BaseURL: baseURL, CAs: cas, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
-			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls,
+			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls, Around: around,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
 	}
@@ -234,7 +270,7 @@ func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, now fu
 	}
 	return openim.New(openim.Config{
 		BaseURL: o.BaseURL, CAs: cas, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls,
+		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls, Around: around,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
 }
@@ -274,7 +310,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
-		Metrics: s.counters, Log: s.log,
+		Metrics: s.counters, Log: s.log, Tracer: s.tracing.Tracer(),
 	})
 }
 

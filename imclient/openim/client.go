@@ -42,6 +42,8 @@ type Config struct {
 	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
 	Transport                  http.RoundTripper // nil: a pooled transport
 	Observer                   imclient.Observer // of the calls; nil: none
+	// Around puts something around the transport, such as what traces it; nil: nothing.
+	Around func(http.RoundTripper) http.RoundTripper
 }
 
 const (
@@ -101,7 +103,7 @@ func New(c Config) (*Client, error) {
 	}
 	client := &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Observer: c.Observer,
+			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
 		}),
 		base:          strings.TrimRight(c.BaseURL, "/"),
 		adminUserID:   c.AdminUserID,

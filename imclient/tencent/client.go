@@ -49,6 +49,8 @@ type Config struct {
 	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
 	Transport                  http.RoundTripper // nil: a pooled transport
 	Observer                   imclient.Observer // of the calls; nil: none
+	// Around puts something around the transport, such as what traces it; nil: nothing.
+	Around func(http.RoundTripper) http.RoundTripper
 }
 
 const (
@@ -118,7 +120,7 @@ func New(c Config) (*Client, error) {
 	base := strings.TrimRight(c.BaseURL, "/")
 	return &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Observer: c.Observer,
+			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
 		}),
 		presence:   endpoint{name: c.PresenceAPI, url: base + "/v4/openim/" + c.PresenceAPI, gate: c.PresenceGate},
 		accounts:   endpoint{name: apiAccountCheck, url: base + "/v4/im_open_login_svc/" + apiAccountCheck, gate: c.AccountsGate},
