@@ -287,13 +287,15 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 		return
 	}
 	e.config.Metrics.closed(e.apps[run.AppID].Name, run.Job, run.Kind, run.Status)
-	e.traceRun(run)
 	event := e.log.Info()
 	switch {
 	case run.Status == repo.RunFailed:
 		event = e.log.Error().Str("error", run.Error)
 	case run.Disbelieved > 0:
 		event = e.log.Warn().Str("error", run.Error)
+	}
+	if id := e.traceRun(run); id != "" {
+		event = event.Str("trace_id", id)
 	}
 	event.Str("app", e.apps[run.AppID].Name).Str("job", run.Job).Str("kind", string(run.Kind)).
 		Str("trigger", string(run.Trigger)).Int64("run_id", run.ID).Str("status", string(run.Status)).

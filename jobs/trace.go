@@ -149,15 +149,17 @@ func counted(c repo.Counters) []attribute.KeyValue {
 	}
 }
 
-// traceRun makes the span of a run that is closed.
-func (e *Engine) traceRun(run repo.Run) {
+// traceRun makes the span of a run that is closed, and gives its trace's id; "" of
+// one that is not traced.
+func (e *Engine) traceRun(run repo.Run) (traceID string) {
 	if e.config.Tracer == nil || run.FinishedAt == nil {
-		return
+		return ""
 	}
 	s := e.spansOf(run)
 	ctx := context.WithValue(context.Background(), rootKey{}, e.rootOf(run))
 	_, span := s.tracer.Start(ctx, RunSpan, trace.WithTimestamp(run.StartedAt))
 	if span.IsRecording() {
+		traceID = span.SpanContext().TraceID().String()
 		span.SetAttributes(s.run...)
 		span.SetAttributes(counted(run.Counters)...)
 		span.SetAttributes(attribute.String("trigger", string(run.Trigger)), attribute.String("status", string(run.Status)),
@@ -167,6 +169,7 @@ func (e *Engine) traceRun(run repo.Run) {
 		}
 	}
 	span.End(trace.WithTimestamp(*run.FinishedAt))
+	return traceID
 }
 
 // rootOf gives the span of a run, which is made when the run is closed. Its ids

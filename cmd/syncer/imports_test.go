@@ -38,6 +38,10 @@ var allowed = map[string][]string{
 	"internal/pgcluster/cmd/with-postgres": {"internal/pgcluster"},
 }
 
+// traced are the packages that may import OpenTelemetry: jobs says what a span is,
+// internal/tracing sends them, and clients and repo take what is put around them.
+var traced = []string{"jobs", "internal/tracing"}
+
 // TestImports holds the direction of imports: tests are free.
 func TestImports(t *testing.T) {
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
@@ -65,6 +69,9 @@ func TestImports(t *testing.T) {
 			of, ours := strings.CutPrefix(path, module)
 			if ours && !slices.Contains(allowed[name], of) {
 				t.Errorf("%s imports %s, against the direction of docs/design.md §2", name, of)
+			}
+			if strings.HasPrefix(path, "go.opentelemetry.io/") && !slices.Contains(traced, name) {
+				t.Errorf("%s imports %s: only %v may", name, path, traced)
 			}
 		}
 	}

@@ -164,6 +164,7 @@ func (s *system) openTracing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.log.Info().Str("endpoint", c.Endpoint).Float64("sample", c.Sample).Msg("traces")
 	// Closed after all else: what ends then is traced too.
 	s.closers = append([]func(){s.tracing.Stop}, s.closers...)
 	s.users.Tracer = s.tracing.Statements()

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -145,6 +146,59 @@ run trigger=backfill status=failed users=0 changed=0 failed=0 calls=0 retries=0 
       call users=8 failed=0 calls=0 class=fatal code=1002 http_status=200 error: fatal 1002
         POST /auth/get_admin_token http.response.status_code=200
 `
+
+// TestTracesOfDoubt: a page in doubt says so, and so does the one that decides.
+func TestTracesOfDoubt(t *testing.T) {
+	t.Parallel()
+	c := newCollector(t, false)
+	w := newWorld(t, worldOptions{users: 300, config: noJobs})
+	w.run(exitDone, "migrate", "up")
+	sweep := []string{"backfill", "--app", "chat", "--job", "presence"}
+	w.run(exitDone, sweep...)
+	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Times: 1}); err != nil {
+		t.Fatal(err)
+	}
+	w.run(exitDone, append([]string{"SYNCER_TRACES_ENDPOINT=" + c.url, "SYNCER_SWEEP_COLLAPSE_DELAY=100ms"}, sweep...)...)
+	spans, _ := c.received()
+	if diff := cmp.Diff(wantDoubt, tree(t, spans)); diff != "" {
+		t.Errorf("spans (-want +got):\n%s", diff)
+	}
+}
+
+// wantDoubt is a run whose only page is asked about again, as a range of its own.
+const wantDoubt = `run trigger=backfill status=succeeded users=300 changed=0 failed=0 calls=2 retries=0
+  plan
+  range range=1 attempt=1 users=0 changed=0 failed=0 calls=0 retries=0
+    page range=1 users=300 changed=0 failed=0 calls=1 retries=0 verdict=in doubt gone=173
+      call users=300 failed=0 calls=1 (waited for its call time)
+        POST /auth/get_admin_token http.response.status_code=200
+        POST /user/get_users_online_status http.response.status_code=200
+      load
+      save
+  range range=2 attempt=1 users=300 changed=0 failed=0 calls=1 retries=0
+    page range=2 users=300 changed=0 failed=0 calls=1 retries=0 verdict=recovered gone=0
+      call users=300 failed=0 calls=1 (waited for its call time)
+        POST /user/get_users_online_status http.response.status_code=200
+      load
+      save
+`
+
+// TestTracesOfStop: a run that is stopped has its trace, sent before the program ends.
+func TestTracesOfStop(t *testing.T) {
+	t.Parallel()
+	c := newCollector(t, false)
+	w := newWorld(t, worldOptions{users: 10, config: noJobs})
+	w.run(exitDone, "migrate", "up")
+	p := w.start("SYNCER_TRACES_ENDPOINT="+c.url, "SYNCER_APPS_MAIN_TENCENT_BASE_URL=http://127.0.0.1:1", "backfill", "--app", "main", "--job", "presence")
+	p.said("failed; it will be retried")
+	p.signal(syscall.SIGINT)
+	p.wait(exitFailed)
+	spans, _ := c.received()
+	text := tree(t, spans)
+	if first, _, _ := strings.Cut(text, "\n"); first != "run trigger=backfill status=cancelled users=0 changed=0 failed=0 calls=5 retries=4" {
+		t.Errorf("no run that was cancelled:\n%s", text)
+	}
+}
 
 // TestTracesJoin: the spans of all processes that work on a run are one trace.
 func TestTracesJoin(t *testing.T) {
