@@ -58,6 +58,7 @@ func (p *program) checkConfig(ctx context.Context, c *cli.Command) error {
 	for _, app := range loaded.Apps {
 		check.app(ctx, app)
 	}
+	check.traces(ctx)
 	if check.failed {
 		return &exitError{code: exitFailed, err: errors.New("not everything could be reached")}
 	}
@@ -95,6 +96,12 @@ func (p *program) describe(c *config.Config) error {
 		}
 		fmt.Fprintf(p.stdout, "job %s: %s of %s, %s, next at %s\n", job.Name, job.Kind, apps, job.Schedule,
 			schedule.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
+	}
+	if t := c.Traces; t.Endpoint != "" {
+		fmt.Fprintf(p.stdout, "traces of %.4g of the runs to %s\n", t.Sample, t.Endpoint)
+		if t.AllowHTTP && strings.HasPrefix(t.Endpoint, "http:") {
+			fmt.Fprintf(p.stdout, "traces: sent without TLS (allow_http)\n")
+		}
 	}
 	for _, warning := range c.Warnings {
 		fmt.Fprintf(p.stdout, "warning: %s\n", warning)

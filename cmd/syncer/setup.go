@@ -143,34 +143,6 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, e
 	return s, nil
 }
 
-// openTracing begins to send traces, if an endpoint is set.
-func (s *system) openTracing(ctx context.Context) error {
-	c := s.config.Traces
-	if c.Endpoint == "" {
-		return nil
-	}
-	cas, err := readCAs(c.CAFile)
-	if err != nil {
-		return fmt.Errorf("traces: %w", err)
-	}
-	header, err := c.Header()
-	if err != nil {
-		return fmt.Errorf("traces.headers: %w", err)
-	}
-	s.tracing, err = tracing.Start(ctx, tracing.Config{
-		Endpoint: c.Endpoint, Header: header, CAs: cas, Sample: c.Sample,
-		Version: version(), Process: s.process, Root: jobs.RunSpan, IDs: jobs.TraceIDs{}, Log: s.log,
-	})
-	if err != nil {
-		return err
-	}
-	s.log.Info().Str("endpoint", c.Endpoint).Float64("sample", c.Sample).Msg("traces")
-	// Closed after all else: what ends then is traced too.
-	s.closers = append([]func(){s.tracing.Stop}, s.closers...)
-	s.users.Tracer = s.tracing.Statements()
-	return nil
-}
-
 // databaseAdvice follows a failure to connect.
 const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reached from here"
 

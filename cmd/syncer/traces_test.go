@@ -23,6 +23,10 @@ endpoint = "` + c.url + `"
 headers  = "Authorization: Bearer CANARY-PASSWORD"
 `})
 	w.run(exitDone, "migrate", "up")
+	stdout, _ := w.run(exitDone, "config", "check", "--connect")
+	wantText(t, stdout, "traces of 1 of the runs to "+c.url+"/v1/traces\n", "ok      traces "+c.url+"/v1/traces\n")
+	stdout, _ = w.run(exitFailed, "SYNCER_TRACES_ENDPOINT=http://127.0.0.1:1", "config", "check", "--connect")
+	wantText(t, stdout, "FAILED  traces http://127.0.0.1:1/v1/traces: dial tcp 127.0.0.1:1: connect: connection refused\n        check [traces] endpoint")
 	w.run(exitPartial, "backfill", "--app", "main", "--job", "presence")
 	spans, requests := c.received()
 	if diff := cmp.Diff(wantTree, tree(t, spans)); diff != "" {

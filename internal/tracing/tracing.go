@@ -72,6 +72,13 @@ func Start(ctx context.Context, c Config) (*Tracing, error) {
 	return t, nil
 }
 
+// Check asks whether the server takes traces, by sending none.
+func Check(ctx context.Context, c Config) error {
+	s := newSender(c)
+	defer s.client.CloseIdleConnections()
+	return s.UploadTraces(ctx, nil)
+}
+
 // stopTimeout bounds the sending of what is left when the program ends.
 const stopTimeout = 2 * time.Second
 
