@@ -202,6 +202,21 @@ func TestTracesOfStop(t *testing.T) {
 	if first, _, _ := strings.Cut(text, "\n"); first != "run trigger=backfill status=cancelled users=0 changed=0 failed=0 calls=5 retries=4" {
 		t.Errorf("no run that was cancelled:\n%s", text)
 	}
+	// Gone on with, it ends a second time, in the same trace.
+	w.run(exitDone, "SYNCER_TRACES_ENDPOINT="+c.url, "backfill", "--app", "main", "--job", "presence", "--resume")
+	spans, _ = c.received()
+	var ends []string
+	for _, s := range spans {
+		if s.parent == "" {
+			ends = append(ends, s.name+" "+s.attributes["status"])
+		}
+		if s.trace != spans[0].trace {
+			t.Errorf("%s is in another trace", s.name)
+		}
+	}
+	if diff := cmp.Diff([]string{"run cancelled", "run succeeded"}, ends); diff != "" {
+		t.Errorf("ends of the run (-want +got):\n%s", diff)
+	}
 }
 
 // TestTracesJoin: the spans of all processes that work on a run are one trace.
@@ -254,29 +269,24 @@ func TestTracesJoin(t *testing.T) {
 func TestTracesGetLost(t *testing.T) {
 	t.Parallel()
 	hanging := newCollector(t, true)
-	w := newWorld(t, worldOptions{users: 1200, config: noJobs})
+	w := newWorld(t, worldOptions{users: 100, config: noJobs})
 	w.run(exitDone, "migrate", "up")
 	for endpoint, why := range map[string]string{"http://127.0.0.1:1": "connection refused", hanging.url: "at most for 2s"} {
-		_, stderr := w.run(exitPartial, "SYNCER_TRACES_ENDPOINT="+endpoint, "backfill")
+		_, stderr := w.run(exitDone, "SYNCER_TRACES_ENDPOINT="+endpoint, "backfill", "--app", "chat", "--job", "presence")
 		const lost = "traces do not get through"
 		if got := strings.Count(stderr, lost); got != 1 || !strings.Contains(stderr, why) {
 			t.Errorf("%s: %q is said %d times, and why:\n%s", endpoint, lost, got, stderr)
 		}
 	}
-	w.wantSQL("8", `SELECT count(*) FROM syncer.sync_run WHERE status IN ('succeeded', 'partial')`)
-}
+	w.wantSQL("2", `SELECT count(*) FROM syncer.sync_run WHERE status = 'succeeded'`)
 
-// TestTracesAreOff: unless an endpoint is configured, and of a run that is not
-// sampled, nothing is sent, whatever OpenTelemetry's own variables say.
-func TestTracesAreOff(t *testing.T) {
-	t.Parallel()
+	// Unless an endpoint is configured, and of a run that is not sampled, nothing is
+	// sent, whatever OpenTelemetry's own variables say.
 	c := newCollector(t, false)
-	w := newWorld(t, worldOptions{users: 100, config: noJobs})
-	w.run(exitDone, "migrate", "up")
-	w.run(exitPartial, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.url, "OTEL_TRACES_SAMPLER=always_on", "backfill", "--app", "main")
-	w.run(exitPartial, "SYNCER_TRACES_ENDPOINT="+c.url, "SYNCER_TRACES_SAMPLE=0", "OTEL_TRACES_SAMPLER=always_on", "backfill", "--app", "main")
-	spans, requests := c.received()
-	if len(spans) > 0 || len(requests) > 0 {
+	for _, off := range [][]string{{"OTEL_EXPORTER_OTLP_ENDPOINT=" + c.url}, {"SYNCER_TRACES_ENDPOINT=" + c.url, "SYNCER_TRACES_SAMPLE=0"}} {
+		w.run(exitDone, append(off, "OTEL_TRACES_SAMPLER=always_on", "backfill", "--app", "chat", "--job", "presence")...)
+	}
+	if spans, requests := c.received(); len(spans) > 0 || len(requests) > 0 {
 		t.Errorf("%d spans came, in requests %q", len(spans), requests)
 	}
 }
