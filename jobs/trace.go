@@ -74,6 +74,12 @@ func end(span trace.Span, err error) {
 // errUnwritten ends the span of a page that nobody writes, because another failed.
 var errUnwritten = errors.New("another page failed")
 
+// Classes of work that is left to others, besides those of calls.
+const (
+	classStopped = "stopped" // the program ends, or another page failed
+	classGone    = "gone"    // another worker has the range, or the run is closed
+)
+
 // fail notes why. Only what is of a bounded number is told, never an error's words:
 // they may name users, and traces go elsewhere. The words stand in the log and the run.
 func fail(span trace.Span, err error) {
@@ -86,7 +92,7 @@ func fail(span trace.Span, err error) {
 	class, code := "other", ""
 	switch {
 	case errors.Is(err, errStopped) || errors.Is(err, errUnwritten) || imclient.IsContext(err):
-		class = "stopped"
+		class = classStopped
 	case usersMistake:
 		class = classUsersTable
 	case answered:
@@ -94,7 +100,7 @@ func fail(span trace.Span, err error) {
 	case inDatabase:
 		class, code = "database", sqlErr.SQLState()
 	case errors.Is(err, repo.ErrGone):
-		class = "gone" // another worker has the range, or the run is closed
+		class = classGone
 	}
 	span.SetAttributes(attribute.String("class", class))
 	status := class
@@ -108,7 +114,9 @@ func fail(span trace.Span, err error) {
 	if cause, ok := errors.AsType[syscall.Errno](err); ok {
 		span.SetAttributes(attribute.String("cause", cause.Error()))
 	}
-	span.SetStatus(codes.Error, status)
+	if class != classStopped && class != classGone { // nothing is wrong
+		span.SetStatus(codes.Error, status)
+	}
 }
 
 // tracedAsk gives each call a span: ask, if nothing is traced.

@@ -145,8 +145,8 @@ const (
 	requestScope   = "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 )
 
-// drawn are the attributes that a tree is drawn with.
-var drawn = []string{
+// inTree are the attributes that a tree is drawn with.
+var inTree = []string{
 	"http.response.status_code", "trigger", "status", "range", "attempt", "users", "changed", "failed", "calls", "retries", "verdict", "gone",
 	"class", "code", "http_status",
 }
@@ -169,7 +169,7 @@ func tree(t *testing.T, spans []span) string {
 	draw = func(s span, indent string) string {
 		var b strings.Builder
 		b.WriteString(indent + s.name)
-		for _, key := range drawn {
+		for _, key := range inTree {
 			if v, ok := s.attributes[key]; ok {
 				b.WriteString(" " + key + "=" + v)
 			}

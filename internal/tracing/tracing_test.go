@@ -37,7 +37,7 @@ func (k *kept) Shutdown(context.Context) error { return nil }
 func story(s sdk.ReadOnlySpan) string {
 	text := s.Name()
 	for _, a := range s.Attributes() {
-		text += fmt.Sprintf(" %s=%s", a.Key, a.Value.Emit())
+		text += fmt.Sprintf(" %s=%s", a.Key, a.Value.String())
 	}
 	for _, e := range s.Events() {
 		text += " (" + e.Name + ")"
