@@ -116,7 +116,7 @@ func TestOutage_ofOne(t *testing.T) {
 	s.FirstRetry = firstRetry
 	s.Rate, s.Range, s.Page, s.Workers = 2, 2500, 2500, 1 // a page of accounts is 25 calls
 	cutOff, good := s, s
-	cutOff.Process, cutOff.Base = "cut-off", deadAddress(t)
+	cutOff.Process, cutOff.Base, cutOff.Page = "cut-off", deadAddress(t), 500 // and so few calls in vain
 	good.Process = "good"
 	e := w.engine(good)
 	run := w.start(e, tencentApp, imclient.KindAccounts)
