@@ -167,6 +167,8 @@ schedule = "@daily"`,
 		`config.toml:19: apps[1].openim.base_url: is no web address (want https://host or https://host:port, with or without a path)`}},
 	{name: "web address with a query", edits: []string{`"https://10.0.0.7:10002/"`, `"https://10.0.0.7:10002/?a=b"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: must hold no user, password, query or fragment`}},
+	{name: "a password that is not encoded", edits: []string{`"https://10.0.0.7:10002/"`, `"https://user:/hidden@10.0.0.7:10002/"`}, want: []string{
+		`config.toml:19: apps[1].openim.base_url: must hold no user, password, query or fragment`}},
 	{name: "web address without host", edits: []string{`"https://10.0.0.7:10002/"`, `"http://:10002/"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: names no host`}},
 	{name: "required text empty", edits: []string{`"https://10.0.0.7:10002/"`, `""`, `"openim-secret"`, `""`, `region =`, "identifier = \"\"\nregion ="}, want: []string{

@@ -100,7 +100,7 @@ func (v validator) baseURL(path string, s *string, why string, allowHTTP bool) {
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
 		v.problem(path, "is no web address (want https://host or https://host:port, with or without a path)")
-	case u.User != nil, u.RawQuery != "", u.Fragment != "", strings.HasSuffix(*s, "?"), strings.HasSuffix(*s, "#"):
+	case strings.ContainsAny(*s, "@?#"): // an @ behind the host is of a password that is not encoded
 		v.problem(path, "must hold no user, password, query or fragment")
 	case u.Hostname() == "":
 		v.problem(path, "names no host")
