@@ -15,30 +15,46 @@ const canary = "CANARY7"
 // FuzzSecrets puts any password into every place that takes one, also such as
 // nobody has encoded, and looks for it in errors and in what is shown.
 func FuzzSecrets(f *testing.F) {
-	for _, around := range [][2]string{
-		{"", ""}, {"/", ""}, {"1/", ""}, {"1?", ""}, {"1#", ""}, {"p@", ""}, {"p", "@x:port"}, {"%", "%zz"}, {"' ", "'"}, {"\\", "\\"}, {"x ", " y"}, {":", ":"}, {"\n", "\x00"}, {"[", "]"}, {"`: ", " (invalid port"},
-	} {
-		f.Add(around[0], around[1])
-	}
-	dir := f.TempDir()
-	path, secretFile := filepath.Join(dir, "config.toml"), filepath.Join(dir, "secret")
-	f.Fuzz(func(t *testing.T, before, after string) {
-		if strings.Contains(before+after, "=") {
-			return // may name another setting of a URL, whose value is shown
-		}
-		secret := before + canary + after
-		if err := os.WriteFile(secretFile, []byte(secret), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		// All of it is wrong or right by itself, so that each comes alone.
-		for _, url := range []string{"postgres://u:" + secret + "@h/db", "postgresql://u:" + secret + "@h:1,i:2/db", "host=h user=u dbname=d password=" + secret, "host=h user=u dbname=d password='" + secret + "'"} {
+	inTOML := func(secret string) string { return strings.Replace(minimal, `"tencent-key"`, secret, 1) }
+	inURL := func(before, after string) func(t *testing.T, path, secret string) {
+		return func(t *testing.T, path, secret string) {
+			url := before + secret + after
 			checkHidden(t, path, minimal, "SYNCER_DATABASE_URL="+url)
 			checkHidden(t, path, strings.Replace(minimal, `table = "users"`, "table = \"users\"\nurl = "+tomlString(url), 1))
 		}
-		checkHidden(t, path, strings.Replace(minimal, `"tencent-key"`, tomlString(secret), 1))
-		checkHidden(t, path, strings.Replace(minimal, `"tencent-key"`, `"`+secret+`"`, 1)) // may be no TOML at all
-		checkHidden(t, path, strings.Replace(minimal, `secret = "openim-secret"`, `secret_file = "secret"`, 1), "SYNCER_HTTP_TOKEN="+secret)
-		checkHidden(t, path, strings.Replace(minimal, "https://10.0.0.7:10002/", "https://u:"+canary+"@10.0.0.7/", 1))
+	}
+	// One place after the other, since what is wrong with one hides the others.
+	places := []func(t *testing.T, path, secret string){
+		inURL("postgres://u:", "@h/db"),
+		inURL("postgresql://u:", "@h:1,i:2/db?sslmode=disable"),
+		inURL("host=h user=u dbname=d password=", ""),
+		inURL("host=h user=u dbname=d password='", "'"),
+		func(t *testing.T, path, secret string) { checkHidden(t, path, inTOML(tomlString(secret))) },
+		func(t *testing.T, path, secret string) { checkHidden(t, path, inTOML(`"`+secret+`"`)) }, // may be no TOML at all
+		func(t *testing.T, path, secret string) {
+			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "secret"), []byte(secret), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			checkHidden(t, path, strings.Replace(minimal, `secret = "openim-secret"`, `secret_file = "secret"`, 1), "SYNCER_HTTP_TOKEN="+secret)
+		},
+		func(t *testing.T, path, secret string) {
+			checkHidden(t, path, strings.Replace(minimal, `"https://10.0.0.7:10002/"`, tomlString("https://u:"+secret+"@10.0.0.7/"), 1))
+		},
+	}
+	for _, around := range [][2]string{
+		{"", ""}, {"/", ""}, {"1/", ""}, {"1?", ""}, {"1#", ""}, {"p@", ""}, {"p", "@x:port"}, {"%", "%zz"}, {"' ", "'"}, {"\\", "\\"},
+		{"x ", " y"}, {":", ":"}, {"\n", "\x00"}, {"[", "]"}, {"`: ", " (invalid port"},
+	} {
+		for place := range places {
+			f.Add(uint8(place), around[0], around[1])
+		}
+	}
+	path := filepath.Join(f.TempDir(), "config.toml")
+	f.Fuzz(func(t *testing.T, place uint8, before, after string) {
+		if strings.Contains(before+after, "=") {
+			return // may name another setting of a URL, whose value is shown
+		}
+		places[int(place)%len(places)](t, path, before+canary+after)
 	})
 }
 
