@@ -51,11 +51,15 @@ func wrongKind(want string, n *node) string {
 
 // quote shows a value, but not all of one that went astray.
 func quote(s string) string {
-	const longest = 60
+	return strconv.Quote(cut(s, 60))
+}
+
+// cut keeps so many letters of a text.
+func cut(s string, longest int) string {
 	if r := []rune(s); len(r) > longest {
-		s = string(r[:longest]) + "…"
+		return string(r[:longest]) + "…"
 	}
-	return strconv.Quote(s)
+	return s
 }
 
 // list shows the words of a tag.

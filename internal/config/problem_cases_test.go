@@ -1,5 +1,7 @@
 package config
 
+import "strings"
+
 // problemCases are wrong configurations, as edits of minimal or whole texts,
 // and every line that must be reported of each.
 var problemCases = []struct {
@@ -163,6 +165,9 @@ schedule = "@daily"`,
 		`config.toml:8: traces.ca_file: cannot be used: open /nowhere/ca.pem: no such file or directory`}},
 	{name: "profiles for everybody", edits: []string{"[users]", "[http]\nlisten = \":9464\"\npprof = true\n[users]"}, want: []string{
 		`config.toml:6: http.pprof: profiles of a daemon that listens to other machines (:9464) take a token: give token_file or token in [http], or listen on 127.0.0.1`}},
+	{name: "a schedule without end", edits: []string{"[users]", "[[jobs]]\nname = \"x\"\nkind = \"presence\"\nschedule = \"" + strings.Repeat("long ", 1000) + "\"\n[users]"}, want: []string{
+		`config.toml:7: jobs[0].schedule: "` + strings.Repeat("long ", 12) + `…" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 1000: [` +
+			strings.Repeat("long ", 32) + `…`}},
 	{name: "no web address", edits: []string{`"https://10.0.0.7:10002/"`, `"10.0.0.7:10002"`}, want: []string{
 		`config.toml:19: apps[1].openim.base_url: is no web address (want https://host or https://host:port, with or without a path)`}},
 	{name: "web address with a query", edits: []string{`"https://10.0.0.7:10002/"`, `"https://10.0.0.7:10002/?a=b"`}, want: []string{

@@ -124,7 +124,7 @@ func interval(spec string, zone *time.Location) (time.Duration, error) {
 	}
 	s, err := cron.ParseStandard(fmt.Sprintf("CRON_TZ=%s %s", zone, spec))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errSchedule, err)
+		return 0, fmt.Errorf("%w: %s", errSchedule, cut(err.Error(), 200)) // it repeats the schedule
 	}
 	at := s.Next(reference)
 	shortest := time.Duration(0)
