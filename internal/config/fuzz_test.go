@@ -31,6 +31,8 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(text, "CRON_TZ=UTC 0 0 29 2 *")
 	}
+	f.Add(minimal, strings.Repeat("long ", 2000))
+	f.Add(minimal, "* * * * \xff")
 	f.Add("a = [[[{ b.c = 1, d = [1, 2] }]]]\n[a]\n[[a.b]]\n[a.b.c]\n\"\" = 1\n", "\x00")
 	f.Fuzz(func(t *testing.T, text, value string) {
 		environ := []string{
@@ -55,6 +57,10 @@ func checkProblems(t *testing.T, text string, err error) {
 	}
 	lines := strings.Count(text, "\n") + 1
 	for _, p := range problems {
+		// A file's own words come back cut.
+		if len(p.Text) > 2000+len(p.Var) || !utf8.ValidString(p.Text) {
+			t.Errorf("%d bytes, or no UTF-8: %.3000q", len(p.Text), p.Text)
+		}
 		if p.Text == "" || p.Line < 0 || p.Line > lines || (p.Var == "") == (p.File == "") || p.Var == "" && p.Key == "" && p.Column == 0 {
 			t.Errorf("problem without a place in %d lines: %+v", lines, p)
 		}
