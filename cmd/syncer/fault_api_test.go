@@ -33,7 +33,6 @@ type faulty struct {
 	// What comes of it; which of these are looked at says the test.
 	free    bool     // no call has to be repeated
 	renewed bool     // calls are repeated by the client, not by the batch's retries
-	slow    bool     // calls end by a short timeout, which others may meet on a busy machine
 	says    []string // is in the error of each run, or in that of Tencent's and in OpenIM's
 	failed  []string // users' failures, as failures has them
 
@@ -135,7 +134,7 @@ func (w *faultWorld) backfill(code int) (stderr string) {
 // begun is a backfill that has begun.
 func (w *faultWorld) begun(args ...string) *process {
 	w.t.Helper()
-	return w.start(append([]string{fmt.Sprintf("SYNCER_SWEEP_PAGE_USERS=%d", w.page), "backfill"}, args...)...)
+	return w.start(append([]string{fmt.Sprintf("SYNCER_SWEEP_PAGE_USERS=%d", w.page), "SYNCER_SWEEP_RESCUE_AFTER=60s", "backfill"}, args...)...)
 }
 
 // change lets users change and come, so that there is something to write.
