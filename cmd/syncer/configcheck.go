@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,14 @@ func (p *program) printConfig(_ context.Context, c *cli.Command) error {
 // describe prints what the configuration amounts to.
 func (p *program) describe(c *config.Config) error {
 	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
+	unverified := c.Database.URL.Unverified()
+	for _, app := range c.Apps {
+		unverified = append(unverified, app.Users.URL.Unverified()...)
+	}
+	slices.Sort(unverified)
+	for _, host := range slices.Compact(unverified) {
+		fmt.Fprintf(p.stdout, "database server %s: its certificate is not checked (sslmode=verify-full does)\n", host)
+	}
 	for _, app := range c.Apps {
 		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, usersTable(app.Users))
 		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,29 @@ func (u DatabaseURL) String() string {
 		}
 	}
 	return fmt.Sprintf("postgres://%s@%s/%s", c.User, strings.Join(hosts, ","), c.Database)
+}
+
+// Unverified lists the servers on other machines that are believed without a
+// look at their certificate, or spoken to without TLS.
+func (u DatabaseURL) Unverified() []string {
+	c, err := pgx.ParseConfig(string(u))
+	if u == "" || err != nil {
+		return nil
+	}
+	var hosts []string
+	look := func(host string, port uint16, tls *tls.Config) {
+		// With verify-ca the driver switches Go's check off, and has its own.
+		verified := tls != nil && (!tls.InsecureSkipVerify || tls.VerifyPeerCertificate != nil)
+		address := net.JoinHostPort(host, strconv.Itoa(int(port)))
+		if !verified && !strings.HasPrefix(host, "/") && !loopback(host) && !slices.Contains(hosts, address) {
+			hosts = append(hosts, address)
+		}
+	}
+	look(c.Host, c.Port, c.TLSConfig)
+	for _, f := range c.Fallbacks {
+		look(f.Host, f.Port, f.TLSConfig)
+	}
+	return hosts
 }
 
 // GoString is String.

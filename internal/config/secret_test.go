@@ -65,6 +65,25 @@ func TestDatabaseURLString(t *testing.T) {
 	}
 }
 
+func TestDatabaseURLUnverified(t *testing.T) {
+	for url, want := range map[string][]string{
+		"":                                     nil,
+		"postgres://syncer@localhost:5432/app": nil,
+		"postgres://syncer@127.0.0.1/app?sslmode=disable":             nil,
+		"host=/run/postgresql user=syncer dbname=app":                 nil,
+		"postgres://syncer@db.example/app":                            {"db.example:5432"},
+		"postgres://syncer@db.example/app?sslmode=require":            {"db.example:5432"},
+		"postgres://a@b.example:1,c.example:2/app?sslmode=prefer":     {"b.example:1", "c.example:2"},
+		"host=db.example user=syncer dbname=app sslmode=disable":      {"db.example:5432"},
+		"postgres://syncer@db.example/app?sslmode=verify-full":        nil,
+		"postgres://syncer@b.example,c.example/app?sslmode=verify-ca": nil,
+	} {
+		if diff := cmp.Diff(want, DatabaseURL(url).Unverified()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", url, diff)
+		}
+	}
+}
+
 func TestSecretFiles(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "key"), "from-file\r\n", 0o600)
