@@ -163,7 +163,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		// jobs; those that follow close upon it, as a run's first range follows
 		// its planning, would wait until they are announced as due.
 		FetchCooldown:     river.FetchCooldownMin,
-		FetchPollInterval: fetchPoll,
+		FetchPollInterval: askEvery(store.PollOnly(), len(queues)),
+		PollOnly:          store.PollOnly(),
 		// What there is to know about a job that is done is in sync_run. At a run
 		// every few seconds of each of many apps a day's worth would be millions.
 		CompletedJobRetentionPeriod: completedKept,
@@ -187,6 +188,17 @@ const (
 	announceEvery = time.Second
 	fetchPoll     = 30 * time.Second
 )
+
+// askEvery is how often a queue asks by itself. Where nobody can be told, that is
+// how new jobs are found: each second, or less often when there are so many queues
+// that it would be more than twenty statements a second.
+func askEvery(only bool, queues int) time.Duration {
+	const gap = 50 * time.Millisecond
+	if only {
+		return max(announceEvery, time.Duration(queues)*gap)
+	}
+	return fetchPoll
+}
 
 // reindexSchedule is when the queue makes its indexes anew. nil: every midnight.
 func (c Config) reindexSchedule() river.PeriodicSchedule {
@@ -220,7 +232,9 @@ func (e *Engine) Start(ctx context.Context) error {
 	// Six beats within RescueAfter: work counts as lost after four, and is found
 	// with the next. Maintenance may take long, so it goes its own way.
 	e.background.Go(func() { e.repeat(loops, e.config.RescueAfter/6, e.rounds.of(e.housekeeping)) })
-	e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
+	if !e.store.PollOnly() {
+		e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
+	}
 	e.background.Go(func() { e.keepMaintained(loops, next) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil

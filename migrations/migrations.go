@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,15 +67,16 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 	}
 	poolConfig.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer migrate"
+	poolConfig.ConnConfig.RuntimeParams[probe] = "on"
 	poolConfig.MaxConns = 2
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
 	m := &Migrator{pool: pool, schema: c.Schema}
-	if _, err := m.hasSchema(ctx); err != nil { // the first contact
+	if err := m.probeDirect(ctx); err != nil { // the first contact
 		pool.Close()
-		return nil, err
+		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
 	log := c.Log
 	if log == nil {
@@ -107,6 +109,27 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 // its own words, but of a URL that cannot be taken apart it has to guess where
 // the password is.
 var errURL = errors.New("it cannot be read as postgres://user:password@host:port/database?sslmode=…; in user and password @ is written %40, / %2F, : %3A and % %25")
+
+// probe is a parameter of the start of a connection that Postgres takes and
+// nobody reads. A pooler refuses it, or lets it pass and forgets it.
+const probe = "syncer.migrate"
+
+// errPooler: the session lock would be taken in one session and given back in
+// another, and the search_path, in which all names are looked up, would be lost.
+var errPooler = errors.New("a connection pooler is between here and the database, but migrations need Postgres itself: give its address with SYNCER_DATABASE_URL")
+
+func (m *Migrator) probeDirect(ctx context.Context) error {
+	var direct *bool
+	err := m.pool.QueryRow(ctx, "SELECT current_setting('"+probe+"', true) = 'on'", pgx.QueryExecModeExec).Scan(&direct)
+	const protocolViolation, refused = "08P01", "unsupported startup parameter" // PgBouncer's words
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == protocolViolation && strings.HasPrefix(pgErr.Message, refused) {
+		return fmt.Errorf("%w\n%w", err, errPooler)
+	}
+	if err == nil && (direct == nil || !*direct) {
+		return errPooler
+	}
+	return err
+}
 
 // hasSchema reports whether the schema is there.
 func (m *Migrator) hasSchema(ctx context.Context) (bool, error) {

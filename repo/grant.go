@@ -120,7 +120,7 @@ func (s *Store) GrantWorker(ctx context.Context, role string) error {
 // grant runs the statements, all or none, and looks whether the role has the
 // rights then. do says for what they are.
 func (s *Store) grant(ctx context.Context, role, do string, statements, written, functions []string) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, s.pool, s.begin, func(tx pgx.Tx) error {
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err

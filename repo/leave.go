@@ -64,7 +64,7 @@ WHERE run_id = $1`
 func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error)) (int64, error) {
 	var removed int64
 	readFrom := v.store.Now()
-	err := pgx.BeginFunc(ctx, v.store.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, v.store.pool, v.store.begin, func(tx pgx.Tx) error {
 		// First what takes long, then the locks.
 		if err := copyUsers(ctx, tx, next); err != nil {
 			return err

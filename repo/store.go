@@ -30,6 +30,8 @@ type Config struct {
 	// from which it hears nothing, if it is in the middle of a transaction: the
 	// process is frozen or cut off, and others need what it has locked. 0: never.
 	SilentFor time.Duration
+	// PollOnly: the URL is that of a pooler in transaction mode.
+	PollOnly bool
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
 	// Tracer is told of statements; nil: nobody is.
@@ -40,11 +42,13 @@ type Config struct {
 
 // Store is syncer's own tables. Safe for concurrent use.
 type Store struct {
-	pool    *pgxpool.Pool
-	schema  string
-	process string
-	clock   *clock
-	now     func() time.Time
+	pool     *pgxpool.Pool
+	schema   string
+	process  string
+	pollOnly bool
+	begin    pgx.TxOptions // of transactions that lock something
+	clock    *clock
+	now      func() time.Time
 
 	heldMu sync.Mutex
 	held   map[claim]struct{} // what this process works on at present
@@ -57,33 +61,50 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("read database.url: %w", errURL)
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
-	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer " + c.Process
 	poolConfig.ConnConfig.Tracer = c.Tracer
-	if c.SilentFor > 0 {
-		giveUpAfter(poolConfig, c.SilentFor)
+	s := &Store{schema: c.Schema, process: c.Process, pollOnly: c.PollOnly, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
+	params := poolConfig.ConnConfig.RuntimeParams
+	if c.PollOnly {
+		keepNothing(poolConfig)
+		params["application_name"] = "syncer"
+		if c.SilentFor > 0 {
+			s.begin.BeginQuery = beginAs(c.Process, c.SilentFor)
+		}
+	} else {
+		expectDirect(poolConfig)
+		params["application_name"] = sessionName(c.Process)
+		if c.SilentFor > 0 {
+			giveUpAfter(params, c.SilentFor)
+		}
 	}
 	if c.Location != nil {
 		readTimesIn(poolConfig, c.Location)
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
-	if err != nil {
+	if s.pool, err = pgxpool.NewWithConfig(ctx, poolConfig); err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	s := &Store{pool: pool, schema: c.Schema, process: c.Process, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
-	if err := s.ReadClock(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("connect to the database: %w", err)
+	if !c.PollOnly {
+		err = s.probeDirect(ctx)
+	}
+	if err == nil {
+		err = s.ReadClock(ctx)
+	}
+	if err != nil {
+		s.pool.Close()
+		return nil, fmt.Errorf("connect to the database: %w", explainPooler(err))
 	}
 	return s, nil
 }
+
+// sessionName is what a process is called in pg_stat_activity.
+func sessionName(process string) string { return "syncer " + process }
 
 // giveUpAfter lets the database end sessions whose process is silent: one that
 // is frozen amid a transaction, and one whose machine is out of reach, for which
 // the system would probe only after two hours. Over a Unix socket the latter
 // cannot be, and the settings have no effect.
-func giveUpAfter(c *pgxpool.Config, silentFor time.Duration) {
+func giveUpAfter(params map[string]string, silentFor time.Duration) {
 	const probes = 3
-	params := c.ConnConfig.RuntimeParams
 	params["idle_in_transaction_session_timeout"] = strconv.FormatInt(silentFor.Milliseconds(), 10)
 	params["tcp_keepalives_idle"] = strconv.Itoa(max(1, int(silentFor/(2*time.Second))))
 	params["tcp_keepalives_interval"] = strconv.Itoa(max(1, int(silentFor/(2*probes*time.Second))))
@@ -105,6 +126,10 @@ func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
 // Schema is the schema of the tables.
 func (s *Store) Schema() string { return s.schema }
+
+// PollOnly reports whether there is a pooler, through which nobody is told of
+// anything.
+func (s *Store) PollOnly() bool { return s.pollOnly }
 
 // Process is the name under which this process holds ranges.
 func (s *Store) Process() string { return s.process }
@@ -178,7 +203,7 @@ func sqlState(err error) string {
 func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	var err error
 	for range 3 {
-		err = pgx.BeginFunc(ctx, s.pool, f)
+		err = pgx.BeginTxFunc(ctx, s.pool, s.begin, f)
 		if code := sqlState(err); code != serializationFailure && code != deadlockDetected {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +27,8 @@ type UsersConfig struct {
 type Users struct {
 	config UsersConfig
 	pool   *pgxpool.Pool
-	shared bool // the pool is that of other tables too
+	shared bool          // the pool is that of other tables too
+	begin  pgx.TxOptions // of a transaction that reads
 	// reading holds a place for each statement.
 	reading chan struct{}
 
@@ -54,10 +54,6 @@ func (e *UsersError) Unwrap() error { return e.Err }
 // milliseconds; cutting a range of 50,000 through a selective WHERE may read
 // the whole table.
 const usersTimeout = 5 * time.Minute
-
-// resetTimeout bounds what is done to a connection between two statements; one
-// that takes longer is closed.
-const resetTimeout = 5 * time.Second
 
 // usersReads bounds the statements that read one users table at once: one for
 // each range that is being read at the moment, and reading is quick. A table that
@@ -118,7 +114,7 @@ func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
 }
 
 func newUsers(c UsersConfig, pool *pgxpool.Pool, shared bool) *Users {
-	return &Users{config: c, pool: pool, shared: shared, reading: make(chan struct{}, usersReads)}
+	return &Users{config: c, pool: pool, shared: shared, begin: beginReading(usersTimeout), reading: make(chan struct{}, usersReads)}
 }
 
 func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
@@ -128,26 +124,40 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 	}
 	poolConfig.MaxConns = usersConns
 	poolConfig.ConnConfig.Tracer = tracer
-	params := poolConfig.ConnConfig.RuntimeParams
-	params["application_name"] = "syncer users"
-	params["default_transaction_read_only"] = "on"
-	params["statement_timeout"] = strconv.FormatInt(usersTimeout.Milliseconds(), 10)
-	// Keys travel as text and must be read back as what they were, whatever the
-	// database is set to: "CST" for one, which other styles write, is ambiguous.
-	params["datestyle"], params["extra_float_digits"] = "ISO", "1"
-	// where and user_id can change settings of the session, these too: the next
-	// statement starts from what is above all the same.
-	poolConfig.AfterRelease = func(conn *pgx.Conn) bool {
-		ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
-		defer cancel()
-		_, err := conn.Exec(ctx, "RESET ALL")
-		return err == nil
-	}
+	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
+	// Whether or not a pooler is between: a statement takes so long that it does not
+	// matter that it is sent whole each time.
+	keepNothing(poolConfig)
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the users database: %w", err)
 	}
 	return pool, nil
+}
+
+// beginReading begins a transaction that cannot write, in which a statement may
+// take so long. Keys travel as text and must be read back as what they were, whatever
+// the database is set to: "CST" for one, which other styles write, is ambiguous.
+func beginReading(timeout time.Duration) pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: fmt.Sprintf(
+		"BEGIN READ ONLY; SET LOCAL statement_timeout = %d; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1", timeout.Milliseconds())}
+}
+
+// read lets f read in a transaction that is always undone: where and user_id can
+// change settings of the session, these too, and the next statement starts from
+// what they were all the same.
+func (u *Users) read(ctx context.Context, f func(pgx.Tx) error) error {
+	tx, err := u.pool.BeginTx(ctx, u.begin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }() // a connection on which it fails is closed
+	return f(tx)
+}
+
+// one reads the row of a statement.
+func (u *Users) one(ctx context.Context, statement string, args []any, columns ...any) error {
+	return u.read(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, statement, args...).Scan(columns...) })
 }
 
 // Close ends the connections, unless they are shared: then UsersDatabases does.
@@ -214,7 +224,7 @@ func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok b
 	}
 	from, args := u.slice(keyType, after, nil)
 	statement := fmt.Sprintf("SELECT %s::text\n%s\nORDER BY %s\nOFFSET %d LIMIT 1", u.column(), from, u.column(), n-1)
-	err = u.pool.QueryRow(ctx, statement, args...).Scan(&key)
+	err = u.one(ctx, statement, args, &key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", false, nil
 	}
@@ -238,11 +248,14 @@ func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserP
 	}
 	from, args := u.slice(keyType, after, upto)
 	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text\n%s\nORDER BY %s\nLIMIT %d", u.column(), u.config.UserID, from, u.column(), limit)
-	rows, err := u.pool.Query(ctx, statement, args...)
-	if err != nil {
-		return UserPage{}, u.explain("read a page", err)
-	}
-	page, err := collectUsers(rows, limit)
+	var page UserPage
+	err = u.read(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, statement, args...)
+		if err == nil {
+			page, err = collectUsers(rows, limit)
+		}
+		return err
+	})
 	if err != nil {
 		return UserPage{}, u.explain("read a page", err)
 	}
@@ -258,7 +271,7 @@ func (u *Users) Count(ctx context.Context) (int64, error) {
 	defer done()
 	from, args := u.slice("", nil, nil)
 	var n int64
-	if err := u.pool.QueryRow(ctx, "SELECT count(*)\n"+from, args...).Scan(&n); err != nil {
+	if err := u.one(ctx, "SELECT count(*)\n"+from, args, &n); err != nil {
 		return 0, u.explain("count the rows", err)
 	}
 	return n, nil
@@ -290,7 +303,7 @@ func (u *Users) key(ctx context.Context) (string, error) {
 	var relkind string
 	var notNull *bool
 	var unique bool
-	err := u.pool.QueryRow(ctx, keyColumnSQL, u.table(), u.config.KeyColumn).Scan(&keyType, &relkind, &notNull, &unique)
+	err := u.one(ctx, keyColumnSQL, []any{u.table(), u.config.KeyColumn}, &keyType, &relkind, &notNull, &unique)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", u.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
@@ -318,7 +331,7 @@ func (u *Users) refuseNullKeys(ctx context.Context) error {
 		statement += " AND (\n" + u.config.Where + "\n)"
 	}
 	var found bool
-	if err := u.pool.QueryRow(ctx, statement+")").Scan(&found); err != nil {
+	if err := u.one(ctx, statement+")", nil, &found); err != nil {
 		return u.explain("look for NULL keys", err)
 	}
 	if found {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -12,8 +13,8 @@ import (
 	"syncer/internal/pgtest"
 )
 
-// limitedUsers reads a table of two users; change changes its connections.
-func limitedUsers(t *testing.T, c UsersConfig, change func(*pgxpool.Config)) (*Users, *pgx.Conn) {
+// limitedUsers reads a table of two users over one connection.
+func limitedUsers(t *testing.T, c UsersConfig) (*Users, *pgx.Conn) {
 	t.Helper()
 	url := pgtest.Database(t)
 	conn, err := pgx.Connect(t.Context(), url)
@@ -35,7 +36,6 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 	config := pool.Config()
 	pool.Close()
 	config.MaxConns = 1 // each statement comes over the connection of the one before
-	change(config)
 	if pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
@@ -48,31 +48,27 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 // TestUsers_slow: a statement that takes too long ends, with advice.
 func TestUsers_slow(t *testing.T) {
 	t.Parallel()
-	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"}, func(c *pgxpool.Config) {
-		if got := c.ConnConfig.RuntimeParams["statement_timeout"]; got != "300000" {
-			t.Errorf("a statement may take %s ms, want five minutes", got)
-		}
-		c.ConnConfig.RuntimeParams["statement_timeout"] = "50"
-	})
+	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"})
+	users.begin = beginReading(50 * time.Millisecond)
 	_, err := users.Page(t.Context(), nil, nil, 10)
 	if err == nil || !strings.Contains(err.Error(), "canceling statement due to statement timeout") || !strings.Contains(err.Error(), "an index that serves [users] where is missing") {
 		t.Errorf("Page: %v", err)
 	}
 }
 
-// TestUsers_settings: an expression that turns the guards of its session off
-// finds them on again with the next statement.
+// TestUsers_settings: an expression that changes settings, the guards among
+// them, finds them as they were with the next statement.
 func TestUsers_settings(t *testing.T) {
 	t.Parallel()
-	const settings = `(SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('default_transaction_read_only'),
-set_config('default_transaction_read_only', 'off', false), current_setting('statement_timeout'), set_config('statement_timeout', '0', false)))`
-	users, conn := limitedUsers(t, UsersConfig{UserID: settings}, func(*pgxpool.Config) {})
+	const settings = `(SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('datestyle'), set_config('datestyle', 'German', false),
+current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setting('statement_timeout'), set_config('statement_timeout', '0', false)))`
+	users, conn := limitedUsers(t, UsersConfig{UserID: settings})
 	for range 3 {
 		page, err := users.Page(t.Context(), nil, nil, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"on on off 5min 0"}, page.IDs); diff != "" {
+		if diff := cmp.Diff([]string{"on ISO, MDY German, DMY 4MB 1GB 5min 0"}, page.IDs); diff != "" {
 			t.Errorf("settings (-want +got):\n%s", diff)
 		}
 	}

@@ -148,7 +148,7 @@ func (ch *checker) database(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	db := ch.config.Database
-	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, Process: processName()})
+	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
 	if err == nil {
 		defer store.Close()
 		err = store.CheckSchema(ctx, migrations.Latest())

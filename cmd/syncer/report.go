@@ -179,7 +179,7 @@ func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
 func openReader(ctx context.Context, db config.Database, tz *time.Location) (*repo.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, Process: "report", Location: tz})
+	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, PollOnly: db.PollOnly, Process: "report", Location: tz})
 	if err != nil {
 		return nil, fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}

@@ -152,7 +152,7 @@ func (s *system) openStore(ctx context.Context) error {
 	db := s.config.Database
 	var err error
 	s.store, err = repo.Open(ctx, repo.Config{
-		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, Process: s.process, Tracer: s.tracing.Statements(),
+		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, PollOnly: db.PollOnly, Process: s.process, Tracer: s.tracing.Statements(),
 		// Sooner than its ranges are taken over, which must not be locked then.
 		SilentFor: s.config.Sweep.RescueAfter / 2,
 	})

@@ -50,6 +50,9 @@ type Database struct {
 	// MaxConns bounds one process's connections. Two is the least: one listens
 	// for work while the other does it.
 	MaxConns int `toml:"max_conns" default:"10" min:"2" max:"1000"`
+	// PollOnly: URL is that of a pooler in transaction mode, through which nobody is
+	// told of new work.
+	PollOnly bool `toml:"poll_only" default:"false"`
 }
 
 // Log says what is logged to stderr and how.
