@@ -1,0 +1,162 @@
+//go:build pooler
+
+package main
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+)
+
+// TestPoolerFleet: two daemons and a backfill work through a PgBouncer that has
+// fewer sessions than each of them has connections. One of them is killed amid its
+// range, and PgBouncer is restarted amid a run.
+func TestPoolerFleet(t *testing.T) {
+	t.Parallel()
+	const users, limit = 4000, 60
+	f, b := pooled(t, fleetOptions{limit: limit, rate: 20, page: 100, worldOptions: worldOptions{users: users, config: noJobs}})
+	f.grow(2)
+	killed, other := f.processes[0], f.processes[1]
+	f.backfill().wait(exitPartial)
+	f.wantSQL("0", `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ILIKE 'LISTEN%'`)
+
+	f.change()
+	f.exec(`DELETE FROM public.users WHERE id > 3950`) // who leaves goes to a temporary table
+	run := f.backfill()
+	f.holds(killed)
+	killed.kill()
+	run.wait(exitPartial)
+
+	f.change()
+	run = f.backfill()
+	f.holds(other)
+	b.stop()
+	b.start()
+	run.wait(exitPartial)
+	f.processes = f.processes[1:]
+	f.stop()
+	want := []string{"partial 4000 0", "partial 3950 50", "partial 3950 0"}
+	if diff := cmp.Diff(want, query(f.world, pgx.RowTo[string], `SELECT concat_ws(' ', status, users, removed) FROM syncer.sync_run ORDER BY run_id`)); diff != "" {
+		t.Errorf("runs (-want +got):\n%s", diff)
+	}
+	f.wantSQL("50", `SELECT count(*) FROM syncer.presence_history WHERE state = 'removed'`)
+	f.exec(`DELETE FROM syncer.presence_history WHERE user_id > 'u03950'`) // whom truthful does not look for
+	f.kept(limit)
+	if other.pages() == 0 {
+		t.Error("the daemon that lives wrote no page")
+	}
+}
+
+// TestPoolerTicks: daemons that are told of nothing do every tick all the same.
+func TestPoolerTicks(t *testing.T) {
+	t.Parallel()
+	const limit = 80
+	f, _ := pooled(t, fleetOptions{limit: limit, rate: 60, page: 100, worldOptions: worldOptions{users: 1000, config: everySecond}})
+	f.grow(2)
+	f.sweepOften(3)
+	f.stop()
+	f.finish()
+	f.everyTick()
+	f.kept(limit)
+}
+
+// TestPoolerFrozen: a process freezes while it writes a page. The session that it
+// has at that time, and no other, is ended, and the range is not locked for longer
+// than rescue_after.
+func TestPoolerFrozen(t *testing.T) {
+	t.Parallel()
+	const limit = 100
+	f, _ := pooled(t, fleetOptions{limit: limit, rate: 75, page: 100, worldOptions: worldOptions{users: 1000, config: noJobs}})
+	f.grow(1)
+	frozen := f.processes[0]
+	f.backfill().wait(exitPartial)
+	// Pages come as far as the writing, and have locked their ranges by then.
+	block, err := f.db.Begin(f.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := block.Exec(f.ctx, `SELECT FROM syncer.presence_snapshot FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	f.change()
+	run := f.backfill()
+	f.waitSQL("true", `SELECT count(*) > 0 FROM pg_stat_activity
+		WHERE application_name LIKE 'syncer %-' || $1 || '-%' AND $2 = ANY (pg_blocking_pids(pid))`,
+		frozen.pid(), block.Conn().PgConn().PID())
+	frozen.signal(syscall.SIGSTOP)
+	if err := block.Rollback(f.ctx); err != nil {
+		t.Fatal(err)
+	}
+	run.wait(exitPartial)
+	frozen.signal(syscall.SIGCONT)
+	f.stop()
+	if diff := cmp.Diff([]string{"partial 1000", "partial 1000"}, query(f.world, pgx.RowTo[string], `SELECT status || ' ' || users FROM syncer.sync_run`)); diff != "" {
+		t.Errorf("runs (-want +got):\n%s", diff)
+	}
+	f.kept(limit)
+}
+
+// TestPoolerReading: what reads and grants goes through PgBouncer again and again,
+// and leaves nothing in its sessions.
+func TestPoolerReading(t *testing.T) {
+	t.Parallel()
+	f, _ := pooled(t, fleetOptions{limit: 100, rate: 75, page: 100, worldOptions: worldOptions{users: 500, config: noJobs}})
+	f.backfill().wait(exitPartial)
+	f.exec(`CREATE ROLE pooler_reader`)
+	t.Cleanup(func() { f.exec(`DROP OWNED BY pooler_reader; DROP ROLE pooler_reader`) })
+	for _, args := range [][]string{
+		{"report", "all", "--format", "json"}, {"runs"}, {"runs", "show", "1"}, {"explain", "--app", "main", "u00001"}, {"grant-reader", "pooler_reader"},
+		{"config", "check", "--connect"},
+	} {
+		var first string
+		for range 2 * poolSize {
+			p := f.start(append(slices.Clone(f.env), args...)...)
+			<-p.gone
+			if code := p.cmd.ProcessState.ExitCode(); code != exitDone && code != exitPartial {
+				t.Fatalf("syncer %v ended with %d: %s%s", args, code, p.stdout.String(), p.stderr.String())
+			}
+			said, _, _ := strings.Cut(p.stdout.String(), " ago")
+			if first == "" {
+				first = said
+			}
+		}
+		if first == "" {
+			t.Errorf("syncer %v says nothing", args)
+		}
+	}
+}
+
+// TestPoolerUntold: whoever says nothing of the pooler is told what to set, also
+// where the pooler swallows what it does not know; and migrations do not begin.
+func TestPoolerUntold(t *testing.T) {
+	t.Parallel()
+	for name, settings := range map[string]string{
+		"refuses": "",
+		"ignores": "ignore_startup_parameters = search_path,syncer.poll_only,syncer.migrate,idle_in_transaction_session_timeout," +
+			"tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, worldOptions{users: 10, config: noJobs})
+			b := w.bounce(settings)
+			pooled := "SYNCER_DATABASE_URL_FILE=" + w.dir + "/pooled_url"
+			w.write("pooled_url", b.url)
+			_, stderr := w.run(exitFailed, pooled, "migrate", "up")
+			wantText(t, stderr, "a connection pooler is between here and the database, but migrations need Postgres itself: give its address with SYNCER_DATABASE_URL")
+			w.wantSQL("0", `SELECT count(*) FROM pg_namespace WHERE nspname = 'syncer'`)
+			w.wantSQL("0", `SELECT count(*) FROM pg_class WHERE relname = 'goose_db_version'`)
+			w.run(exitDone, "migrate", "up")
+			for _, args := range [][]string{{"run"}, {"backfill"}, {"runs"}, {"report", "runs"}, {"config", "check", "--connect"}} {
+				stdout, stderr := w.run(exitFailed, append([]string{pooled}, args...)...)
+				if want := "set [database] poll_only = true"; !strings.Contains(stdout+stderr, want) {
+					t.Errorf("syncer %v does not say %q:\n%s%s", args, want, stdout, stderr)
+				}
+			}
+			w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run`)
+		})
+	}
+}
