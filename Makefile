@@ -28,6 +28,27 @@ test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, 
 fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the other; a quarter of an hour; FUZZ=Login: some of them
 	@$(WITH_POSTGRES) .ci/fuzz
 
+.PHONY: test-pooler
+test-pooler: with-postgres ## show syncer behind a PgBouncer in transaction mode, which has to be installed
+	$(WITH_POSTGRES) go test -tags pooler -timeout 5m -run Pooler ./cmd/syncer
+
+# Servers of other versions, as npm has them; see internal/pgcluster/fetch-postgres.
+POSTGRES_VERSIONS := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
+POSTGRES_TESTS := $(addprefix test-postgres-,$(POSTGRES_VERSIONS))
+
+.PHONY: test-versions
+test-versions: $(POSTGRES_TESTS) ## run what talks to Postgres on 14, 16, 17 and 18, fetched with npm into bin; Linux on x86-64
+
+# All of migrations and repo; of the rest what differs in how it uses the database.
+.PHONY: $(POSTGRES_TESTS)
+$(POSTGRES_TESTS): test-postgres-%: with-postgres
+	@echo "Postgres $*"
+	SYNCER_PG_BIN=$$(internal/pgcluster/fetch-postgres $*) && export SYNCER_PG_BIN && \
+		$(WITH_POSTGRES) go test ./migrations ./repo && \
+		$(WITH_POSTGRES) go test -run 'Backfill|Collapse|Frozen|Killed|Leave|Maintain|Ticks|Truth' ./jobs && \
+		$(WITH_POSTGRES) go test ./internal/simulation && \
+		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer
+
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
 	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
@@ -45,9 +66,11 @@ lint: ## check formatting, go vet, staticcheck
 	go vet ./...
 	go vet -tags browser ./cmd/syncer
 	go vet -tags long ./cmd/syncer
+	go vet -tags pooler ./cmd/syncer
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags long ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
+	go run $(STATICCHECK) -tags pooler ./cmd/syncer
 
 # Its list of what is known comes from vuln.go.dev.
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0

@@ -23,7 +23,7 @@ func BenchmarkPooler(b *testing.B) {
 			w.run(exitDone, "migrate", "up")
 			w.exec(`ANALYZE public.users`)
 			backfill := []string{
-				"SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=100000", "SYNCER_SWEEP_RANGE_USERS=50000", "SYNCER_SWEEP_PAGE_USERS=5000",
+				"SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=10000", "SYNCER_SWEEP_RANGE_USERS=50000", "SYNCER_SWEEP_PAGE_USERS=5000",
 				"backfill", "--app", "main", "--job", "presence",
 			}
 			switch through {
