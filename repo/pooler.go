@@ -23,9 +23,9 @@ const probe = "syncer.poll_only"
 
 const probeSQL = `SELECT current_setting('` + probe + `', true) = 'off'`
 
-// ErrPooler says that there is a pooler, of which Open was not told. It would work
+// errPooler says that there is a pooler, of which Open was not told. It would work
 // at first, and fail later in odd ways.
-var ErrPooler = errors.New("a connection pooler is between here and the database: set [database] poll_only = true (or SYNCER_DATABASE_POLL_ONLY), or connect to Postgres itself")
+var errPooler = errors.New("a connection pooler is between here and the database: set [database] poll_only = true (or SYNCER_DATABASE_POLL_ONLY), or connect to Postgres itself")
 
 // expectDirect lets probeDirect find out whether there is a pooler.
 func expectDirect(c *pgxpool.Config) { c.ConnConfig.RuntimeParams[probe] = "off" }
@@ -34,7 +34,7 @@ func expectDirect(c *pgxpool.Config) { c.ConnConfig.RuntimeParams[probe] = "off"
 func explainPooler(err error) error {
 	const protocolViolation, refused = "08P01", "unsupported startup parameter" // PgBouncer's words
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == protocolViolation && strings.HasPrefix(pgErr.Message, refused) {
-		return fmt.Errorf("%w\n%w", err, ErrPooler)
+		return fmt.Errorf("%w\n%w", err, errPooler)
 	}
 	return err
 }
@@ -46,7 +46,7 @@ func (s *Store) probeDirect(ctx context.Context) error {
 		return err
 	}
 	if direct == nil || !*direct {
-		return ErrPooler
+		return errPooler
 	}
 	return nil
 }
@@ -56,6 +56,8 @@ func (s *Store) probeDirect(ctx context.Context) error {
 // to the database whole each time, in one message.
 func keepNothing(c *pgxpool.Config) {
 	c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	const descriptions = 512 // per connection; a URL can have forbidden it
+	c.ConnConfig.DescriptionCacheCapacity = max(c.ConnConfig.DescriptionCacheCapacity, descriptions)
 }
 
 // beginAs begins a transaction behind a pooler: under the name by which

@@ -188,6 +188,8 @@ const (
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
 	queryCanceled         = "57014"
+
+	idleInTransactionTimeout = "25P03"
 )
 
 // sqlState gives the SQLSTATE of a server's error, "" for any other.

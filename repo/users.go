@@ -359,6 +359,8 @@ func (u *Users) explain(doing string, err error) error {
 	switch {
 	case code == insufficientPrivilege:
 		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema)", err)
+	case code == idleInTransactionTimeout: // this process was silent for too long
+		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
 	case code == queryCanceled:

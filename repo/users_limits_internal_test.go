@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -83,5 +84,36 @@ current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setti
 	var left int
 	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM public.users`).Scan(&left); err != nil || left != 2 {
 		t.Errorf("%d users are left (%v), want 2", left, err)
+	}
+}
+
+// TestUsers_silent: who was frozen amid reading has made no mistake in the
+// configuration, and reads on.
+func TestUsers_silent(t *testing.T) {
+	t.Parallel()
+	users, conn := limitedUsers(t, UsersConfig{UserID: "uid"})
+	begin := users.begin
+	users.begin.BeginQuery += "; SET LOCAL idle_in_transaction_session_timeout = 10"
+	err := users.read(t.Context(), func(tx pgx.Tx) error {
+		for left := 1; left > 0; { // until the session has been ended
+			if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncer users' AND datname = current_database()`).Scan(&left); err != nil {
+				return err
+			}
+		}
+		return tx.QueryRow(t.Context(), `SELECT 1`).Scan(new(int))
+	})
+	if code := sqlState(err); code != idleInTransactionTimeout {
+		t.Fatalf("reading: %v", err)
+	}
+	if mistake, ok := errors.AsType[*UsersError](users.explain("read a page", err)); ok {
+		t.Errorf("it is called a mistake: %v", mistake)
+	}
+	users.begin = begin
+	page, err := users.Page(t.Context(), nil, nil, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, page.IDs); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
 	}
 }
