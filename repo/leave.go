@@ -81,13 +81,13 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
+		tag, err := tx.Exec(patiently(ctx), v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
 		if err != nil {
 			return fmt.Errorf("remove the users who left: %w", err)
 		}
 		removed = tag.RowsAffected()
 		var left int64
-		if err := tx.QueryRow(ctx, v.store.sql(v.countSQL), r.Run.AppID).Scan(&left); err != nil {
+		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.countSQL), r.Run.AppID).Scan(&left); err != nil {
 			return fmt.Errorf("count who is left: %w", err)
 		}
 		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, removed, left)
@@ -107,7 +107,7 @@ func copyUsers(ctx context.Context, tx pgx.Tx, next func(context.Context) ([]str
 		return err
 	}
 	source := &usersCopy{next: func() ([]string, error) { return next(ctx) }}
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id"}, source)
+	_, err := tx.CopyFrom(patiently(ctx), pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id"}, source)
 	if source.err != nil {
 		return source.err // of which the database only has the words
 	}

@@ -41,6 +41,7 @@ func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, erro
 // changePartitions calls a function, which changes only so many partitions in
 // one transaction, until it has none to change.
 func (s *Store) changePartitions(ctx context.Context, statement string, args ...any) (int, error) {
+	ctx = patiently(ctx)
 	for all := 0; ; {
 		var changed *int
 		err := s.pool.QueryRow(ctx, s.sql(statement), args...).Scan(&changed)
@@ -75,7 +76,7 @@ WHERE u.run_id = r.run_id
 // closed before the given time: nobody will resume or ask about them. It
 // returns how many ranges it removed.
 func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, error) {
-	tag, err := s.pool.Exec(ctx, s.sql(dropOldRangesSQL), before)
+	tag, err := s.pool.Exec(patiently(ctx), s.sql(dropOldRangesSQL), before)
 	if err != nil {
 		return 0, fmt.Errorf("drop old ranges: %w", err)
 	}
@@ -133,6 +134,7 @@ const runsDropped = 5000
 // before the given time, with their counts, and the gaps that had ended by
 // then. It returns how many runs it removed.
 func (s *Store) DropOldRuns(ctx context.Context, before time.Time) (int64, error) {
+	ctx = patiently(ctx)
 	if _, err := s.pool.Exec(ctx, s.sql(dropOldGapsSQL), before); err != nil {
 		return 0, fmt.Errorf("drop old gaps: %w", err)
 	}

@@ -64,7 +64,7 @@ func keepNothing(c *pgxpool.Config) {
 // endSilentSQL finds it, which the session bears for no longer, and to be ended by
 // the database when it hears nothing from it.
 func beginAs(process string, silentFor time.Duration) string {
-	return fmt.Sprintf("BEGIN; SET LOCAL application_name = %s; SET LOCAL idle_in_transaction_session_timeout = %d",
+	return fmt.Sprintf("BEGIN ISOLATION LEVEL "+isolation+"; SET LOCAL application_name = %s; SET LOCAL idle_in_transaction_session_timeout = %d",
 		literal(sessionName(process)), silentFor.Milliseconds())
 }
 

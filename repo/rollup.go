@@ -22,6 +22,7 @@ const rollUpSQL = `SELECT syncer.roll_up_presence($1, $2, coalesce($3::timestamp
 // in steps of a transaction each, so that it may be stopped at any time. What
 // fails for one app does not keep it from the others.
 func (s *Store) RollUp(ctx context.Context, zone *time.Location, before time.Time) error {
+	ctx = patiently(ctx)
 	rows, err := s.pool.Query(ctx, s.sql(rollUpAppsSQL))
 	if err != nil {
 		return fmt.Errorf("list apps: %w", err)

@@ -32,6 +32,10 @@ type Config struct {
 	SilentFor time.Duration
 	// PollOnly: the URL is that of a pooler in transaction mode.
 	PollOnly bool
+	// AnswerWithin is after how long a statement that has no answer is given up, and
+	// its connection with it. Those that go through whole tables are left alone. 0:
+	// never.
+	AnswerWithin time.Duration
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
 	// Tracer is told of statements; nil: nobody is.
@@ -61,7 +65,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("read database.url: %w", errURL)
 	}
 	poolConfig.MaxConns = int32(c.MaxConns)
-	poolConfig.ConnConfig.Tracer = c.Tracer
+	boundWaits(poolConfig, c.AnswerWithin, c.Tracer)
+	dropReadOnly(poolConfig)
 	s := &Store{schema: c.Schema, process: c.Process, pollOnly: c.PollOnly, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
 	params := poolConfig.ConnConfig.RuntimeParams
 	if c.PollOnly {
@@ -73,6 +78,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	} else {
 		expectDirect(poolConfig)
 		params["application_name"] = sessionName(c.Process)
+		params["default_transaction_isolation"] = isolation
 		if c.SilentFor > 0 {
 			giveUpAfter(params, c.SilentFor)
 		}
@@ -90,11 +96,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		err = s.ReadClock(ctx)
 	}
 	if err != nil {
-		s.pool.Close()
+		closePool(s.pool)
 		return nil, fmt.Errorf("connect to the database: %w", explainPooler(err))
 	}
 	return s, nil
 }
+
+// isolation is that of all transactions that say no other, whatever the database
+// is set to: what is locked when, and what is looked at again, is made for it.
+const isolation = "read committed"
 
 // sessionName is what a process is called in pg_stat_activity.
 func sessionName(process string) string { return "syncer " + process }
@@ -119,7 +129,7 @@ func giveUpAfter(params map[string]string, silentFor time.Duration) {
 var errURL = errors.New("it cannot be read as postgres://user:password@host:port/database?sslmode=…; in user and password @ is written %40, / %2F, : %3A and % %25")
 
 // Close ends the connections.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() { closePool(s.pool) }
 
 // Pool is the pool, for the queue's driver.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
@@ -188,6 +198,7 @@ const (
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
 	queryCanceled         = "57014"
+	readOnlyTransaction   = "25006"
 
 	idleInTransactionTimeout = "25P03"
 )

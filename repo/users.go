@@ -55,6 +55,10 @@ func (e *UsersError) Unwrap() error { return e.Err }
 // the whole table.
 const usersTimeout = 5 * time.Minute
 
+// usersGrace is how much longer the answer may take that a statement took too
+// long.
+const usersGrace = 10 * time.Second
+
 // usersReads bounds the statements that read one users table at once: one for
 // each range that is being read at the moment, and reading is quick. A table that
 // is locked, or slow, keeps no more connections than that from the others.
@@ -98,7 +102,7 @@ func (d *UsersDatabases) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, pool := range d.pools {
-		pool.Close()
+		closePool(pool)
 	}
 	d.pools = nil
 }
@@ -123,7 +127,7 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 		return nil, fmt.Errorf("read users.url: %w", errURL)
 	}
 	poolConfig.MaxConns = usersConns
-	poolConfig.ConnConfig.Tracer = tracer
+	boundWaits(poolConfig, usersTimeout+usersGrace, tracer)
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
 	// Whether or not a pooler is between: a statement takes so long that it does not
 	// matter that it is sent whole each time.
@@ -163,7 +167,7 @@ func (u *Users) one(ctx context.Context, statement string, args []any, columns .
 // Close ends the connections, unless they are shared: then UsersDatabases does.
 func (u *Users) Close() {
 	if !u.shared {
-		u.pool.Close()
+		closePool(u.pool)
 	}
 }
 

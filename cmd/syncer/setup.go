@@ -155,6 +155,8 @@ func (s *system) openStore(ctx context.Context) error {
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, PollOnly: db.PollOnly, Process: s.process, Tracer: s.tracing.Statements(),
 		// Sooner than its ranges are taken over, which must not be locked then.
 		SilentFor: s.config.Sweep.RescueAfter / 2,
+		// Long after it is known that something is wrong: a table may be locked for a while.
+		AnswerWithin: 2 * s.config.Sweep.RescueAfter,
 	})
 	if err != nil {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)

@@ -1,0 +1,77 @@
+package repo_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"syncer/repo"
+)
+
+// TestAnswerWithin: a statement, a batch or a copy that gets no answer is given
+// up, and the next ones are good.
+func TestAnswerWithin(t *testing.T) {
+	t.Parallel()
+	store := openStore(t, repo.Config{URL: migrated(t), Schema: "syncer", MaxConns: 2, Process: "p", AnswerWithin: 100 * time.Millisecond})
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT 1`)
+	batch.Queue(`SELECT pg_sleep(600)`)
+	for name, ask := range map[string]func() error{
+		"statement": func() error {
+			_, err := store.Pool().Exec(t.Context(), `SELECT pg_sleep(600)`)
+			return err
+		},
+		"rows": func() error {
+			var text string
+			return store.Pool().QueryRow(t.Context(), `SELECT pg_sleep(600)::text`).Scan(&text)
+		},
+		"batch": func() error { return store.Pool().SendBatch(t.Context(), batch).Close() },
+	} {
+		if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := store.Ping(t.Context()); err != nil {
+			t.Errorf("after a %s: %v", name, err)
+		}
+	}
+}
+
+// TestReadOnlySession: a session that began while the database was read-only is
+// not used again once it refused to write.
+func TestReadOnlySession(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	const name = `UPDATE syncer.app SET name = 'written'`
+	if _, err := store.Pool().Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Pool().Exec(t.Context(), name); err == nil {
+		t.Fatal("a read-only session wrote")
+	}
+	if _, err := store.Pool().Exec(t.Context(), name); err != nil {
+		t.Error(err)
+	}
+	if got := value[string](t, b.conn, `SELECT name FROM app`); got != "written" {
+		t.Errorf("the app's name is %q", got)
+	}
+}
+
+// TestIsolation: whatever the database prefers, statements see what was
+// committed before them, which locking relies on.
+func TestIsolation(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	exec(t, b.conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
+	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	var level string
+	if err := store.Pool().QueryRow(t.Context(), `SHOW transaction_isolation`).Scan(&level); err != nil {
+		t.Fatal(err)
+	}
+	if level != "read committed" {
+		t.Errorf("the isolation level is %s", level)
+	}
+}
