@@ -209,7 +209,7 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 	if !n.Tick.IsZero() {
 		tick = &n.Tick
 	}
-	err = pgx.BeginTxFunc(ctx, s.pool, s.begin, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
