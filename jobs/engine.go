@@ -86,6 +86,7 @@ type Engine struct {
 
 	scheduled atomic.Pointer[[]Job] // what Schedule was given; nil: nothing yet
 	rounds    rounds                // of the housekeeping
+	troubles  troubles
 
 	// opinions are those of the apps whose provider has them, by app.
 	opinions map[int16]*secondOpinion
@@ -297,7 +298,9 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	e.again.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
 	defer cancel()
-	return errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+	err := errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+	e.troubles.note("housekeeping", err)
+	return err
 }
 
 // announce wakes the queues, here and in other processes, that have jobs to be

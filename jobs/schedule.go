@@ -198,6 +198,9 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 			next = nil
 			continue
 		}
+		if ctx.Err() == nil {
+			e.troubles.note("start the run of a tick of "+e.apps[appID].Name+" "+job.Name, err)
+		}
 		wake := time.After(tickRetry)
 		if err == nil {
 			now := e.store.Now()

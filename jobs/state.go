@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -77,10 +78,12 @@ func (s *State) Describe(descs chan<- *prometheus.Desc) {
 func (s *State) Collect(told chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
 	defer cancel()
-	known := s.Ready(ctx) == nil
+	err := s.Ready(ctx)
 	t := &stateReading{}
 	t.pool(s.Engine.store.Pool().Stat())
-	t.gauge(readyDesc, oneIf(known))
+	t.gauge(readyDesc, oneIf(err == nil))
+	// A database that takes no writes can be read all the same.
+	known := err == nil || errors.Is(err, ErrTrouble) || errors.Is(err, repo.ErrReadOnly)
 	if known {
 		read := &stateReading{}
 		if err := s.read(ctx, read); err != nil {

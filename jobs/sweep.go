@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -220,6 +221,9 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	begun := time.Now()
 	out := s.diff(r.Run, p, counts)
 	changed, err := s.values.SavePage(ctx, r, out)
+	if !errors.Is(err, repo.ErrGone) {
+		s.engine.troubles.note("write a page", err)
+	}
 	if err != nil {
 		return err
 	}

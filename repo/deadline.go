@@ -67,6 +67,8 @@ func boundWaits(c *pgxpool.Config, within time.Duration, tracer pgx.QueryTracer)
 // perhaps to another host, do not.
 const readOnly = "syncer read-only"
 
+func markReadOnly(conn *pgx.Conn) { conn.PgConn().CustomData()[readOnly] = true }
+
 // dropReadOnly closes such sessions instead of using them again.
 func dropReadOnly(c *pgxpool.Config) {
 	c.AfterRelease = func(conn *pgx.Conn) bool { return conn.PgConn().CustomData()[readOnly] == nil }
@@ -95,7 +97,7 @@ func (deadlines) end(ctx context.Context, conn *pgx.Conn, err error) {
 		cancel()
 	}
 	if sqlState(err) == readOnlyTransaction {
-		conn.PgConn().CustomData()[readOnly] = true
+		markReadOnly(conn)
 	}
 }
 

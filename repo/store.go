@@ -186,6 +186,34 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
+const takesWritesSQL = `
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean`
+
+// ErrReadOnly says that the database is one that nobody can write to.
+var ErrReadOnly = errors.New("the database takes no writes")
+
+// CheckWritable says whether rows can be written: ErrReadOnly when not.
+func (s *Store) CheckWritable(ctx context.Context) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("look whether the database takes writes: %w", err)
+	}
+	defer conn.Release()
+	var standby, refuses bool
+	if err := conn.QueryRow(ctx, takesWritesSQL).Scan(&standby, &refuses); err != nil {
+		return fmt.Errorf("look whether the database takes writes: %w", err)
+	}
+	switch {
+	case standby:
+		markReadOnly(conn.Conn())
+		return fmt.Errorf("%w: it is a standby; [database] url must lead to the primary (postgres://host-a,host-b/app?target_session_attrs=read-write finds it among several)", ErrReadOnly)
+	case refuses:
+		markReadOnly(conn.Conn())
+		return fmt.Errorf("%w: default_transaction_read_only is on, for the server, the database or the role", ErrReadOnly)
+	}
+	return nil
+}
+
 // SQLSTATEs that decide something. Source: PostgreSQL, Appendix A.
 const (
 	serializationFailure  = "40001"

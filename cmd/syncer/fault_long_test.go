@@ -3,7 +3,6 @@
 package main
 
 import (
-	"net/http"
 	"testing"
 	"time"
 
@@ -40,11 +39,11 @@ func TestLongPostgresOutOfReach(t *testing.T) {
 	f.amid()
 	proxy.lose(bothWays, bothWays)
 	spoken, away := p.spoken(), time.Now()
-	f.ready(p, http.StatusServiceUnavailable)
+	f.unready(p, "")
 	f.eventually("it has been away for 20 s", func() bool { return time.Since(away) > 20*time.Second })
 	p.quiet(spoken, 60)
 	proxy.lose(bothWays, 0)
-	f.ready(p, http.StatusOK)
+	f.ready(p)
 	f.swept()
 	f.survived()
 }

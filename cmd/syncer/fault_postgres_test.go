@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -64,15 +63,25 @@ func (f *fleet) swept() {
 	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE run_id > $1 AND status IN ('succeeded', 'partial')`, last)
 }
 
-// ready waits until a daemon says that it is, or is not.
-func (f *fleet) ready(p *process, want int) (reason string) {
+// ready waits until a daemon says that it is ready.
+func (f *fleet) ready(p *process) {
 	f.t.Helper()
-	f.eventually(fmt.Sprintf("/readyz gives %d", want), func() bool {
-		var status int
-		status, reason = f.get(p.admin() + "/readyz")
-		return status == want
+	f.eventually("it is ready", func() bool {
+		status, _ := f.get(p.admin() + "/readyz")
+		return status == http.StatusOK
 	})
-	return reason
+}
+
+// unready waits until a daemon says that it is not ready, and why. It lives on.
+func (f *fleet) unready(p *process, why string) {
+	f.t.Helper()
+	f.eventually("it is not ready: "+why, func() bool {
+		status, reason := f.get(p.admin() + "/readyz")
+		return status == http.StatusServiceUnavailable && strings.Contains(reason, why)
+	})
+	if status, body := f.get(p.admin() + "/healthz"); status != http.StatusOK {
+		f.t.Errorf("/healthz: %d %s", status, body)
+	}
 }
 
 // spoken is what a process has logged above debug.
@@ -137,14 +146,14 @@ func testRestarts(t *testing.T, modes ...pgcluster.StopMode) {
 	f.amid()
 	cluster.StopServer(pgcluster.Fast)
 	spoken, away := p.spoken(), time.Now()
-	wantText(t, f.ready(p, http.StatusServiceUnavailable), "connection refused")
+	f.unready(p, "connection refused")
 	f.eventually("it has been away for 5 s", func() bool { return time.Since(away) > 5*time.Second })
 	p.quiet(spoken, 30)
 	if err := cluster.StartServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.db.Reset()
-	f.ready(p, http.StatusOK)
+	f.ready(p)
 	f.swept()
 	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	f.survived()
@@ -170,7 +179,7 @@ func testSilent(t *testing.T, lost direction) {
 	spoken := p.spoken()
 	proxy.lose(lost, 0)
 	f.swept()
-	f.ready(p, http.StatusOK)
+	f.ready(p)
 	p.quiet(spoken, 40)
 	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	f.survived()

@@ -158,8 +158,11 @@ func (s *system) ready(ctx context.Context, engine *jobs.Engine) error {
 	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
 	}
+	if err := s.store.CheckWritable(ctx); err != nil {
+		return err
+	}
 	if !engine.Alive() {
 		return fmt.Errorf("the daemon is starting, or stuck: its housekeeping was not over once in %s", s.config.Sweep.RescueAfter)
 	}
-	return nil
+	return engine.Trouble()
 }

@@ -162,6 +162,9 @@ func (s *system) openStore(ctx context.Context) error {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}
 	s.closers = append(s.closers, s.store.Close)
+	if err := s.store.CheckWritable(ctx); err != nil {
+		return err
+	}
 	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
 	}
