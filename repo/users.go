@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -128,6 +129,9 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 	}
 	poolConfig.MaxConns = usersConns
 	boundWaits(poolConfig, usersTimeout+usersGrace, tracer)
+	// A statement may take minutes, so that whether anybody is there has to be known
+	// before.
+	poolConfig.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
 	// Whether or not a pooler is between: a statement takes so long that it does not
 	// matter that it is sent whole each time.
@@ -369,7 +373,9 @@ func (u *Users) explain(doing string, err error) error {
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
 	case code == queryCanceled:
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
-	default:
-		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	}
+	if _, away := errors.AsType[*pgconn.ConnectError](err); away {
+		return fmt.Errorf("users table %s: %s: %w: check [users] url ([database] url, if there is none)", u.Name(), doing, err)
+	}
+	return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 }

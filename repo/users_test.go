@@ -376,3 +376,15 @@ INSERT INTO public.users SELECT to_char(n, 'FM00000'), repeat('x', 500) FROM gen
 	})
 	wantLines(t, conn, "scans of the whole table", scansSQL, before...)
 }
+
+// TestUsersOfThePrimary: a URL that asks for a session that takes writes, as that
+// of the database with several hosts does, is good for the users table too.
+func TestUsersOfThePrimary(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `CREATE TABLE public.users (id bigint PRIMARY KEY)`)
+	users := openUsers(t, repo.UsersConfig{URL: url + "&target_session_attrs=read-write"})
+	if err := users.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -52,7 +52,7 @@ func faulty(t *testing.T, o worldOptions) *fleet {
 // in the middle of its calls and pages.
 func (f *fleet) amid() {
 	f.t.Helper()
-	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run AS u WHERE status = 'running'
+	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run AS u JOIN syncer.app USING (app_id) WHERE status = 'running' AND name = 'main'
 		AND (SELECT sum(users) BETWEEN 300 AND 1700 FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)`)
 }
 
@@ -60,7 +60,8 @@ func (f *fleet) amid() {
 func (f *fleet) swept() {
 	f.t.Helper()
 	last := f.text(`SELECT coalesce(max(run_id), 0) FROM syncer.sync_run`)
-	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE run_id > $1 AND status IN ('succeeded', 'partial')`, last)
+	f.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run JOIN syncer.app USING (app_id)
+		WHERE run_id > $1 AND status IN ('succeeded', 'partial') AND name = 'main'`, last)
 }
 
 // ready waits until a daemon says that it is ready.

@@ -17,6 +17,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	cut   direction // of the connections that come
+	deaf  bool      // those that come are ended at once
 	pairs []*pair
 }
 
@@ -67,9 +68,15 @@ func newProxy(t testing.TB, to string) *proxy {
 }
 
 func (p *proxy) connect(client net.Conn, all *sync.WaitGroup) {
+	p.mu.Lock()
+	deaf := p.deaf
+	p.mu.Unlock()
 	server, err := net.Dial("tcp", p.to)
-	if err != nil {
-		client.Close() // as refused as it can be
+	if err != nil || deaf {
+		client.Close()
+		if err == nil {
+			server.Close()
+		}
 		return
 	}
 	c := &pair{client: client, server: server}
@@ -110,11 +117,22 @@ func (c *pair) forward(to io.WriteCloser, from io.ReadCloser, way direction) {
 func (p *proxy) lose(lost, coming direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cut = coming
+	p.cut, p.deaf = coming, false
 	for _, c := range p.pairs {
 		c.mu.Lock()
 		c.cut |= lost
 		c.mu.Unlock()
+	}
+}
+
+// refuse ends all connections there are, and those that come.
+func (p *proxy) refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = true
+	for _, c := range p.pairs {
+		c.client.Close()
+		c.server.Close()
 	}
 }
 
