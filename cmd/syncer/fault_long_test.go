@@ -41,9 +41,15 @@ func TestLongPostgresOutOfReach(t *testing.T) {
 	spoken, away := p.spoken(), time.Now()
 	f.unready(p, "")
 	f.eventually("it has been away for 20 s", func() bool { return time.Since(away) > 20*time.Second })
-	p.quiet(spoken, 60)
+	p.quiet(spoken, 40)
 	proxy.lose(bothWays, 0)
 	f.ready(p)
 	f.swept()
 	f.survived()
+}
+
+// TestLongUsersDatabaseSilent: the users' database is out of reach, and nobody says so.
+func TestLongUsersDatabaseSilent(t *testing.T) {
+	t.Parallel()
+	testUsersAway(t, func(p *proxy) { p.lose(bothWays, bothWays) })
 }

@@ -68,7 +68,7 @@ func TestPostgresRefuses(t *testing.T) {
 	f.accept()
 	f.ready(p)
 	f.swept()
-	p.quiet(spoken, 30)
+	p.quiet(spoken, 20)
 
 	for code, message := range map[string]string{"40P01": "deadlock detected", "40001": "could not serialize access due to concurrent update"} {
 		f.change()
@@ -105,7 +105,7 @@ func TestPostgresRefuses(t *testing.T) {
 	f.readOnly(false)
 	f.ready(p)
 	f.swept()
-	p.quiet(spoken, 30)
+	p.quiet(spoken, 20)
 	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	f.survived()
 }
