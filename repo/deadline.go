@@ -20,9 +20,6 @@ const (
 	pingTimeout    = 5 * time.Second
 )
 
-// driverConnectTimeout is what the driver takes when the URL does not say.
-const driverConnectTimeout = 2 * time.Minute
-
 // closePool ends the connections of a pool. It waits for each database to hear of
 // it, but not for long: one that is out of reach will find out by itself.
 func closePool(pool *pgxpool.Pool) {
@@ -48,7 +45,7 @@ type deadlines struct {
 // boundWaits bounds all waits of a pool. The tracer is told of its statements too,
 // unless it is nil.
 func boundWaits(c *pgxpool.Config, within time.Duration, tracer pgx.QueryTracer) {
-	if c.ConnConfig.ConnectTimeout == driverConnectTimeout {
+	if c.ConnConfig.ConnectTimeout == 0 { // the pool would take two minutes
 		c.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	c.PingTimeout = pingTimeout

@@ -75,3 +75,16 @@ func TestIsolation(t *testing.T) {
 		t.Errorf("the isolation level is %s", level)
 	}
 }
+
+// TestConnectTimeout: somebody who accepts a connection and never says a word is
+// given up, in good time when the URL does not say when.
+func TestConnectTimeout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for more, want := range map[string]time.Duration{"": 10 * time.Second, "&connect_timeout=7": 7 * time.Second} {
+		store := openStore(t, repo.Config{URL: b.url + more, Schema: "syncer", MaxConns: 1, Process: "p"})
+		if got := store.Pool().Config().ConnConfig.ConnectTimeout; got != want {
+			t.Errorf("%q: %s, want %s", more, got, want)
+		}
+	}
+}
