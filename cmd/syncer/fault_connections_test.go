@@ -11,7 +11,7 @@ import (
 // amid a sweep. The daemon says so, and goes on when there are some again.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
-	f := faulty(t, worldOptions{})
+	f := oneDaemon(t, worldOptions{})
 	// The role may have as few connections as others leave; its rights do not matter.
 	role := f.newRole()
 	const password = "of-the-limited-role"

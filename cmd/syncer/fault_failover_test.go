@@ -31,7 +31,7 @@ func TestPostgresFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(promoted.Close)
-	f := faulty(t, worldOptions{dbURL: primary.URL("postgres")})
+	f := oneDaemon(t, worldOptions{dbURL: primary.URL("postgres")})
 	// Nothing is acknowledged that the standby does not have.
 	f.exec(`ALTER SYSTEM SET synchronous_standby_names = '` + pgcluster.StandbyName + `'`)
 	f.exec(`SELECT pg_reload_conf()`)

@@ -29,7 +29,7 @@ func TestLongPostgresSilent(t *testing.T) {
 // TestLongPostgresOutOfReach: new connections are lost too, for a while.
 func TestLongPostgresOutOfReach(t *testing.T) {
 	t.Parallel()
-	f := faulty(t, worldOptions{patience: longPatience})
+	f := oneDaemon(t, worldOptions{patience: longPatience})
 	proxy, url := through(t, f.dbURL)
 	f.write("database_url", url)
 	f.grow(1)

@@ -29,9 +29,9 @@ func server(t testing.TB, settings map[string]string) *pgcluster.Cluster {
 	return cluster
 }
 
-// faulty is a fleet of one daemon with a tick a second, whose sweeps take about
+// oneDaemon is a fleet of one daemon with a tick a second, whose sweeps take about
 // a second.
-func faulty(t *testing.T, o worldOptions) *fleet {
+func oneDaemon(t *testing.T, o worldOptions) *fleet {
 	t.Helper()
 	o.users = 2000
 	if o.config == "" {
@@ -130,7 +130,7 @@ func TestPostgresRestarts(t *testing.T) {
 
 func testRestarts(t *testing.T, modes ...pgcluster.StopMode) {
 	cluster := server(t, nil)
-	f := faulty(t, worldOptions{dbURL: cluster.URL("postgres"), patience: time.Duration(len(modes)) * patience})
+	f := oneDaemon(t, worldOptions{dbURL: cluster.URL("postgres"), patience: time.Duration(len(modes)) * patience})
 	f.grow(1)
 	p := f.processes[0]
 	f.swept()
@@ -169,7 +169,7 @@ func TestPostgresSilent(t *testing.T) {
 }
 
 func testSilent(t *testing.T, lost direction) {
-	f := faulty(t, worldOptions{})
+	f := oneDaemon(t, worldOptions{})
 	proxy, url := through(t, f.dbURL)
 	f.write("database_url", url)
 	f.grow(1)

@@ -51,7 +51,7 @@ func (f *fleet) accept() {
 // somebody and is made read-only. The daemon says so, and goes on by itself.
 func TestPostgresRefuses(t *testing.T) {
 	t.Parallel()
-	f := faulty(t, worldOptions{})
+	f := oneDaemon(t, worldOptions{})
 	if _, err := f.db.Exec(f.ctx, refuseSQL, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}

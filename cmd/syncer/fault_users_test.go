@@ -19,7 +19,7 @@ func TestUsersDatabaseAway(t *testing.T) {
 }
 
 func testUsersAway(t *testing.T, away func(*proxy)) {
-	f := faulty(t, worldOptions{config: everySecond + othersEverySecond})
+	f := oneDaemon(t, worldOptions{config: everySecond + othersEverySecond})
 	other := pgtest.Database(t)
 	users, err := pgxpool.New(f.ctx, other)
 	if err != nil {
