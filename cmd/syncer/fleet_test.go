@@ -135,12 +135,17 @@ func (f *fleet) bracketed() {
 // second, nothing refused, and no user missing or doubled in what was written.
 func (f *fleet) kept(limit int) {
 	f.t.Helper()
-	got := f.sim.Stats().APIs[imsim.PathQueryOnlineStatus]
+	got := f.presenceStats()
 	if got.MaxPerSecond > limit || got.RateLimited > 0 || got.Unauthorised > 0 || got.DuplicateCalls > 0 || got.RepeatedNonces > 0 {
 		f.t.Errorf("the presence API saw %+v, the limit is %d", got, limit)
 	}
 	f.truthful()
 	f.bracketed()
+}
+
+// presenceStats is what the backend saw of the fleet's calls.
+func (f *fleet) presenceStats() imsim.APIStats {
+	return f.sim.Stats().APIs[imsim.PathQueryOnlineStatus]
 }
 
 // sweeps are runs that went through.
