@@ -162,7 +162,8 @@ func (g *Gate) Sent(at time.Time) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
 			defer cancel()
-			_ = g.store.PutOff(ctx, now.Sub(at)) // as good as can be: the call is made
+			// As good as can be: the call is made.
+			_ = Guard(func() error { return g.store.PutOff(ctx, now.Sub(at)) })
 		}()
 		return
 	}
@@ -275,7 +276,10 @@ func (g *Gate) reserve(ctx context.Context) {
 		defer close(r.done)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTimeout)
 		defer cancel()
-		r.first, r.interval, r.err = g.store.ReserveCalls(ctx, r.size)
+		r.err = Guard(func() (err error) {
+			r.first, r.interval, err = g.store.ReserveCalls(ctx, r.size)
+			return err
+		})
 	}()
 }
 

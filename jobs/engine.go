@@ -307,8 +307,8 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 // worked on.
 func (e *Engine) announce(ctx context.Context) error { return e.store.AnnounceDue(ctx, e.queues) }
 
-// repeat does something again and again until the context ends. What fails is
-// tried again the next time.
+// repeat does something again and again until the context ends. What fails, or
+// panics, is tried again the next time.
 func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(context.Context) error) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -318,7 +318,7 @@ func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(contex
 			return
 		case <-ticker.C:
 		}
-		if err := do(ctx); err != nil && ctx.Err() == nil {
+		if err := imclient.Guard(func() error { return do(ctx) }); err != nil && ctx.Err() == nil {
 			e.again.warn("", "housekeeping failed; it will be tried again", err, nil)
 		}
 	}

@@ -34,6 +34,8 @@ type engineSpec struct {
 	Outage         time.Duration
 	Hold           time.Duration // of a batch by a breaker; 0: as it is outside of tests
 	MaintainEvery  time.Duration // likewise
+	// Now replaces the database's clock; another process cannot have it.
+	Now func() time.Time `json:"-"`
 }
 
 // spec is what suits most tests: both apps, no rate limit worth the name.
@@ -107,7 +109,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 			e.close()
 		}
 	}()
-	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process})
+	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process, Now: s.Now})
 	if err != nil {
 		return e, err
 	}

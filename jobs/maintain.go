@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"syncer/imclient"
 	"syncer/repo"
 )
 
@@ -49,13 +50,17 @@ func (e *Engine) keepMaintained(ctx context.Context, next time.Duration) {
 // returns after how long to do so again. One thing failing, for want of a right
 // for instance, keeps none of the others from being done.
 func (e *Engine) maintain(ctx context.Context) time.Duration {
-	now := e.store.Now()
-	_, err := e.store.MakePartitions(ctx, e.config.Partition, now.Add(ahead[e.config.Partition]))
-	errs := []error{err}
-	if e.config.Retention > 0 {
-		errs = append(errs, e.retain(ctx, now.Add(-e.config.Retention))...)
-	}
-	_, err = e.store.DropOldRanges(ctx, now.Add(-rangesKept))
+	var errs []error
+	err := imclient.Guard(func() error {
+		now := e.store.Now()
+		_, err := e.store.MakePartitions(ctx, e.config.Partition, now.Add(ahead[e.config.Partition]))
+		errs = append(errs, err)
+		if e.config.Retention > 0 {
+			errs = append(errs, e.retain(ctx, now.Add(-e.config.Retention))...)
+		}
+		_, err = e.store.DropOldRanges(ctx, now.Add(-rangesKept))
+		return err
+	})
 	next := e.maintainEvery
 	for _, err := range append(errs, err) {
 		switch {
@@ -64,7 +69,7 @@ func (e *Engine) maintain(ctx context.Context) time.Duration {
 			next = e.maintainRetry
 			e.log.Info().Err(err).Stringer("again_in", next).Msg("maintenance gave way")
 		default:
-			e.log.Warn().Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
+			warning(e.log, err).Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
 		}
 	}
 	return next

@@ -7,6 +7,7 @@ import (
 
 	"github.com/riverqueue/river"
 
+	"syncer/imclient"
 	"syncer/repo"
 )
 
@@ -61,7 +62,7 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 	}
 	defer plan.Done()
 	ctx, span := e.beginWork(ctx, plan.Run, "plan")
-	err = e.plan(ctx, plan)
+	err = imclient.Guard(func() error { return e.plan(ctx, plan) })
 	end(span, err)
 	return e.settle(ctx, outcome{
 		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,

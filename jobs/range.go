@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -103,15 +102,18 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		}
 		return err
 	}
-	written, unsaved, err := e.sweepRange(ctx, claimed)
-	if err == nil {
-		err = finish(ctx, "")
-	}
-	if errors.Is(err, repo.ErrUnreconciled) {
-		if err = e.reconcile(ctx, claimed); err == nil {
+	var written, unsaved repo.Counters
+	err = imclient.Guard(func() (err error) {
+		if written, unsaved, err = e.sweepRange(ctx, claimed); err == nil {
 			err = finish(ctx, "")
 		}
-	}
+		if errors.Is(err, repo.ErrUnreconciled) {
+			if err = e.reconcile(ctx, claimed); err == nil {
+				err = finish(ctx, "")
+			}
+		}
+		return err
+	})
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Int("range", claimed.No), attribute.Int("attempt", job.Attempt))
 		span.SetAttributes(counted(written)...)
@@ -173,17 +175,10 @@ func (e *Engine) sweepRange(ctx context.Context, r *repo.Range) (written, unsave
 	}
 }
 
-// guard makes an error of a panic: the range is retried, and the process and
-// its other work go on.
+// guard gives f with its panics as errors: the range is retried, and the process
+// and its other work go on.
 func guard(f func() error) func() error {
-	return func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			}
-		}()
-		return f()
-	}
+	return func() error { return imclient.Guard(f) }
 }
 
 // outcome is how the work on a range, or the planning of a run, ended.

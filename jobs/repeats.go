@@ -37,6 +37,15 @@ type telling struct {
 	last    func() // writes the last of them
 }
 
+// warning begins the line about a failure. A panic is a mistake of ours: it is an
+// error, and says where.
+func warning(log zerolog.Logger, err error) *zerolog.Event {
+	if caught, ok := errors.AsType[*imclient.PanicError](err); ok {
+		return log.Error().Bytes("stack", caught.Stack)
+	}
+	return log.Warn()
+}
+
 func newRepeats(log zerolog.Logger) *repeats {
 	return &repeats{log: log, now: time.Now, told: make(map[repeated]*telling)}
 }
@@ -44,7 +53,7 @@ func newRepeats(log zerolog.Logger) *repeats {
 // warn writes a warning about a failure, now or when its minute is over. app is ""
 // for what is of no app; fields, if there are any, adds what else it tells.
 func (r *repeats) warn(app, message string, err error, fields func(*zerolog.Event)) {
-	r.tell(repeated{app, message, reasonOf(err)}, func(event *zerolog.Event) {
+	r.repeat(repeated{app, message, reasonOf(err)}, err, func(event *zerolog.Event) {
 		if fields != nil {
 			fields(event)
 		}
@@ -53,7 +62,9 @@ func (r *repeats) warn(app, message string, err error, fields func(*zerolog.Even
 }
 
 // tell does the same for a warning that is about no failure.
-func (r *repeats) tell(key repeated, fields func(*zerolog.Event)) {
+func (r *repeats) tell(key repeated, fields func(*zerolog.Event)) { r.repeat(key, nil, fields) }
+
+func (r *repeats) repeat(key repeated, err error, fields func(*zerolog.Event)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.writeOverdue(repeatEvery)
@@ -64,7 +75,7 @@ func (r *repeats) tell(key repeated, fields func(*zerolog.Event)) {
 	}
 	happened := r.now()
 	write := func() {
-		event := r.log.Warn()
+		event := warning(r.log, err)
 		if key.app != "" {
 			event = event.Str("app", key.app)
 		}

@@ -163,15 +163,18 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 	var next *change   // waits until the ticks before it are dealt with
 	started := e.store.Now()
 	for known := false; ; {
-		var err error
-		if !known {
-			last, err = e.newestTick(ctx, appID, job)
-			if !job.CatchUp && last.Before(started) {
-				last = started
+		again := false
+		wake := time.After(tickRetry)
+		err := imclient.Guard(func() (err error) {
+			if !known {
+				if last, err = e.newestTick(ctx, appID, job); err != nil {
+					return err
+				}
+				if !job.CatchUp && last.Before(started) {
+					last = started
+				}
+				known = true
 			}
-			known = err == nil
-		}
-		if err == nil {
 			select {
 			case c := <-changes: // it came while a tick was started
 				next = &c
@@ -186,23 +189,18 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 				if !due.After(started) {
 					trigger = repo.TriggerCatchUp
 				}
-				if err = e.tick(ctx, job, appID, due, trigger); err == nil {
-					last = due
+				if err := e.tick(ctx, job, appID, due, trigger); err != nil {
+					return err
 				}
+				last = due
 			}
-		}
-		if err == nil && next != nil {
-			if job = next.job; last.Before(next.at) {
-				last = next.at
+			if next != nil {
+				if job = next.job; last.Before(next.at) {
+					last = next.at
+				}
+				next, again = nil, true
+				return nil
 			}
-			next = nil
-			continue
-		}
-		if ctx.Err() == nil {
-			e.troubles.note("start the run of a tick of "+e.apps[appID].Name+" "+job.Name, err)
-		}
-		wake := time.After(tickRetry)
-		if err == nil {
 			now := e.store.Now()
 			if tick := job.Schedule.Next(now); !tick.IsZero() {
 				wake = time.After(max(tick.Sub(now), 0))
@@ -210,7 +208,15 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 				log.Warn().Msg("the schedule has no further tick")
 				wake = nil
 			}
-		} else if ctx.Err() == nil {
+			return nil
+		})
+		if again {
+			continue
+		}
+		if ctx.Err() == nil {
+			e.troubles.note("start the run of a tick of "+e.apps[appID].Name+" "+job.Name, err)
+		}
+		if err != nil && ctx.Err() == nil {
 			e.again.warn(e.apps[appID].Name, "could not start the run of a tick; it will be tried again", err,
 				func(event *zerolog.Event) { event.Str("job", job.Name) })
 		}

@@ -78,7 +78,7 @@ func (s *State) Describe(descs chan<- *prometheus.Desc) {
 func (s *State) Collect(told chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
 	defer cancel()
-	err := s.Ready(ctx)
+	err := imclient.Guard(func() error { return s.Ready(ctx) })
 	t := &stateReading{}
 	t.pool(s.Engine.store.Pool().Stat())
 	t.gauge(readyDesc, oneIf(err == nil))
@@ -86,10 +86,10 @@ func (s *State) Collect(told chan<- prometheus.Metric) {
 	known := err == nil || errors.Is(err, ErrTrouble) || errors.Is(err, repo.ErrReadOnly)
 	if known {
 		read := &stateReading{}
-		if err := s.read(ctx, read); err != nil {
+		if err := imclient.Guard(func() error { return s.read(ctx, read) }); err != nil {
 			known = false
 			if !s.failed.Swap(true) {
-				s.Engine.log.Warn().Err(err).Msg("metrics of apps and jobs cannot be read from the database")
+				warning(s.Engine.log, err).Err(err).Msg("metrics of apps and jobs cannot be read from the database")
 			}
 		} else {
 			s.failed.Store(false)

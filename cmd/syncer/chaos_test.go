@@ -93,7 +93,7 @@ func (c *chaos) strikes() []strike {
 			return c.amid("sync_range", "SHARE", "%INSERT INTO syncer.sync_range%")
 		}},
 		{"calling", c.calling},
-		{"writing a page", func() bool { return c.amid("presence_history", "SHARE", "%presence_history%") }},
+		{"writing a page", func() bool { return c.amid("presence_snapshot", "SHARE", "%UPDATE syncer.presence_snapshot%") }},
 		{"closing a run", func() bool { return c.amid("presence_count", "SHARE", "%presence_count%") }},
 		{"maintaining", func() bool {
 			c.begin("run")
@@ -222,7 +222,7 @@ func (c *chaos) stopping() bool {
 		return false
 	}
 	p.signal(syscall.SIGTERM)
-	const stop = 300 * time.Millisecond
+	const stop = 60 * time.Millisecond
 	after := time.NewTimer(c.upTo(stop))
 	defer after.Stop()
 	select {
