@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/rs/zerolog"
 
+	"syncer/imclient"
 	"syncer/internal/config"
 	"syncer/jobs"
 )
@@ -11,7 +12,11 @@ import (
 // call rates and the log's level. What else has changed is named. A configuration
 // with a mistake changes nothing. It gives what is in force then.
 func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
-	loaded, err := load()
+	var loaded *config.Config
+	err := imclient.Guard(func() (err error) {
+		loaded, err = load()
+		return err
+	})
 	if err != nil {
 		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
 		return old

@@ -8,9 +8,12 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
 	"syncer/imclient/imsim"
+	"syncer/internal/config"
 )
 
 // edit replaces lines of the configuration: old, new, old, new, …
@@ -86,3 +89,18 @@ provider = "openim"
 base_url = "http://127.0.0.1:1"
 secret   = "none"
 `
+
+// TestReload_panic: a mistake of ours in the reading of a configuration does not
+// end the daemon.
+func TestReload_panic(t *testing.T) {
+	var log buffer
+	s := &system{log: zerolog.New(&log)}
+	old := &config.Config{}
+	if got := s.reload(old, func() (*config.Config, error) { panic("a mistake") }, nil); got != old {
+		t.Errorf("in force is %+v", got)
+	}
+	want := `{"level":"error","error":"panic: a mistake","message":"the configuration is not reloaded; the one before stays in force"}` + "\n"
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("the log (-want +got):\n%s", diff)
+	}
+}

@@ -142,6 +142,7 @@ func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan er
 		Metrics: s.metrics,
 		Token:   s.config.HTTP.Token.Reveal(),
 		Pprof:   s.config.HTTP.Pprof,
+		Log:     s.log,
 	}
 	go func() {
 		if err := server.Serve(ctx, listener); err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
 )
 
 // Server answers GET /healthz (200 while the process lives) and GET /readyz
@@ -29,6 +31,9 @@ type Server struct {
 	// are only /healthz and /readyz, and the latter keeps its reason to itself:
 	// what restarts and balances is seldom able to bring a token.
 	Token string
+	// Log gets what the server has to say: handlers that panic, connections that
+	// cannot be accepted.
+	Log zerolog.Logger
 }
 
 // readyTimeout bounds one look at the database.
@@ -91,10 +96,24 @@ func (s *Server) trusts(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 
+// warningsAMinute bounds what the server says: without a free descriptor it would be
+// a line a second.
+const warningsAMinute = 3
+
+// warnings makes warnings of a server's lines.
+type warnings zerolog.Logger
+
+func (w warnings) Write(line []byte) (int, error) {
+	logger := zerolog.Logger(w)
+	logger.Warn().Str("error", strings.TrimSpace(string(line))).Msg("the server of health, readiness and metrics has trouble")
+	return len(line), nil
+}
+
 // Serve answers on the listener until the context ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
+		ErrorLog:          log.New(warnings(s.Log.Sample(&zerolog.BurstSampler{Burst: warningsAMinute, Period: time.Minute})), "", 0),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 )
 
@@ -274,3 +275,51 @@ func (p *pipes) Accept() (net.Conn, error) {
 
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// lines is a log.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// TestServe_panic: a handler that panics is told of in the log, a few times a
+// minute, and the server goes on.
+func TestServe_panic(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := make(lines, 2*warningsAMinute)
+	s := &Server{Metrics: metrics(), Log: zerolog.New(log), Ready: func(context.Context) error { panic("a mistake") }}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	const times = 2 * warningsAMinute
+	for range times {
+		if response, err := client.Get("http://" + l.Addr().String() + "/readyz"); err == nil {
+			response.Body.Close()
+			t.Errorf("a handler that panics answers %d", response.StatusCode)
+		}
+	}
+	response, err := client.Get("http://" + l.Addr().String() + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if len(log) != warningsAMinute {
+		t.Errorf("%d panics are told of in %d lines", times, len(log))
+	}
+	close(log)
+	for line := range log {
+		if !strings.HasPrefix(line, `{"level":"warn","error":"http: panic serving `) || !strings.Contains(line, `a mistake\ngoroutine `) {
+			t.Errorf("a panic is told of as %s", line)
+		}
+	}
+}
