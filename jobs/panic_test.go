@@ -82,7 +82,7 @@ func TestPanics(t *testing.T) {
 	m := &mistakes{}
 	s := w.spec()
 	s.Providers = []imclient.Provider{tencentApp}
-	s.Range, s.Page, s.RescueAfter, s.MaintainEvery, s.Now = 200, 100, 3*time.Second, 100*time.Millisecond, m.now
+	s.Range, s.Page, s.RescueAfter, s.MaintainEvery, s.Now = 100, 100, 3*time.Second, 100*time.Millisecond, m.now
 	e := w.client(s)
 	e.app(tencentApp).Presence = &afterwards{e.app(tencentApp).Presence, m}
 	e.registry.MustRegister(&State{Engine: e.Engine, Ready: func(context.Context) error { return nil }})
