@@ -49,6 +49,19 @@ $(POSTGRES_TESTS): test-postgres-%: with-postgres
 		$(WITH_POSTGRES) go test ./internal/simulation && \
 		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer
 
+# What chaos and soak are told.
+KILLS := 100
+SEED := 0
+SOAK := 20m
+
+.PHONY: chaos
+chaos: with-postgres ## kill daemons at work a hundred times (KILLS=…, SEED=…), for up to ten minutes, and look for what is lost
+	$(WITH_POSTGRES) go test -count 1 -timeout 30m -run '^TestChaos$$' -v ./cmd/syncer -kills $(KILLS) -seed $(SEED)
+
+.PHONY: soak
+soak: with-postgres ## let a daemon work for 20 minutes (SOAK=2h) while everything goes wrong, and see whether it grows
+	$(WITH_POSTGRES) go test -count 1 -timeout 0 -tags soak -run '^TestSoak$$' -v ./cmd/syncer -soak $(SOAK)
+
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
 	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
@@ -67,8 +80,10 @@ lint: ## check formatting, go vet, staticcheck
 	go vet -tags browser ./cmd/syncer
 	go vet -tags long ./cmd/syncer
 	go vet -tags pooler ./cmd/syncer
+	go vet -tags soak ./cmd/syncer
 	go run $(STATICCHECK) ./...
 	go run $(STATICCHECK) -tags long ./cmd/syncer
+	go run $(STATICCHECK) -tags soak ./cmd/syncer
 	go run $(STATICCHECK) -tags browser ./cmd/syncer
 	go run $(STATICCHECK) -tags pooler ./cmd/syncer
 
