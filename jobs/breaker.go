@@ -142,7 +142,7 @@ func (b *breaker) answer() {
 	if b.openedAt.IsZero() {
 		return
 	}
-	b.closed(time.Now().Sub(b.openedAt), b.probes)
+	b.closed(time.Since(b.openedAt), b.probes)
 	b.turns++
 	b.openedAt, b.probing, b.probes = time.Time{}, false, 0
 	b.wake()
