@@ -375,7 +375,7 @@ func (u *Users) explain(doing string, err error) error {
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	}
 	if _, away := errors.AsType[*pgconn.ConnectError](err); away {
-		return fmt.Errorf("users table %s: %s: %w: check [users] url ([database] url, if there is none)", u.Name(), doing, err)
+		return fmt.Errorf("users table %s: %s: no connection to the database that [users] url names ([database] url, where there is none): %w", u.Name(), doing, err)
 	}
 	return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 }

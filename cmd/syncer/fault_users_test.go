@@ -42,7 +42,7 @@ func testUsersAway(t *testing.T, away func(*proxy)) {
 	spoken := p.spoken()
 	away(proxy)
 	f.eventually("the daemon says that the users are out of reach", func() bool {
-		return strings.Contains(strings.TrimPrefix(p.spoken(), spoken), "check [users] url")
+		return strings.Contains(strings.TrimPrefix(p.spoken(), spoken), "no connection to the database that [users] url names")
 	})
 	others := f.text(othersSwept)
 	f.waitSQL("true", `SELECT (`+othersSwept+`) > $1::bigint + 1`, others)
