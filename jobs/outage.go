@@ -22,8 +22,9 @@ func (e *Engine) newBreaker(app *App, kind imclient.Kind) *breaker {
 	open := e.config.Metrics.breakerOpen.WithLabelValues(app.Name, string(kind))
 	b.opened = func(err error) {
 		open.Set(1)
-		e.again.warn(app.Name, "the API gives no answer; calls are held back", err, func(event *zerolog.Event) {
-			event.Str("kind", string(kind)).Str("class", imclient.ClassOf(err).String())
+		// Of each kind, be it the login that both need.
+		e.again.repeat(repeated{app.Name, "the API gives no answer; calls are held back", string(kind) + " " + reasonOf(err)}, err, func(event *zerolog.Event) {
+			event.Str("kind", string(kind)).Str("class", imclient.ClassOf(err).String()).Str("error", err.Error())
 		})
 	}
 	b.closed = func(d time.Duration, probes int) {
