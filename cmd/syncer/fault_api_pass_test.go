@@ -160,9 +160,9 @@ func TestAPIFaults_away(t *testing.T) {
 	unknown.ended("cancelled")
 	w.spared()
 	for _, app := range []string{"t0", "o1"} {
-		retried := w.events(stderr, app, "failed; it will be retried")
-		if len(retried) == 0 || retried[0].Class != "transient" || retried[0].Level != "warn" {
-			t.Errorf("the log says of the retries of %s: %+v", app, retried)
+		held := w.events(stderr, app, "the API gives no answer; calls are held back")
+		if len(held) != 2 || held[0].Class != "transient" || held[0].Level != "warn" {
+			t.Errorf("the log says of the outages of %s: %+v", app, held)
 		}
 	}
 	w.write("config.toml", strings.ReplaceAll(w.read("config.toml"), unknown.baseURL, unknown.simURL))
