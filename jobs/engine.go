@@ -184,10 +184,11 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 // Every queue would ask for jobs every second: with two queues per app, a hundred
 // statements a second for fifty apps at rest. Instead each engine looks once for
 // all its queues (announceEvery), and a queue asks when it is told to. Each asks by
-// itself only now and then (fetchPoll), in case its connection for being told is lost.
+// itself only now and then (fetchPoll, or all of them ten times a second), in case
+// the connection for being told is lost.
 const (
 	announceEvery = time.Second
-	fetchPoll     = 30 * time.Second
+	fetchPoll     = 5 * time.Second
 )
 
 // askEvery is how often a queue asks by itself. Where nobody can be told, that is
@@ -198,7 +199,7 @@ func askEvery(only bool, queues int) time.Duration {
 	if only {
 		return max(announceEvery, time.Duration(queues)*gap)
 	}
-	return fetchPoll
+	return max(fetchPoll, time.Duration(queues)*2*gap)
 }
 
 // reindexSchedule is when the queue makes its indexes anew. nil: every midnight.
