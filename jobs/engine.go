@@ -99,6 +99,7 @@ type Engine struct {
 	queues []string // that this engine works on
 
 	firstRetry    time.Duration // see retryDelay
+	longestWait   time.Duration // for a tick
 	maintainEvery time.Duration
 	maintainRetry time.Duration
 
@@ -126,6 +127,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		followers: make(map[followed]*follower),
 
 		firstRetry:    firstRetry,
+		longestWait:   longestWait,
 		maintainEvery: maintainEvery,
 		maintainRetry: maintainRetry,
 	}

@@ -151,6 +151,10 @@ func sameTicks(a, b Job) bool {
 // tickRetry is how long a tick waits that could not be recorded.
 const tickRetry = 5 * time.Second
 
+// longestWait is how long a tick is waited for at once: a timer notices neither that
+// the machine was suspended nor that the database's clock was set.
+const longestWait = time.Minute
+
 // tickTimeout bounds the start of a run, which takes milliseconds, unless the
 // connection to the database was cut off: another one may be good.
 const tickTimeout = 30 * time.Second
@@ -203,7 +207,7 @@ func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-cha
 			}
 			now := e.store.Now()
 			if tick := job.Schedule.Next(now); !tick.IsZero() {
-				wake = time.After(max(tick.Sub(now), 0))
+				wake = time.After(min(max(tick.Sub(now), 0), e.longestWait))
 			} else {
 				log.Warn().Msg("the schedule has no further tick")
 				wake = nil

@@ -2,8 +2,11 @@ package jobs
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"syncer/imclient"
 )
 
 func location(t *testing.T, name string) *time.Location {
@@ -124,5 +127,32 @@ func TestLastTick(t *testing.T) {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestSchedule_clockSet: the database's clock is set forward, or the machine was
+// suspended, over a tick that is hours away: it is begun soon after.
+func TestSchedule_clockSet(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 50})
+	var ahead atomic.Int64
+	s := w.spec()
+	s.Providers = []imclient.Provider{openIMApp}
+	s.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	e := w.client(s)
+	e.longestWait = 50 * time.Millisecond
+	if err := e.Start(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	job := e.job("p", openIMApp, 24*time.Hour, false)
+	e.Schedule([]Job{job, e.job("often", openIMApp, time.Second, false)})
+	w.eventually("the schedule is followed", func() bool { return len(w.ticks("often")) > 0 })
+	tick := job.Schedule.Next(s.Now())
+	ahead.Store(int64(time.Until(tick)) + int64(time.Second))
+	w.eventually("the tick has come", func() bool { return len(w.ticks("p")) == 1 })
+	got := w.ticks("p")[0]
+	if !got.Tick.Equal(tick) || got.Trigger != "cron" {
+		t.Errorf("%+v, want the tick of %s", got, tick)
 	}
 }
