@@ -267,18 +267,25 @@ func TestFleetLosesProcesses(t *testing.T) {
 // session holds the range, but not for longer than rescue_after.
 func TestFrozenInTransaction(t *testing.T) {
 	t.Parallel()
-	const limit = 100
-	f := newFleet(t, fleetOptions{limit: limit, rate: 75, page: 100, worldOptions: worldOptions{users: 1000, config: noJobs}})
+	newFleet(t, frozenFleet).freezesWriting()
+}
+
+// frozenFleet is large enough for one to freeze in it.
+var frozenFleet = fleetOptions{limit: 100, rate: 75, page: 100, worldOptions: worldOptions{users: 1000, config: noJobs}}
+
+// freezesWriting lets a daemon freeze while it writes a page.
+func (f *fleet) freezesWriting() {
+	f.t.Helper()
 	f.grow(1)
 	frozen := f.processes[0]
 	f.backfill().wait(exitPartial)
 	// Pages come as far as the writing, and have locked their ranges by then.
 	block, err := f.db.Begin(f.ctx)
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if _, err := block.Exec(f.ctx, `SELECT FROM syncer.presence_snapshot FOR UPDATE`); err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	f.change()
 	run := f.backfill()
@@ -287,13 +294,13 @@ func TestFrozenInTransaction(t *testing.T) {
 		frozen.pid(), block.Conn().PgConn().PID())
 	frozen.signal(syscall.SIGSTOP)
 	if err := block.Rollback(f.ctx); err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	run.wait(exitPartial)
 	frozen.signal(syscall.SIGCONT)
 	f.stop()
 	if diff := cmp.Diff([]string{"partial 1000", "partial 1000"}, query(f.world, pgx.RowTo[string], `SELECT status || ' ' || users FROM syncer.sync_run`)); diff != "" {
-		t.Errorf("runs (-want +got):\n%s", diff)
+		f.t.Errorf("runs (-want +got):\n%s", diff)
 	}
-	f.kept(limit)
+	f.kept(frozenFleet.limit)
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,35 +69,8 @@ func TestPoolerTicks(t *testing.T) {
 // than rescue_after.
 func TestPoolerFrozen(t *testing.T) {
 	t.Parallel()
-	const limit = 100
-	f, _ := pooled(t, fleetOptions{limit: limit, rate: 75, page: 100, worldOptions: worldOptions{users: 1000, config: noJobs}})
-	f.grow(1)
-	frozen := f.processes[0]
-	f.backfill().wait(exitPartial)
-	// Pages come as far as the writing, and have locked their ranges by then.
-	block, err := f.db.Begin(f.ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := block.Exec(f.ctx, `SELECT FROM syncer.presence_snapshot FOR UPDATE`); err != nil {
-		t.Fatal(err)
-	}
-	f.change()
-	run := f.backfill()
-	f.waitSQL("true", `SELECT count(*) > 0 FROM pg_stat_activity
-		WHERE application_name LIKE 'syncer %-' || $1 || '-%' AND $2 = ANY (pg_blocking_pids(pid))`,
-		frozen.pid(), block.Conn().PgConn().PID())
-	frozen.signal(syscall.SIGSTOP)
-	if err := block.Rollback(f.ctx); err != nil {
-		t.Fatal(err)
-	}
-	run.wait(exitPartial)
-	frozen.signal(syscall.SIGCONT)
-	f.stop()
-	if diff := cmp.Diff([]string{"partial 1000", "partial 1000"}, query(f.world, pgx.RowTo[string], `SELECT status || ' ' || users FROM syncer.sync_run`)); diff != "" {
-		t.Errorf("runs (-want +got):\n%s", diff)
-	}
-	f.kept(limit)
+	f, _ := pooled(t, frozenFleet)
+	f.freezesWriting()
 }
 
 // TestPoolerReading: what reads and grants goes through PgBouncer again and again,
