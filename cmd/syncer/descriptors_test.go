@@ -24,6 +24,10 @@ func (p *process) descriptors(limit int) {
 // noDescriptors is what the system says.
 const noDescriptors = "too many open files"
 
+// patientGap: nobody sweeps for longer than three ticks here. A user whom the
+// backend has forgotten meanwhile would rightly be recorded as rejected.
+const patientGap = "SYNCER_SWEEP_MAX_GAP=5m"
+
 // TestNoDescriptors: a daemon that may open nothing any more, while its connections
 // to the database are lost, says so, stays, and goes on by itself when it may again.
 func TestNoDescriptors(t *testing.T) {
@@ -31,7 +35,7 @@ func TestNoDescriptors(t *testing.T) {
 	const users = 1000
 	w := newWorld(t, worldOptions{users: users, change: 0.1, config: everySecond})
 	w.run(exitDone, "migrate", "up")
-	p := w.daemon("SYNCER_LOG_LEVEL=info")
+	p := w.daemon("SYNCER_LOG_LEVEL=info", patientGap)
 	w.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE status = 'partial'`)
 
 	p.descriptors(3)
@@ -85,7 +89,7 @@ func TestFewDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.program = few
-	p := w.daemon("SYNCER_LOG_LEVEL=info")
+	p := w.daemon("SYNCER_LOG_LEVEL=info", patientGap)
 	p.said(noDescriptors)
 	w.waitSQL("true", `SELECT count(*) >= 3 FROM syncer.sync_run`)
 	p.stop()
@@ -93,7 +97,7 @@ func TestFewDescriptors(t *testing.T) {
 		t.Errorf("it said %d times that it can open nothing\n%s", n, p.stderr.String())
 	}
 	w.program = "syncer"
-	p = w.daemon()
+	p = w.daemon(patientGap)
 	w.waitSQL("true", `SELECT count(*) > 1 FROM syncer.sync_run WHERE complete`)
 	p.stop()
 	w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
