@@ -28,8 +28,8 @@ type UsersConfig struct {
 type Users struct {
 	config UsersConfig
 	pool   *pgxpool.Pool
-	shared bool          // the pool is that of other tables too
-	begin  pgx.TxOptions // of a transaction that reads
+	shared bool // the pool is that of other tables too
+	tries  []try
 	// reading holds a place for each statement.
 	reading chan struct{}
 
@@ -51,14 +51,26 @@ func (e *UsersError) Error() string { return fmt.Sprintf("users table %s: %s", e
 // Unwrap gives the database's error, if there was one.
 func (e *UsersError) Unwrap() error { return e.Err }
 
-// usersTimeout bounds one statement on the users table. A page takes
-// milliseconds; cutting a range of 50,000 through a selective WHERE may read
-// the whole table.
-const usersTimeout = 5 * time.Minute
+// A statement on the users table takes milliseconds, as a rule; cutting a range of
+// 50,000 through a selective WHERE may read the whole table. Whether the database
+// is slow or the connection lost shows when the statement has to end: of the one
+// the database tells. So a statement is given little time at first, and all of it
+// once the database says that this is too little.
+const (
+	usersQuick   = 10 * time.Second
+	usersTimeout = 5 * time.Minute
+	usersGrace   = 10 * time.Second // how much longer the answer may take that it took too long
+)
 
-// usersGrace is how much longer the answer may take that a statement took too
-// long.
-const usersGrace = 10 * time.Second
+// try is how long a statement on the users table may take.
+type try struct {
+	begin  pgx.TxOptions // of a transaction in which the database bounds it
+	within time.Duration // of all the answers of that transaction
+}
+
+func tryFor(timeout, grace time.Duration) try {
+	return try{begin: beginReading(timeout), within: timeout + grace}
+}
 
 // usersReads bounds the statements that read one users table at once: one for
 // each range that is being read at the moment, and reading is quick. A table that
@@ -119,7 +131,8 @@ func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
 }
 
 func newUsers(c UsersConfig, pool *pgxpool.Pool, shared bool) *Users {
-	return &Users{config: c, pool: pool, shared: shared, begin: beginReading(usersTimeout), reading: make(chan struct{}, usersReads)}
+	tries := []try{tryFor(usersQuick, usersGrace), tryFor(usersTimeout, usersGrace)}
+	return &Users{config: c, pool: pool, shared: shared, tries: tries, reading: make(chan struct{}, usersReads)}
 }
 
 func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
@@ -128,10 +141,7 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 		return nil, fmt.Errorf("read users.url: %w", errURL)
 	}
 	poolConfig.MaxConns = usersConns
-	boundWaits(poolConfig, usersTimeout+usersGrace, tracer)
-	// A statement may take minutes, so that whether anybody is there has to be known
-	// before.
-	poolConfig.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
+	boundWaits(poolConfig, 0, tracer) // statements have the bounds of their try
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
 	// Whether or not a pooler is between: a statement takes so long that it does not
 	// matter that it is sent whole each time.
@@ -151,21 +161,42 @@ func beginReading(timeout time.Duration) pgx.TxOptions {
 		"BEGIN READ ONLY; SET LOCAL statement_timeout = %d; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1", timeout.Milliseconds())}
 }
 
-// read lets f read in a transaction that is always undone: where and user_id can
-// change settings of the session, these too, and the next statement starts from
+// read lets f read, and once more with more time where the database says that it
+// had too little.
+func (u *Users) read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	var err error
+	for _, t := range u.tries {
+		if err = u.readWithin(ctx, t, f); sqlState(err) != queryCanceled {
+			return err
+		}
+	}
+	return err
+}
+
+// readWithin lets f read in a transaction that is always undone: where and user_id
+// can change settings of the session, these too, and the next statement starts from
 // what they were all the same.
-func (u *Users) read(ctx context.Context, f func(pgx.Tx) error) error {
-	tx, err := u.pool.BeginTx(ctx, u.begin)
+func (u *Users) readWithin(ctx context.Context, t try, f func(context.Context, pgx.Tx) error) error {
+	conn, err := u.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	ctx, cancel := context.WithTimeout(ctx, t.within)
+	defer cancel()
+	tx, err := conn.BeginTx(ctx, t.begin)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback(ctx) }() // a connection on which it fails is closed
-	return f(tx)
+	return f(ctx, tx)
 }
 
 // one reads the row of a statement.
 func (u *Users) one(ctx context.Context, statement string, args []any, columns ...any) error {
-	return u.read(ctx, func(tx pgx.Tx) error { return tx.QueryRow(ctx, statement, args...).Scan(columns...) })
+	return u.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		return tx.QueryRow(ctx, statement, args...).Scan(columns...)
+	})
 }
 
 // Close ends the connections, unless they are shared: then UsersDatabases does.
@@ -257,7 +288,7 @@ func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserP
 	from, args := u.slice(keyType, after, upto)
 	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text\n%s\nORDER BY %s\nLIMIT %d", u.column(), u.config.UserID, from, u.column(), limit)
 	var page UserPage
-	err = u.read(ctx, func(tx pgx.Tx) error {
+	err = u.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, statement, args...)
 		if err == nil {
 			page, err = collectUsers(rows, limit)

@@ -50,7 +50,7 @@ func (u *Users) find(ctx context.Context, condition, text string) ([]UserRow, er
 	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text, %s\nFROM %s\nWHERE %s\nORDER BY 3 DESC, %s\nLIMIT %d",
 		u.column(), u.config.UserID, within, u.table(), condition, u.column(), findLimit)
 	var found []UserRow
-	err := u.read(ctx, func(tx pgx.Tx) error {
+	err := u.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, statement, text)
 		if err == nil {
 			found, err = pgx.CollectRows(rows, pgx.RowToStructByPos[UserRow])

@@ -50,10 +50,51 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 func TestUsers_slow(t *testing.T) {
 	t.Parallel()
 	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"})
-	users.begin = beginReading(50 * time.Millisecond)
+	users.tries = []try{tryFor(50*time.Millisecond, usersGrace), tryFor(100*time.Millisecond, usersGrace)}
 	_, err := users.Page(t.Context(), nil, nil, 10)
 	if err == nil || !strings.Contains(err.Error(), "canceling statement due to statement timeout") || !strings.Contains(err.Error(), "an index that serves [users] where is missing") {
 		t.Errorf("Page: %v", err)
+	}
+}
+
+// TestUsers_patience: a statement that takes longer than most has more time.
+func TestUsers_patience(t *testing.T) {
+	t.Parallel()
+	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "id > 0 AND pg_sleep(0.3) IS NOT NULL"})
+	users.tries[0] = tryFor(50*time.Millisecond, usersGrace)
+	page, err := users.Page(t.Context(), nil, nil, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, page.IDs); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
+	}
+}
+
+// TestUsers_lost: where the database does not say that a statement took too long,
+// the connection is lost, and given up at once. The next one is good.
+func TestUsers_lost(t *testing.T) {
+	t.Parallel()
+	users, _ := limitedUsers(t, UsersConfig{UserID: "uid"})
+	users.tries[0] = tryFor(50*time.Millisecond, 50*time.Millisecond)
+	reads := 0
+	err := users.read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		reads++
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `SELECT pg_sleep(3600)`) // no word of it until then
+		return err
+	})
+	if !errors.Is(err, context.DeadlineExceeded) || reads != 1 {
+		t.Errorf("%d reads: %v", reads, err)
+	}
+	page, err := users.Page(t.Context(), nil, nil, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, page.IDs); diff != "" {
+		t.Errorf("page (-want +got):\n%s", diff)
 	}
 }
 
@@ -69,7 +110,7 @@ current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setti
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{"on ISO, MDY German, DMY 4MB 1GB 5min 0"}, page.IDs); diff != "" {
+		if diff := cmp.Diff([]string{"on ISO, MDY German, DMY 4MB 1GB 10s 0"}, page.IDs); diff != "" {
 			t.Errorf("settings (-want +got):\n%s", diff)
 		}
 	}
@@ -92,15 +133,17 @@ current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setti
 func TestUsers_silent(t *testing.T) {
 	t.Parallel()
 	users, conn := limitedUsers(t, UsersConfig{UserID: "uid"})
-	begin := users.begin
-	users.begin.BeginQuery += "; SET LOCAL idle_in_transaction_session_timeout = 10"
-	err := users.read(t.Context(), func(tx pgx.Tx) error {
+	tries := users.tries
+	short := tries[0]
+	short.begin.BeginQuery += "; SET LOCAL idle_in_transaction_session_timeout = 10"
+	users.tries = []try{short}
+	err := users.read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 		for left := 1; left > 0; { // until the session has been ended
-			if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncer users' AND datname = current_database()`).Scan(&left); err != nil {
+			if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncer users' AND datname = current_database()`).Scan(&left); err != nil {
 				return err
 			}
 		}
-		return tx.QueryRow(t.Context(), `SELECT 1`).Scan(new(int))
+		return tx.QueryRow(ctx, `SELECT 1`).Scan(new(int))
 	})
 	if code := sqlState(err); code != idleInTransactionTimeout {
 		t.Fatalf("reading: %v", err)
@@ -108,7 +151,7 @@ func TestUsers_silent(t *testing.T) {
 	if mistake, ok := errors.AsType[*UsersError](users.explain("read a page", err)); ok {
 		t.Errorf("it is called a mistake: %v", mistake)
 	}
-	users.begin = begin
+	users.tries = tries
 	page, err := users.Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)

@@ -112,30 +112,9 @@ func TestLongPostgresSilent(t *testing.T) {
 	for name, lost := range map[string]direction{"to the server": toServer, "to the client": toClient, "both ways": bothWays} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testSilent(t, lost)
+			testSilent(t, worldOptions{patience: longPatience}, lost)
 		})
 	}
-}
-
-// testSilent loses, without a word, what goes over the connections there are,
-// amid a sweep; new ones are good. Every wait for an answer that never comes has an
-// end, and the sweep goes on.
-func testSilent(t *testing.T, lost direction) {
-	f := oneDaemon(t, worldOptions{patience: longPatience})
-	proxy, url := through(t, f.dbURL)
-	f.write("database_url", url)
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-	f.change()
-	f.amid()
-	spoken := p.spoken()
-	proxy.lose(lost, 0)
-	f.swept()
-	f.ready(p)
-	p.quiet(spoken, 25)
-	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
-	f.survived()
 }
 
 // TestLongPostgresOutOfReach: new connections are lost too, for a while.

@@ -159,3 +159,30 @@ func testRestarts(t *testing.T, modes ...pgcluster.StopMode) {
 	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	f.survived()
 }
+
+// TestPostgresSilent: what the database says is lost.
+func TestPostgresSilent(t *testing.T) {
+	t.Parallel()
+	testSilent(t, worldOptions{}, toClient)
+}
+
+// testSilent loses, without a word, what goes over the connections there are,
+// amid a sweep; new ones are good. Every wait for an answer that never comes has an
+// end, and the sweep goes on.
+func testSilent(t *testing.T, o worldOptions, lost direction) {
+	f := oneDaemon(t, o)
+	proxy, url := through(t, f.dbURL)
+	f.write("database_url", url)
+	f.grow(1)
+	p := f.processes[0]
+	f.swept()
+	f.change()
+	f.amid()
+	spoken := p.spoken()
+	proxy.lose(lost, 0)
+	f.swept()
+	f.ready(p)
+	p.quiet(spoken, 25)
+	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
+	f.survived()
+}
