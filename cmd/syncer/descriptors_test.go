@@ -73,33 +73,56 @@ func TestNoDescriptors(t *testing.T) {
 	w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status IN ('running', 'failed')`)
 }
 
-// TestFewDescriptors: with too few descriptors for what it is to do a daemon says
-// so, stays, and stops in good order. With enough of them the next one goes on.
+// TestFewDescriptors: with too few descriptors to start, the daemon says so and
+// ends. With enough to start and too few for what it is to do, it says so, stays, and
+// stops in good order. With enough of them the next one goes on.
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{users: 1000, change: 0.1, config: everySecond})
 	w.run(exitDone, "migrate", "up")
-	program, err := exec.LookPath("syncer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.write("few", fmt.Sprintf("#!/bin/sh\nulimit -n 16\nexec %s \"$@\"\n", program))
-	few := filepath.Join(w.dir, "few")
-	if err := os.Chmod(few, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	w.program = few
-	p := w.daemon("SYNCER_LOG_LEVEL=info", patientGap)
+	p := w.barelyStarts()
 	p.said(noDescriptors)
 	w.waitSQL("true", `SELECT count(*) >= 3 FROM syncer.sync_run`)
 	p.stop()
 	if n := strings.Count(p.stderr.String(), noDescriptors); n > 10 {
 		t.Errorf("it said %d times that it can open nothing\n%s", n, p.stderr.String())
 	}
-	w.program = "syncer"
 	p = w.daemon(patientGap)
 	w.waitSQL("true", `SELECT count(*) > 1 FROM syncer.sync_run WHERE complete`)
 	p.stop()
 	w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	w.truthful()
+}
+
+// barelyStarts gives a daemon with so few descriptors that with one less it does
+// not start. How many that are depends on what else the system has a program open.
+func (w *world) barelyStarts() *process {
+	w.t.Helper()
+	program, err := exec.LookPath("syncer")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	whole := w.program
+	defer func() { w.program = whole }()
+	for limit := 10; ; limit++ {
+		w.program = filepath.Join(w.dir, fmt.Sprintf("with-%d", limit))
+		if err := os.WriteFile(w.program, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", limit, program), 0o700); err != nil {
+			w.t.Fatal(err)
+		}
+		p := w.start("SYNCER_LOG_LEVEL=info", patientGap, "run")
+		ended := false
+		w.eventually("it runs or ends", func() bool {
+			select {
+			case <-p.gone:
+				ended = true
+			default:
+			}
+			return ended || strings.Contains(p.stderr.String(), `"message":"running"`)
+		})
+		if !ended {
+			return p
+		}
+		_, stderr := p.wait(exitFailed)
+		wantText(w.t, stderr, noDescriptors)
+	}
 }
