@@ -193,7 +193,7 @@ func (g *Gate) take(ctx context.Context) (at time.Time, slowed int, err error) {
 	}
 	at = g.next
 	if wait := at.Sub(g.now()); wait > patience {
-		return time.Time{}, 0, &Error{Class: ClassThrottled, Text: "the provider asked for a pause", RetryAfter: wait}
+		return time.Time{}, 0, &Error{Class: ClassThrottled, Text: "calls are put off for long: the provider asked for a pause, or the database's clock was set back", RetryAfter: wait}
 	}
 	g.skip(1)
 	if g.ahead == nil && g.size > 1 && g.left <= g.size/2 {

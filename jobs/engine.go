@@ -301,7 +301,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	e.again.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
 	defer cancel()
-	err := errors.Join(e.store.ReadClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+	err := errors.Join(e.store.ReadClock(ctx), e.store.CheckClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
 	e.troubles.note("housekeeping", err)
 	return err
 }

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +14,26 @@ import (
 type clock struct {
 	mu      sync.Mutex
 	reading reading
+	told    time.Time // the newest time of onward
+}
+
+// now is the time by the reading.
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reading.at(time.Now()).UTC().Truncate(time.Microsecond)
+}
+
+// onward is now, but never before another time that it has told: when the
+// database's clock is set back it stands still until that has caught up.
+func (c *clock) onward() time.Time {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.After(c.told) {
+		c.told = now
+	}
+	return c.told
 }
 
 // reading is one look at the database's clock.
@@ -70,19 +91,49 @@ func (s *Store) ReadClock(ctx context.Context) error {
 	return nil
 }
 
+const newestTimeSQL = `
+SELECT clock_timestamp(), greatest(
+    (SELECT max(greatest(answered_at, throttled_at)) FROM syncer.api_quota),
+    (SELECT greatest(started_at, finished_at) FROM syncer.sync_run ORDER BY run_id DESC LIMIT 1))`
+
+// ErrClockBehind says that the database's clock is behind what is on record.
+var ErrClockBehind = errors.New("the database's clock was set back")
+
+// clockTolerance is how far behind it may be: the instances know it only to within
+// a round trip, and after a failover another machine's clock counts. So long the
+// work waits without a word.
+const clockTolerance = 5 * time.Second
+
+// CheckClock says whether the database's clock is behind the times on record:
+// ErrClockBehind then. No call is made and no tick comes until it is there again,
+// so that what is recorded stays in order.
+func (s *Store) CheckClock(ctx context.Context) error {
+	if s.now != nil { // it is not the clock that counts
+		return nil
+	}
+	var now time.Time
+	var newest *time.Time
+	if err := s.pool.QueryRow(ctx, s.sql(newestTimeSQL)).Scan(&now, &newest); err != nil {
+		return fmt.Errorf("compare the database's clock with what is on record: %w", err)
+	}
+	if newest == nil || newest.Sub(now) <= clockTolerance {
+		return nil
+	}
+	const format = "2006-01-02 15:04:05 UTC"
+	return fmt.Errorf("%w: it says %s, but times up to %s are on record; nothing is asked until it is there again (if it is wrong now, set it right)",
+		ErrClockBehind, now.UTC().Format(format), newest.UTC().Format(format))
+}
+
 // Now is the database's time, in UTC, cut to the microsecond that Postgres
-// keeps. All instances agree on it, to within a round trip to the database.
+// keeps. All instances agree on it, to within a round trip to the database. It
+// never goes back.
 func (s *Store) Now() time.Time {
 	if s.now != nil {
 		return s.now().UTC().Truncate(time.Microsecond)
 	}
-	return s.ServerNow()
+	return s.clock.onward()
 }
 
-// ServerNow is the same even where Config.Now has given Now another clock: the
-// time that the database's own now() tells.
-func (s *Store) ServerNow() time.Time {
-	s.clock.mu.Lock()
-	defer s.clock.mu.Unlock()
-	return s.clock.reading.at(time.Now()).UTC().Truncate(time.Microsecond)
-}
+// ServerNow is the time that the database's own now() tells, also where Config.Now
+// has given Now another clock, and when it is set back.
+func (s *Store) ServerNow() time.Time { return s.clock.now() }

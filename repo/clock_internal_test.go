@@ -42,6 +42,30 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// TestNow_setBack: time stands still while the database's clock, which was set back,
+// catches up. The queue, which compares with it, goes by it at once.
+func TestNow_setBack(t *testing.T) {
+	t.Parallel()
+	local, server := time.Now(), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	s := &Store{clock: &clock{}}
+	set := func(to time.Time) { s.clock.adopt(reading{server: to, local: local}) }
+	set(server)
+	before := s.Now()
+	for range 3 {
+		set(server.Add(-time.Hour))
+		if now := s.Now(); !now.Equal(before) {
+			t.Fatalf("Now = %s, was %s", now, before)
+		}
+	}
+	if now := s.ServerNow(); now.After(server.Add(-30 * time.Minute)) {
+		t.Errorf("ServerNow = %s", now)
+	}
+	set(server.Add(time.Second))
+	if now := s.Now(); now.Before(server.Add(time.Second)) {
+		t.Errorf("Now = %s after it has caught up", now)
+	}
+}
+
 // TestServerNow: a machine's wrong clock is none of the database's time, and
 // neither is a clock that was put in the place of it.
 func TestServerNow(t *testing.T) {

@@ -1,6 +1,8 @@
 package repo_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +49,40 @@ func TestNowIsWhatTheConfigurationSays(t *testing.T) {
 	if now, want := store.Now(), noon.Add(time.Microsecond); now != want {
 		t.Errorf("Now = %s, want %s", now, want)
 	}
+}
+
+// TestCheckClock: whatever is on record tells that the database's clock was set back.
+func TestCheckClock(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	check := func(what string, want bool) {
+		t.Helper()
+		if err := store.CheckClock(t.Context()); errors.Is(err, repo.ErrClockBehind) != want || !want && err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check("nothing is on record", false)
+	const runSQL = `INSERT INTO sync_run (app_id, job, kind, trigger, status, started_at, finished_at, observed_from)
+VALUES ($1, 'j', 'presence', 'backfill', 'failed', clock_timestamp() + $2 * interval '1 second', clock_timestamp() + $3 * interval '1 second', clock_timestamp())`
+	exec(t, b.conn, runSQL, b.app.ID, -10, 2)
+	check("a run ended within a round trip of now", false)
+	exec(t, b.conn, runSQL, b.app.ID, -10, 3600)
+	err := store.CheckClock(t.Context())
+	newest := value[time.Time](t, b.conn, `SELECT max(finished_at) FROM sync_run`).UTC().Format("times up to 2006-01-02 15:04:05 UTC are on record")
+	if !errors.Is(err, repo.ErrClockBehind) || !strings.Contains(err.Error(), newest) {
+		t.Errorf("a run ended in an hour: %v, want %q", err, newest)
+	}
+	exec(t, b.conn, runSQL, b.app.ID, -10, 0)
+	check("the newest run is all right", false)
+	const quotaSQL = `INSERT INTO api_quota (app_id, api, rate, next_at, throttled_at, answered_at)
+VALUES ($1, $2, 1, clock_timestamp() + interval '1 hour', clock_timestamp() + $3 * interval '1 second', clock_timestamp() + $4 * interval '1 second')`
+	exec(t, b.conn, quotaSQL, b.app.ID, "presence", 0, nil)
+	check("the provider asked for a pause", false)
+	exec(t, b.conn, quotaSQL, b.app.ID, "accounts", nil, 60)
+	check("an answer came in a minute", true)
+	exec(t, b.conn, `UPDATE api_quota SET answered_at = NULL, throttled_at = clock_timestamp() + interval '1 minute' WHERE api = 'accounts'`)
+	check("it throttles in a minute", true)
 }
 
 func TestProcessIsKnownToTheDatabase(t *testing.T) {

@@ -86,6 +86,9 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	defer s.close()
+	if err := s.store.CheckClock(ctx); err != nil {
+		return err
+	}
 	sweeps, apps := s.selected(c.StringSlice("app"), c.String("job"))
 	for _, app := range apps {
 		if err := app.Users.Check(ctx); err != nil {

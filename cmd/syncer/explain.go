@@ -195,6 +195,10 @@ func (x *explainer) listing(ctx context.Context, c config.Users) report.Listing 
 // tickGrace is how late a tick may be dealt with before somebody should look.
 const tickGrace = time.Minute
 
+// clockGrace is how far ahead of the present the last tick may be: the instances
+// know the time only to within a round trip to the database.
+const clockGrace = 5 * time.Second
+
 // jobs says when the jobs of the app and kind run.
 func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
 	var all []report.JobExplanation
@@ -211,7 +215,11 @@ func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind
 			return nil, err
 		}
 		told := report.JobExplanation{Name: job.Name, LastTick: last}
-		if next := schedule.Next(r.AsOf); !next.IsZero() {
+		from := r.AsOf
+		if last != nil && last.After(from.Add(clockGrace)) {
+			from, told.Ahead = *last, true
+		}
+		if next := schedule.Next(from); !next.IsZero() {
 			told.Next = next.In(x.tz)
 		}
 		if last != nil {

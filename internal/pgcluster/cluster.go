@@ -55,6 +55,8 @@ type Options struct {
 	// Settings are server settings, by name, that go before ours. Later ALTER
 	// SYSTEM statements go before these. "port" is not one of them.
 	Settings map[string]string
+	// Env is more of the environment of the server's programs: KEY=value.
+	Env []string
 }
 
 // settings returns what goes into postgresql.conf.
@@ -83,7 +85,8 @@ func (o Options) settings() map[string]string {
 type Cluster struct {
 	bin      Binaries
 	account  account
-	dir      string // holds data/ and log
+	env      []string // more of the programs' environment
+	dir      string   // holds data/ and log
 	password string
 	port     int
 
@@ -113,6 +116,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a Postgres cluster: %w", err)
 	}
+	c.env = o.Env
 	if err := c.init(ctx, o.settings()); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}

@@ -45,6 +45,8 @@ type JobExplanation struct {
 	Next     time.Time  // zero: never
 	// Overdue is a tick that should have been dealt with by now; zero: there is none.
 	Overdue time.Time
+	// Ahead: the last tick is still to come.
+	Ahead bool
 }
 
 // Listed reports whether sweeps come to the user.
@@ -92,6 +94,9 @@ func (k KindExplanation) troubles() []string {
 		}
 	}
 	for _, job := range k.Jobs {
+		if job.Ahead {
+			say("the last tick of job %s, %s, is still to come: the database's clock was set back, and nothing is asked until it is there again.", job.Name, instant(*job.LastTick))
+		}
 		if !job.Overdue.IsZero() {
 			say("the tick of job %s of %s has not been dealt with: is syncer run up?", job.Name, instant(job.Overdue))
 		}
