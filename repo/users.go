@@ -173,18 +173,30 @@ func (u *Users) read(ctx context.Context, f func(context.Context, pgx.Tx) error)
 	return err
 }
 
-// readWithin lets f read in a transaction that is always undone: where and user_id
-// can change settings of the session, these too, and the next statement starts from
-// what they were all the same.
+// errNoAnswer says that a connection was lost.
+var errNoAnswer = errors.New("no answer")
+
+// readWithin lets f read over one connection: errNoAnswer when that was lost.
 func (u *Users) readWithin(ctx context.Context, t try, f func(context.Context, pgx.Tx) error) error {
 	conn, err := u.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	ctx, cancel := context.WithTimeout(ctx, t.within)
+	ctx, cancel := context.WithTimeoutCause(ctx, t.within, errNoAnswer)
 	defer cancel()
-	tx, err := conn.BeginTx(ctx, t.begin)
+	err = readUndone(ctx, conn, t.begin, f)
+	if err != nil && context.Cause(ctx) == errNoAnswer {
+		return fmt.Errorf("%w within %s: %w", errNoAnswer, t.within, err)
+	}
+	return err
+}
+
+// readUndone lets f read in a transaction that is always undone: where and user_id
+// can change settings of the session, these too, and the next statement starts from
+// what they were all the same.
+func readUndone(ctx context.Context, conn *pgxpool.Conn, begin pgx.TxOptions, f func(context.Context, pgx.Tx) error) error {
+	tx, err := conn.BeginTx(ctx, begin)
 	if err != nil {
 		return err
 	}
@@ -405,7 +417,7 @@ func (u *Users) explain(doing string, err error) error {
 	case code == queryCanceled:
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	}
-	if _, away := errors.AsType[*pgconn.ConnectError](err); away {
+	if _, away := errors.AsType[*pgconn.ConnectError](err); away || errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("users table %s: %s: no connection to the database that [users] url names ([database] url, where there is none): %w", u.Name(), doing, err)
 	}
 	return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
