@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
@@ -12,20 +14,26 @@ import (
 // call rates and the log's level. What else has changed is named. A configuration
 // with a mistake changes nothing. It gives what is in force then.
 func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
+	keep := func(err error) *config.Config {
+		event := s.log.Error().Err(err)
+		if caught, ok := errors.AsType[*imclient.PanicError](err); ok {
+			event = event.Bytes("stack", caught.Stack)
+		}
+		event.Msg("the configuration is not reloaded; the one before stays in force")
+		return old
+	}
 	var loaded *config.Config
 	err := imclient.Guard(func() (err error) {
 		loaded, err = load()
 		return err
 	})
 	if err != nil {
-		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
-		return old
+		return keep(err)
 	}
 	inForce := withoutRestart(old, loaded)
 	scheduled, err := s.scheduled(inForce.Jobs)
 	if err != nil {
-		s.log.Error().Err(err).Msg("the configuration is not reloaded; the one before stays in force")
-		return old
+		return keep(err)
 	}
 	setLevel(inForce.Log)
 	for i, app := range s.apps { // which are those of the configuration

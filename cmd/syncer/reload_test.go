@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,8 +100,15 @@ func TestReload_panic(t *testing.T) {
 	if got := s.reload(old, func() (*config.Config, error) { panic("a mistake") }, nil); got != old {
 		t.Errorf("in force is %+v", got)
 	}
-	want := `{"level":"error","error":"panic: a mistake","message":"the configuration is not reloaded; the one before stays in force"}` + "\n"
-	if diff := cmp.Diff(want, log.String()); diff != "" {
+	var line struct{ Level, Error, Message, Stack string }
+	if err := json.Unmarshal([]byte(log.String()), &line); err != nil {
+		t.Fatalf("the log is no line: %v\n%s", err, log.String())
+	}
+	wantText(t, line.Stack, "TestReload_panic")
+	line.Stack = ""
+	want := line
+	want.Level, want.Error, want.Message = "error", "panic: a mistake", "the configuration is not reloaded; the one before stays in force"
+	if diff := cmp.Diff(want, line); diff != "" {
 		t.Errorf("the log (-want +got):\n%s", diff)
 	}
 }
