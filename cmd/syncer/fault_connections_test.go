@@ -34,11 +34,7 @@ func TestTooManyConnections(t *testing.T) {
 	_, stderr := f.world.run(exitFailed, "run")
 	wantText(t, stderr, "database postgres://", "cannot be used", "too many connections for role", "SQLSTATE 53300")
 	limit("20")
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-	f.change()
-	f.amid()
+	p := f.atWork()
 	spoken := p.spoken()
 	limit("0")
 	f.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1`, role)

@@ -38,11 +38,7 @@ func TestPostgresFailover(t *testing.T) {
 	both := bothHosts(t, primary.URL("postgres"), standby.URL("postgres"))
 	f.write("database_url", both+"&target_session_attrs=read-write")
 	f.env = append(f.env, "SYNCER_USERS_URL="+both)
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-	f.change()
-	f.amid()
+	p := f.atWork()
 	primary.StopServer(pgcluster.Immediate)
 	f.unready(p, "read only connection")
 	_, stderr := f.world.run(exitFailed, "run")

@@ -56,6 +56,17 @@ func (f *fleet) amid() {
 		AND (SELECT sum(users) BETWEEN 300 AND 1700 FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)`)
 }
 
+// atWork starts a daemon, lets it sweep once, and users change, and gives it when it
+// is in the middle of the next sweep.
+func (f *fleet) atWork() *process {
+	f.t.Helper()
+	f.grow(1)
+	f.swept()
+	f.change()
+	f.amid()
+	return f.processes[0]
+}
+
 // swept waits until a sweep that began after this call has gone through.
 func (f *fleet) swept() {
 	f.t.Helper()
@@ -173,11 +184,7 @@ func testSilent(t *testing.T, o worldOptions, lost direction) {
 	f := oneDaemon(t, o)
 	proxy, url := through(t, f.dbURL)
 	f.write("database_url", url)
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-	f.change()
-	f.amid()
+	p := f.atWork()
 	spoken := p.spoken()
 	proxy.lose(lost, 0)
 	f.swept()

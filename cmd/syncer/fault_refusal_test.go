@@ -55,12 +55,7 @@ func TestPostgresRefuses(t *testing.T) {
 	if _, err := f.db.Exec(f.ctx, refuseSQL, pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-
-	f.change()
-	f.amid()
+	p := f.atWork()
 	spoken, full := p.spoken(), time.Now()
 	f.refuse("53100", `could not extend file "base/16384/16402": No space left on device`, 0)
 	f.unready(p, "No space left on device (SQLSTATE 53100)")

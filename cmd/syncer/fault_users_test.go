@@ -34,11 +34,7 @@ func testUsersAway(t *testing.T, away func(*proxy)) {
 	}
 	proxy, url := through(t, other)
 	f.env = append(f.env, "SYNCER_APPS_MAIN_USERS_URL="+url)
-	f.grow(1)
-	p := f.processes[0]
-	f.swept()
-	f.change()
-	f.amid()
+	p := f.atWork()
 	spoken := p.spoken()
 	away(proxy)
 	f.eventually("the daemon says that the users are out of reach", func() bool {
