@@ -78,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	} else {
 		expectDirect(poolConfig)
 		params["application_name"] = sessionName(c.Process)
-		params["default_transaction_isolation"] = isolation
+		overrideSession(poolConfig)
 		if c.SilentFor > 0 {
 			giveUpAfter(params, c.SilentFor)
 		}
