@@ -5,6 +5,7 @@ package migrations
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
@@ -18,7 +19,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivermigrate"
 )
@@ -33,7 +33,10 @@ type Config struct {
 	URL string
 	// Schema is created when missing. A simple lower-case identifier.
 	Schema string
-	Log    *slog.Logger // nil: silent
+	// LockWait bounds for how long Up and Down try to get their locks. If 0, until
+	// their context ends.
+	LockWait time.Duration
+	Log      *slog.Logger // nil: silent
 }
 
 // versionTable is goose's own, in our schema.
@@ -45,10 +48,13 @@ const riverVersion = 8
 
 // Migrator changes the schema. Close it after use.
 type Migrator struct {
-	schema   string
-	provider *goose.Provider
-	db       *sql.DB
-	pool     *pgxpool.Pool
+	schema      string
+	application string // application_name of its sessions
+	lockWait    time.Duration
+	log         *slog.Logger
+	provider    *goose.Provider
+	db          *sql.DB
+	pool        *pgxpool.Pool
 }
 
 // Status is one migration and when it was applied.
@@ -66,38 +72,34 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 		return nil, fmt.Errorf("read the database URL: %w", errURL)
 	}
 	poolConfig.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
-	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer migrate"
+	application := "syncer migrate " + rand.Text()[:6]
+	poolConfig.ConnConfig.RuntimeParams["application_name"] = application
 	poolConfig.ConnConfig.RuntimeParams[probe] = "on"
-	poolConfig.MaxConns = 2
+	overrideSession(poolConfig)
+	poolConfig.MaxConns = 3
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	m := &Migrator{pool: pool, schema: c.Schema}
+	m := &Migrator{pool: pool, schema: c.Schema, application: application, lockWait: c.LockWait, log: c.Log}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
 	if err := m.probeDirect(ctx); err != nil { // the first contact
 		pool.Close()
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
-	log := c.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300)) // tries every second, 5 minutes long
-	if err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("prepare the session lock: %w", err)
-	}
 	m.db = stdlib.OpenDB(*poolConfig.ConnConfig)
 	river := goose.NewGoMigration(2,
-		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionUp, riverVersion)},
-		&goose.GoFunc{RunDB: m.migrateRiver(c.Schema, log, rivermigrate.DirectionDown, -1)})
+		&goose.GoFunc{RunDB: m.migrateRiver(rivermigrate.DirectionUp, riverVersion)},
+		&goose.GoFunc{RunDB: m.migrateRiver(rivermigrate.DirectionDown, -1)})
 	river.Source = "00002_river.go"
 	m.provider, err = goose.NewProvider(goose.DialectPostgres, m.db, files,
 		goose.WithTableName(versionTable),
-		goose.WithSessionLocker(locker),
+		goose.WithSessionLocker(migrationLock{}),
 		goose.WithGoMigrations(river),
 		goose.WithDisableGlobalRegistry(true),
-		goose.WithSlog(log))
+		goose.WithSlog(m.log))
 	if err != nil {
 		m.Close()
 		return nil, fmt.Errorf("read the embedded migrations: %w", err)
@@ -162,9 +164,9 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 // migrateRiver runs River's own migrations. They keep a version table of their
 // own and do nothing when already there, so that it does no harm that they
 // commit apart from goose's bookkeeping.
-func (m *Migrator) migrateRiver(schema string, log *slog.Logger, direction rivermigrate.Direction, target int) func(context.Context, *sql.DB) error {
+func (m *Migrator) migrateRiver(direction rivermigrate.Direction, target int) func(context.Context, *sql.DB) error {
 	return func(ctx context.Context, _ *sql.DB) error {
-		migrator, err := rivermigrate.New(riverpgxv5.New(m.pool), &rivermigrate.Config{Schema: schema, Logger: log})
+		migrator, err := rivermigrate.New(riverpgxv5.New(m.pool), &rivermigrate.Config{Schema: m.schema, Logger: m.log})
 		if err != nil {
 			return fmt.Errorf("prepare River's migrations: %w", err)
 		}
@@ -181,8 +183,7 @@ func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
 	if err := m.createSchema(ctx); err != nil {
 		return nil, err
 	}
-	results, err := m.provider.Up(ctx)
-	return applied(results), migrationError("up", err)
+	return m.persist(ctx, "up", func() ([]*goose.MigrationResult, error) { return m.provider.Up(ctx) })
 }
 
 // Down takes back the newest migrations until version is the newest that is
@@ -191,8 +192,7 @@ func (m *Migrator) Down(ctx context.Context, version int64) ([]Status, error) {
 	if exists, err := m.hasSchema(ctx); err != nil || !exists {
 		return nil, err
 	}
-	results, err := m.provider.DownTo(ctx, version)
-	return applied(results), migrationError("down", err)
+	return m.persist(ctx, "down", func() ([]*goose.MigrationResult, error) { return m.provider.DownTo(ctx, version) })
 }
 
 func applied(results []*goose.MigrationResult) []Status {

@@ -44,6 +44,9 @@ func (p *program) migrateCommand() *cli.Command {
 	}
 }
 
+// lockWait is how long migrate up and down try to get their locks.
+const lockWait = 10 * time.Minute
+
 func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migrations.Migrator) error) error {
 	loaded, err := p.load(c)
 	if err != nil {
@@ -53,7 +56,7 @@ func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migr
 	openCtx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	m, err := migrations.Open(openCtx, migrations.Config{
-		URL: loaded.Database.URL.Reveal(), Schema: loaded.Database.Schema,
+		URL: loaded.Database.URL.Reveal(), Schema: loaded.Database.Schema, LockWait: lockWait,
 		Log: slog.New(zerolog.NewSlogHandler(log.Level(max(log.GetLevel(), zerolog.WarnLevel)))),
 	})
 	if err != nil {
