@@ -10,6 +10,20 @@ LANGUAGE sql STABLE PARALLEL SAFE
 RETURN coalesce(nullif(current_setting('syncer.as_of', true), '')::timestamptz, now());
 COMMENT ON FUNCTION as_of IS 'The present, for all reports: now(), or the setting syncer.as_of, which makes a report repeatable. It does not undo what was recorded later.';
 
+CREATE FUNCTION day_start(day date, tz text) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (
+    -- Postgres takes the second of two midnights, and the end of the time left out
+    -- for a missing one. The first is the midnight by the offset of half a day before.
+    SELECT CASE WHEN first.at AT TIME ZONE tz = day::timestamp THEN first.at ELSE second.at END
+    FROM (SELECT day::timestamp AT TIME ZONE tz AS at) AS second
+    CROSS JOIN LATERAL (SELECT second.at - interval '12 hours' AS at) AS before
+    CROSS JOIN LATERAL (
+        SELECT (day::timestamp - (before.at AT TIME ZONE tz - before.at AT TIME ZONE 'UTC')) AT TIME ZONE 'UTC' AS at
+    ) AS first
+);
+COMMENT ON FUNCTION day_start IS 'When a local day of the time zone tz begins: its first midnight where clocks that are set back repeat it, and the end of the time left out where clocks that are set forward skip it.';
+
 -- Reports ask for the stretches online that touch a span of time. Rows lie in the
 -- order of observed_at, and most stretches are short, so that both bounds skip
 -- nearly all blocks of other times; a B-tree would cost every transition.
@@ -345,4 +359,5 @@ DROP INDEX presence_count_observed;
 DROP INDEX account_history_observed;
 DROP INDEX presence_history_observed;
 DROP INDEX presence_history_stretch;
+DROP FUNCTION day_start;
 DROP FUNCTION as_of;

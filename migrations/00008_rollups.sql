@@ -50,7 +50,7 @@ LANGUAGE sql STABLE PARALLEL SAFE ROWS 10 -- of one, each app would read the his
 SET search_path FROM CURRENT
 AS $$
     WITH span AS (
-        SELECT a.app_id, d.first_day, d.first_day::timestamp AT TIME ZONE tz AS begins, (to_day + 1)::timestamp AT TIME ZONE tz AS ends
+        SELECT a.app_id, d.first_day, day_start(d.first_day, tz) AS begins, day_start(to_day + 1, tz) AS ends
         FROM app AS a
         LEFT JOIN presence_rollup AS r ON r.app_id = a.app_id AND r.zone = tz AND beyond_rollup
         CROSS JOIN LATERAL (
@@ -58,7 +58,7 @@ AS $$
         ) AS d
         WHERE d.first_day <= to_day
     ), bound AS (
-        SELECT s.app_id, d.day::timestamp AT TIME ZONE tz AS at
+        SELECT s.app_id, day_start(d.day, tz) AS at
         FROM span AS s
         CROSS JOIN LATERAL (SELECT s.first_day + n AS day FROM generate_series(0, to_day + 1 - s.first_day) AS n) AS d
         UNION
@@ -91,7 +91,7 @@ BEGIN ATOMIC
         JOIN presence_ended_stretch AS e USING (app_id)
         CROSS JOIN LATERAL generate_series(greatest(width_bucket(e.begun, b.bounds), 1), least(width_bucket(e.ended, b.bounds), cardinality(b.days) - 1)) AS slot
         -- For the index, and to leave out partitions.
-        WHERE e.ended_by >= from_day::timestamp AT TIME ZONE tz AND e.begun_from < (to_day + 1)::timestamp AT TIME ZONE tz
+        WHERE e.ended_by >= day_start(from_day, tz) AND e.begun_from < day_start(to_day + 1, tz)
           AND e.ended_by >= (SELECT min(f.begins) FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS f)
         UNION ALL
         SELECT o.app_id, o.user_id, o.begun, o.ended, b.days[slot] AS day, b.bounds[slot] AS begins, b.bounds[slot + 1] AS ends
@@ -188,8 +188,8 @@ AS $$
         GROUP BY a.app_id, n
     ), day AS (
         SELECT o.app_id, o.app, from_day + n AS day, n,
-               greatest((from_day + n)::timestamp AT TIME ZONE tz, f.first_at) AS begins,
-               least((from_day + n + 1)::timestamp AT TIME ZONE tz, o.observed_until) AS ends
+               greatest(day_start(from_day + n, tz), f.first_at) AS begins,
+               least(day_start(from_day + n + 1, tz), o.observed_until) AS ends
         FROM sync_observed AS o
         LEFT JOIN presence_rollup AS r USING (app_id)
         CROSS JOIN LATERAL (SELECT least(r.first_at, o.first_started_at) AS first_at) AS f
@@ -275,20 +275,20 @@ BEGIN
     ELSE
         -- A changed gap, or another zone: everything from there on is done again,
         -- as far as its history is there.
-        until_time := (done.until_day + 1)::timestamp AT TIME ZONE done.zone;
+        until_time := day_start(done.until_day + 1, done.zone);
         changed := ((done.gaps + gaps_now) - (done.gaps * gaps_now)) * tstzmultirange(tstzrange(NULL, until_time));
         IF done.zone <> in_zone THEN
             changed := tstzmultirange(tstzrange(NULL, NULL));
             done.zone := in_zone;
         END IF;
-        changed := changed * tstzmultirange(tstzrange(kept_day::timestamp AT TIME ZONE in_zone, NULL));
+        changed := changed * tstzmultirange(tstzrange(day_start(kept_day, in_zone), NULL));
         IF NOT isempty(changed) THEN
             done.until_day := least(done.until_day, greatest((lower(changed) AT TIME ZONE in_zone)::date, kept_day, first_day) - 1);
         END IF;
 
         -- Users of whom something came to light that happened on a day rolled up:
         -- mostly users who had failed, or of a run that was resumed.
-        until_time := (done.until_day + 1)::timestamp AT TIME ZONE in_zone;
+        until_time := day_start(done.until_day + 1, in_zone);
         SELECT array_agg(DISTINCT h.user_id), (min(coalesce(h.not_before, h.observed_at)) AT TIME ZONE in_zone)::date INTO late_users, late_day
         FROM presence_history AS h
         WHERE h.app_id = of_app AND h.observed_at >= done.seen_until AND coalesce(h.not_before, h.observed_at) < until_time

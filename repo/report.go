@@ -186,7 +186,7 @@ type ActiveUsersRow struct {
 
 const activeUsersSQL = `
 SELECT a.app, to_char(a.day, 'YYYY-MM-DD'), a.daily, a.weekly, a.monthly, a.observed_seconds,
-       extract(epoch FROM (a.day + 1)::timestamp AT TIME ZONE $4 - a.day::timestamp AT TIME ZONE $4)::float8
+       extract(epoch FROM syncer.day_start(a.day + 1, $4) - syncer.day_start(a.day, $4))::float8
 FROM syncer.active_users($2::date, $3::date, $4) AS a
 WHERE $1::text IS NULL OR a.app = $1
 ORDER BY a.app, a.day`

@@ -134,7 +134,7 @@ WITH change AS (
            count(*) FILTER (WHERE h.prev_status = 'imported') AS was_imported,
            count(*) FILTER (WHERE h.prev_status = 'not_imported') AS was_not_imported
     FROM syncer.account_history AS h
-    WHERE h.observed_at >= ($2::date)::timestamp AT TIME ZONE $4
+    WHERE h.observed_at >= syncer.day_start($2::date, $4)
     GROUP BY 1, 2
 ), daily AS (
     SELECT v.app, d.day::date AS day,

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"syncer/internal/config"
 )
 
 // FuzzUsersFile compares the reader of --users-file with the lines of the file.
@@ -56,7 +58,7 @@ func FuzzInstant(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s, name string, seconds int64) {
 		now := time.Unix(seconds%(1<<33), 0)
-		tz, err := zone(name)
+		tz, err := config.Location(name)
 		if err != nil {
 			tz = time.UTC
 		}

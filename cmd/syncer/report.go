@@ -75,7 +75,7 @@ func (p *program) reportCommand() *cli.Command {
 				Usage: "begin at `TIME`: " + instantForms + " (default: " + defaultFrom(u.from, u.days) + ")"},
 			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`; a day is meant with its end (default: now)"},
 			&cli.StringFlag{Name: "tz", Usage: "show times, and cut days, in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
-				Validator: func(s string) error { _, err := zone(s); return err }},
+				Validator: func(s string) error { _, err := config.Location(s); return err }},
 			&cli.StringFlag{Name: "format", Value: "table", Usage: "print as `FORMAT`: " + strings.Join(formats(u.name), ", "),
 				Validator: func(s string) error {
 					if !slices.Contains(formats(u.name), s) {

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"time"
+
+	"syncer/internal/report"
 )
 
 // instant is a time as --from and --to give it: a day, an instant, or so long
@@ -68,27 +70,11 @@ func (i instant) end(now time.Time, tz *time.Location) time.Time {
 	return i.begin(now, tz)
 }
 
-// startOfDay is when the day that comes so many days after the given one begins.
-// Where clocks are set forward at midnight, that is later than midnight.
+// startOfDay returns when the day begins that comes after days after the given one.
 func startOfDay(day string, after int, tz *time.Location) time.Time {
 	t, err := time.Parse(time.DateOnly, day)
 	if err != nil {
 		return time.Time{} // parseInstant has read it
 	}
-	midnight := t.AddDate(0, 0, after)
-	begin := time.Date(midnight.Year(), midnight.Month(), midnight.Day(), 0, 0, 0, 0, tz)
-	if begin.Format(time.DateOnly) < midnight.Format(time.DateOnly) {
-		// There is no midnight, and what time.Date gives for it is on the day before.
-		_, begin = begin.ZoneBounds()
-	}
-	return begin
-}
-
-// zone reads --tz.
-func zone(name string) (*time.Location, error) {
-	tz, err := time.LoadLocation(name)
-	if err != nil || name == "" || name == "Local" {
-		return nil, fmt.Errorf("%q is no time zone (want an IANA name such as UTC or Europe/Berlin)", name)
-	}
-	return tz, nil
+	return report.DayStart(t.Year(), t.Month(), t.Day()+after, tz)
 }

@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"syncer/internal/config"
 )
 
 // TestInstants holds what --from and --to mean: in Berlin, whose clocks were set
 // back in the night to 2026-10-25.
 func TestInstants(t *testing.T) {
-	tz, err := zone("Europe/Berlin")
+	tz, err := config.Location("Europe/Berlin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func TestInstants_noMidnight(t *testing.T) {
 		{"Asia/Beirut", "2026-03-29", "2026-03-29T01:00:00+03:00", "2026-03-30T00:00:00+03:00"},
 		{"Pacific/Apia", "2011-12-30", "2011-12-31T00:00:00+14:00", "2011-12-31T00:00:00+14:00"},
 	} {
-		tz, err := zone(test.zone)
+		tz, err := config.Location(test.zone)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -65,7 +65,7 @@ func (p *program) runsCommand() *cli.Command {
 
 func zoneFlag() cli.Flag {
 	return &cli.StringFlag{Name: "tz", Usage: "show times in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
-		Validator: func(s string) error { _, err := zone(s); return err }}
+		Validator: func(s string) error { _, err := config.Location(s); return err }}
 }
 
 // formatFlag lets one choose how things are printed; the first is the default.
@@ -88,7 +88,7 @@ func zoneOf(c *cli.Command, configured config.Report) (*time.Location, error) {
 	if !c.IsSet("tz") {
 		return configured.Timezone, nil
 	}
-	tz, err := zone(c.String("tz"))
+	tz, err := config.Location(c.String("tz"))
 	if err != nil {
 		return nil, usageError("--tz: %w", err)
 	}

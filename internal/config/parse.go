@@ -231,7 +231,7 @@ func parseLocation(dst **time.Location, n *node) string {
 	if !n.isText() {
 		return wrongKind(`a time zone in quotes, such as "UTC" or "Asia/Singapore"`, n)
 	}
-	zone, err := location(n.text)
+	zone, err := Location(n.text)
 	if err != nil {
 		return err.Error()
 	}
@@ -239,9 +239,18 @@ func parseLocation(dst **time.Location, n *node) string {
 	return ""
 }
 
-// location finds a time zone by name. The machine's own is none: instances on
-// other machines would tick at other times.
-func location(name string) (*time.Location, error) {
+// abbreviations are names of the tz database that Postgres reads as a fixed offset,
+// so that days in Postgres and in Go would differ in summer.
+var abbreviations = map[string]string{
+	"CET": "Europe/Brussels", "EET": "Europe/Athens", "MET": "Europe/Brussels", "WET": "Europe/Lisbon",
+}
+
+// Location returns the time zone of that name in the tz database. The machine's
+// own zone is refused, because instances on other machines would differ.
+func Location(name string) (*time.Location, error) {
+	if city, ok := abbreviations[name]; ok {
+		return nil, fmt.Errorf("time zone %s means summer time to some programs and not to others; name a city instead, such as %q", quote(name), city)
+	}
 	if name != "" && name != "Local" {
 		if zone, err := time.LoadLocation(name); err == nil {
 			return zone, nil

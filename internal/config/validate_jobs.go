@@ -91,7 +91,7 @@ func splitZone(s string) (spec string, zone *time.Location, err error) {
 		}
 	}
 	name, spec, _ := strings.Cut(named, " ")
-	zone, err = location(name)
+	zone, err = Location(name)
 	return strings.TrimSpace(spec), zone, err
 }
 

@@ -48,8 +48,8 @@ func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
 	c := h.dailyChart("Not observed, by day: "+of.App, "bars", "seconds")
 	c.Series = []Series{{Label: "not observed", Role: "line"}}
 	until := h.until()
-	for day := h.Span.From.In(h.Span.Location); day.Before(until); day = nextBucket(day, aDay) {
-		end := nextBucket(day, aDay)
+	for day := h.Span.From.In(h.Span.Location); day.Before(until); day = nextDay(day) {
+		end := nextDay(day)
 		if end.After(until) {
 			end = until
 		}

@@ -37,7 +37,7 @@ func bucketWidth(span time.Duration) time.Duration {
 // nextBucket is the first beginning of a bucket after a time.
 func nextBucket(at time.Time, width time.Duration) time.Time {
 	if width == aDay {
-		return time.Date(at.Year(), at.Month(), at.Day()+1, 0, 0, 0, 0, at.Location())
+		return nextDay(at)
 	}
 	// Zones are off by quarters of an hour, so that round is not so in UTC.
 	_, offset := at.Zone()

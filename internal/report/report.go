@@ -164,11 +164,12 @@ func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
 // middle is when half of a local day is over: where charts have its values.
 func (h Head) middle(day string) float64 {
-	t, err := time.ParseInLocation(time.DateOnly, day, h.Span.Location)
+	t, err := time.Parse(time.DateOnly, day)
 	if err != nil {
 		return 0 // the database writes no other form
 	}
-	return (seconds(t) + seconds(nextBucket(t, aDay))) / 2
+	begin := DayStart(t.Year(), t.Month(), t.Day(), h.Span.Location)
+	return (seconds(begin) + seconds(nextDay(begin))) / 2
 }
 
 // dailyChart makes a chart with a value for each local day.
@@ -176,7 +177,7 @@ func (h Head) dailyChart(title, kind, unit string) Chart {
 	c := h.chart(title, kind, unit)
 	c.Daily = true
 	last := h.until().Add(-time.Microsecond).In(h.Span.Location)
-	c.To = max(c.To, seconds(nextBucket(last, aDay)))
+	c.To = max(c.To, seconds(nextDay(last)))
 	return c
 }
 
