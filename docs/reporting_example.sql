@@ -55,14 +55,16 @@ INSERT INTO seen VALUES
     ('main', 'eve', '2026-03-02 02:00+00', 'offline', '{}'),
     ('main', 'eve', '2026-03-05 00:00+00', 'removed', '{}'), -- left the users table
     ('main', 'fay', '2026-03-02 00:00+00', 'offline', '{}'),
+    ('main', 'fay', '2026-03-17 00:00+00', 'rejected', '{}'), -- by the API, for longer than max_gap
+    ('main', 'fay', '2026-03-18 00:00+00', 'offline', '{}'),
     ('chat', 'zed', '2026-03-02 00:00+00', 'offline', '{}'),
     ('chat', 'zed', '2026-03-28 10:00+00', 'online', '{"ios": "online", "windows": "online"}'); -- still, as far as one knows
 
 -- A change happened after the look before the one that saw it.
 CREATE TEMPORARY TABLE changed AS
 SELECT r.app_id, s.user_id, s.at AS observed_at, s.state, s.platforms, r.run_id,
-       lag(s.state) OVER before AS prev_state,
-       CASE WHEN lag(s.state) OVER before IS NOT NULL THEN (
+       nullif(lag(s.state) OVER before, 'rejected') AS prev_state, -- a user who was rejected starts anew
+       CASE WHEN nullif(lag(s.state) OVER before, 'rejected') IS NOT NULL THEN (
            SELECT max(started_at) FROM sync_run AS p WHERE p.app_id = r.app_id AND p.kind = 'presence' AND p.started_at < s.at
        ) END AS not_before
 FROM seen AS s
@@ -89,7 +91,7 @@ WHERE c.user_id <> 'eve'
 ORDER BY c.app_id, c.user_id, c.observed_at DESC, b.observed_at DESC;
 
 INSERT INTO presence_count (app_id, run_id, observed_at, state, platform, users)
-SELECT r.app_id, r.run_id, r.started_at, now_seen.state, p.platform, count(*)
+SELECT r.app_id, r.run_id, r.started_at, p.state, p.platform, count(*)
 FROM sync_run AS r
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (c.user_id) c.state, c.platforms
@@ -98,10 +100,11 @@ CROSS JOIN LATERAL (
     ORDER BY c.user_id, c.observed_at DESC
 ) AS now_seen
 CROSS JOIN LATERAL (
-    SELECT 'all' AS platform UNION ALL SELECT jsonb_object_keys(now_seen.platforms)
+    SELECT 'all' AS platform, now_seen.state UNION ALL
+    SELECT m.key, CASE m.value WHEN 'push_online' THEN presence_state 'push_online' ELSE 'online' END FROM jsonb_each_text(now_seen.platforms) AS m
 ) AS p
-WHERE r.kind = 'presence' AND now_seen.state <> 'removed'
-GROUP BY r.app_id, r.run_id, r.started_at, now_seen.state, p.platform;
+WHERE r.kind = 'presence' AND now_seen.state NOT IN ('removed', 'rejected')
+GROUP BY r.app_id, r.run_id, r.started_at, p.state, p.platform;
 UPDATE sync_run AS r
 SET users = c.users
 FROM (SELECT run_id, sum(users) AS users FROM presence_count WHERE platform = 'all' GROUP BY run_id) AS c

@@ -353,9 +353,19 @@ func countPresence(counts repo.RangeCounts, v imclient.Presence, users int64) {
 	}
 	counts[state][allPlatforms] += users
 	for platform, mode := range v.Platforms {
-		if mode != imclient.ModeNone {
-			counts[state][imclient.Platform(platform).String()] += users
+		if mode == imclient.ModeNone {
+			continue
 		}
+		// A platform counts by the user's mode on it: a user who is online on one may
+		// be reachable by push alone on another.
+		reached := imclient.StateOnline.String()
+		if mode == imclient.ModePushOnline {
+			reached = imclient.StatePushOnline.String()
+		}
+		if counts[reached] == nil {
+			counts[reached] = map[string]int64{}
+		}
+		counts[reached][imclient.Platform(platform).String()] += users
 	}
 }
 

@@ -64,8 +64,8 @@ COMMENT ON TABLE presence_count IS 'How many users each complete presence run sa
 COMMENT ON COLUMN presence_count.app_id IS 'The app.';
 COMMENT ON COLUMN presence_count.run_id IS 'The run.';
 COMMENT ON COLUMN presence_count.observed_at IS 'When the run was closed.';
-COMMENT ON COLUMN presence_count.state IS 'State of the user.';
-COMMENT ON COLUMN presence_count.platform IS 'A platform of such users (a user on two counts under both), or all: the users, each once.';
+COMMENT ON COLUMN presence_count.state IS 'State of the users, or with a platform their mode on it: online or push_online. rejected: the run had no answer about any user, and users is how many failed.';
+COMMENT ON COLUMN presence_count.platform IS 'A platform (a user on two counts under both), or all: the users, each once.';
 COMMENT ON COLUMN presence_count.users IS 'How many.';
 
 CREATE TABLE account_snapshot (

@@ -12,7 +12,7 @@ COMMENT ON FUNCTION as_of IS 'The present, for all reports: now(), or the settin
 
 CREATE FUNCTION day_start(day date, tz text) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (
+RETURN CASE WHEN NOT isfinite(day) THEN day::timestamp AT TIME ZONE tz ELSE (
     -- Postgres takes the second of two midnights, and the end of the time left out
     -- for a missing one. The first is the midnight by the offset of half a day before.
     SELECT CASE WHEN first.at AT TIME ZONE tz = day::timestamp THEN first.at ELSE second.at END
@@ -21,7 +21,7 @@ RETURN (
     CROSS JOIN LATERAL (
         SELECT (day::timestamp - (before.at AT TIME ZONE tz - before.at AT TIME ZONE 'UTC')) AT TIME ZONE 'UTC' AS at
     ) AS first
-);
+) END;
 COMMENT ON FUNCTION day_start IS 'When a local day of the time zone tz begins: its first midnight where clocks that are set back repeat it, and the end of the time left out where clocks that are set forward skip it.';
 
 -- Reports ask for the stretches online that touch a span of time. Rows lie in the
@@ -136,11 +136,14 @@ CREATE VIEW presence_ended_stretch AS
 SELECT h.app_id, h.user_id, h.prev_since_after AS begun_after, h.prev_since AS begun_by,
        h.not_before AS ended_after, h.observed_at AS ended_by,
        coalesce(h.prev_since_after, h.prev_since) AS begun_from,
-       e.begun, greatest(e.begun, e.ended) AS ended
+       e.begun, greatest(e.begun, e.ended) AS ended,
+       CASE WHEN h.state = 'rejected' THEN 'rejected' ELSE 'observed' END AS how
 FROM presence_history AS h
 CROSS JOIN LATERAL (
     SELECT coalesce(h.prev_since_after + make_interval(secs => date_part('epoch', h.prev_since - h.prev_since_after) / 2), h.prev_since) AS begun,
-           h.not_before + make_interval(secs => date_part('epoch', h.observed_at - h.not_before) / 2) AS ended
+           -- Where the API rejected the user, nothing is known after not_before.
+           CASE WHEN h.state = 'rejected' THEN h.not_before
+                ELSE h.not_before + make_interval(secs => date_part('epoch', h.observed_at - h.not_before) / 2) END AS ended
 ) AS e
 WHERE h.prev_state = 'online' AND h.state <> 'online';
 COMMENT ON VIEW presence_ended_stretch IS 'Stretches online that have ended, as the history has them, not yet cut at gaps: one row per stretch. presence_session is what reports want.';
@@ -152,7 +155,8 @@ COMMENT ON COLUMN presence_ended_stretch.ended_after IS 'It lasted at least unti
 COMMENT ON COLUMN presence_ended_stretch.ended_by IS 'It ended no later than this.';
 COMMENT ON COLUMN presence_ended_stretch.begun_from IS 'begun_after, or begun_by where that is null: it did not begin earlier. By this and ended_by the history finds the stretches of a span.';
 COMMENT ON COLUMN presence_ended_stretch.begun IS 'Estimated beginning: the middle of the bracket, its upper end when it has no lower one.';
-COMMENT ON COLUMN presence_ended_stretch.ended IS 'Estimated end: the middle of the bracket.';
+COMMENT ON COLUMN presence_ended_stretch.ended IS 'Estimated end: the middle of the bracket, its lower end where the API rejected the user.';
+COMMENT ON COLUMN presence_ended_stretch.how IS 'observed: the user was seen in another state, or left the users table; rejected: the API rejected the user for longer than max_gap.';
 
 CREATE VIEW presence_open_stretch AS
 SELECT s.app_id, s.user_id, s.since_after AS begun_after, s.since AS begun_by,
@@ -192,7 +196,7 @@ SELECT s.app_id, a.app, s.user_id, s.begun_after AS started_after, s.begun_by AS
        s.ended_after, s.ended_by AS ended_at,
        greatest(date_part('epoch', s.ended_after - s.begun_by), 0) AS known_seconds,
        date_part('epoch', s.ended - s.begun) AS estimated_seconds,
-       'observed' AS ended_by
+       s.how AS ended_by
 FROM presence_ended_stretch AS s
 JOIN app_gaps AS a USING (app_id)
 WHERE width_bucket(s.begun, a.bounds) = width_bucket(s.ended, a.bounds) AND width_bucket(s.begun, a.bounds) % 2 = 0
@@ -210,7 +214,7 @@ SELECT t.app_id, t.app, t.user_id, p.started_after, p.started_at,
        nullif(p.ended_at, 'infinity'),
        greatest(date_part('epoch', p.ended_after - p.started_at), 0), date_part('epoch', p.ended - p.begun), p.ended_by
 FROM (
-    SELECT a.app, s.user_id, false AS is_open, s.begun_after, s.begun_by, s.ended_after, s.ended_by, s.begun, s.ended,
+    SELECT a.app, s.user_id, s.how, s.begun_after, s.begun_by, s.ended_after, s.ended_by, s.begun, s.ended,
            g.app_id, g.started_at, g.ended_at, g.last_seen_from, g.next_seen_by, g.prev_started_at, g.prev_ended_at, g.prev_next_seen_by, g.next_started_at
     FROM presence_gaps() AS g
     JOIN app AS a (app_id, app) USING (app_id)
@@ -220,7 +224,7 @@ FROM (
         AND s.ended_by >= g.started_at AND s.begun_from < g.ended_at AND s.ended_by < 'infinity'
         AND s.ended >= g.started_at AND s.begun < g.ended_at
     UNION ALL
-    SELECT a.app, s.user_id, true, s.begun_after, s.begun_by, s.ended_after, s.ended_by, s.begun, s.ended,
+    SELECT a.app, s.user_id, 'open', s.begun_after, s.begun_by, s.ended_after, s.ended_by, s.begun, s.ended,
            g.app_id, g.started_at, g.ended_at, g.last_seen_from, g.next_seen_by, g.prev_started_at, g.prev_ended_at, g.prev_next_seen_by, g.next_started_at
     FROM presence_gaps() AS g
     JOIN app AS a (app_id, app) USING (app_id)
@@ -239,7 +243,7 @@ CROSS JOIN LATERAL (
            CASE WHEN t.begun < t.started_at THEN t.started_at ELSE t.begun_after END,
            CASE WHEN t.begun_by < t.ended_at THEN least(t.ended_by, t.next_seen_by) ELSE t.begun_by END,
            t.ended_after, t.ended_by,
-           CASE WHEN t.is_open THEN 'open' ELSE 'observed' END
+           t.how
     WHERE t.ended > t.ended_at AND (t.next_started_at IS NULL OR t.ended < t.next_started_at)
 ) AS p
 WHERE p.begun < p.ended;
@@ -250,17 +254,34 @@ COMMENT ON COLUMN presence_session.user_id IS 'IM user id.';
 COMMENT ON COLUMN presence_session.started_after IS 'It began after this time; null: the user was first seen online.';
 COMMENT ON COLUMN presence_session.started_at IS 'It began no later than this: the first look that saw the user online, or the one by which all users had been seen after a gap.';
 COMMENT ON COLUMN presence_session.ended_after IS 'The user was last known to be online at this time.';
-COMMENT ON COLUMN presence_session.ended_at IS 'It ended no later than this, or when ended_by is gap, nobody knows what came until then. Null: it has not ended as far as is known.';
+COMMENT ON COLUMN presence_session.ended_at IS 'It ended no later than this; when ended_by is gap or rejected, nothing is known of the time between ended_after and this. Null: it has not ended as far as is known.';
 COMMENT ON COLUMN presence_session.known_seconds IS 'How long the user was online for sure, in seconds.';
 COMMENT ON COLUMN presence_session.estimated_seconds IS 'How long the user was online as estimated, in seconds without gaps: from the middle of the first bracket (started_at when started_after is null) to the middle of the last, or to the end of the last look.';
-COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left; gap: it ended, if it did, when nobody looked, and by estimate it goes no further than the beginning of the gap; open: online as far as is known.';
+COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left the users table; rejected: the API rejected the user for longer than max_gap, so that the end is not known, and by estimate it goes no further than ended_after; gap: it ended, if it did, when nobody looked, and by estimate it goes no further than the beginning of the gap; open: online as far as is known.';
+
+CREATE VIEW app_patience AS
+SELECT a.app_id, a.name AS app, kinds.kind, coalesce(newest.max_gap, '0') AS max_gap
+FROM app AS a
+CROSS JOIN (VALUES ('presence'), ('accounts')) AS kinds (kind)
+LEFT JOIN LATERAL (
+    SELECT u.max_gap
+    FROM sync_run AS u
+    WHERE u.app_id = a.app_id AND u.kind = kinds.kind AND u.status <> 'skipped'
+    ORDER BY u.started_at DESC
+    LIMIT 1
+) AS newest ON true;
+COMMENT ON VIEW app_patience IS 'How long after a look a value is not stale yet, where no run has completed: one row per app and kind.';
+COMMENT ON COLUMN app_patience.app_id IS 'The app.';
+COMMENT ON COLUMN app_patience.app IS 'Its name.';
+COMMENT ON COLUMN app_patience.kind IS 'presence or accounts.';
+COMMENT ON COLUMN app_patience.max_gap IS 'max_gap of the newest run; 0 where it has none.';
 
 CREATE VIEW presence_current AS
-SELECT s.app_id, a.name AS app, s.user_id, s.state, s.platforms, s.since_after, s.since,
+SELECT s.app_id, a.app, s.user_id, s.state, s.platforms, s.since_after, s.since,
        greatest(s.asked_at, CASE WHEN f.user_id IS NULL THEN o.seen_since ELSE f.known_at END) AS last_checked_at,
-       f.user_id IS NOT NULL OR g.app_id IS NOT NULL AS stale
+       f.user_id IS NOT NULL OR g.app_id IS NOT NULL OR o.app_id IS NULL AND s.asked_at + a.max_gap < as_of() AS stale
 FROM presence_snapshot AS s
-JOIN app AS a USING (app_id)
+JOIN app_patience AS a ON a.app_id = s.app_id AND a.kind = 'presence'
 LEFT JOIN sync_observed AS o ON o.app_id = s.app_id AND o.kind = 'presence'
 LEFT JOIN user_failure AS f ON f.app_id = s.app_id AND f.kind = 'presence' AND f.user_id = s.user_id
 LEFT JOIN sync_gap AS g ON g.app_id = s.app_id AND g.kind = 'presence' AND g.ended_at IS NULL;
@@ -273,14 +294,18 @@ COMMENT ON COLUMN presence_current.platforms IS 'How the user is reachable on ea
 COMMENT ON COLUMN presence_current.since_after IS 'The state began after this time; null: the user was first seen in it.';
 COMMENT ON COLUMN presence_current.since IS 'The state began no later than this.';
 COMMENT ON COLUMN presence_current.last_checked_at IS 'The user was seen in this state at this time or later.';
-COMMENT ON COLUMN presence_current.stale IS 'Nothing is known since last_checked_at: the API rejects the user, or nobody looks at the app.';
+COMMENT ON COLUMN presence_current.stale IS 'Nothing is known since last_checked_at: the API rejects the user, or no run has looked at the app for longer than max_gap.';
 
 CREATE VIEW presence_concurrency AS
 SELECT c.app_id, a.name AS app, c.run_id, c.observed_at,
-       sum(c.users) FILTER (WHERE c.platform = 'all')::bigint AS users,
-       coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'online'), 0)::bigint AS online,
-       coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'push_online'), 0)::bigint AS push_online,
-       coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'offline'), 0)::bigint AS offline,
+       coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state <> 'rejected'), 0)::bigint AS users,
+       -- A run that has no answer about any of its users says nothing of them.
+       CASE WHEN bool_or(c.state = 'rejected') THEN NULL
+            ELSE coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'online'), 0)::bigint END AS online,
+       CASE WHEN bool_or(c.state = 'rejected') THEN NULL
+            ELSE coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'push_online'), 0)::bigint END AS push_online,
+       CASE WHEN bool_or(c.state = 'rejected') THEN NULL
+            ELSE coalesce(sum(c.users) FILTER (WHERE c.platform = 'all' AND c.state = 'offline'), 0)::bigint END AS offline,
        coalesce(jsonb_object_agg(c.platform, c.users) FILTER (WHERE c.platform <> 'all' AND c.state = 'online'), '{}') AS platforms
 FROM presence_count AS c
 JOIN app AS a USING (app_id)
@@ -291,17 +316,17 @@ COMMENT ON COLUMN presence_concurrency.app IS 'Its name.';
 COMMENT ON COLUMN presence_concurrency.run_id IS 'The run.';
 COMMENT ON COLUMN presence_concurrency.observed_at IS 'When the run was closed.';
 COMMENT ON COLUMN presence_concurrency.users IS 'Users it had an answer about.';
-COMMENT ON COLUMN presence_concurrency.online IS 'How many of them were online.';
-COMMENT ON COLUMN presence_concurrency.push_online IS 'How many were disconnected, but reachable by push.';
-COMMENT ON COLUMN presence_concurrency.offline IS 'How many were offline.';
-COMMENT ON COLUMN presence_concurrency.platforms IS 'Users online by platform, e.g. {"ios": 12}; who is on two counts under both.';
+COMMENT ON COLUMN presence_concurrency.online IS 'How many of them were online; null when the run had no answer about any user.';
+COMMENT ON COLUMN presence_concurrency.push_online IS 'How many were disconnected, but reachable by push; null as online.';
+COMMENT ON COLUMN presence_concurrency.offline IS 'How many were offline; null as online.';
+COMMENT ON COLUMN presence_concurrency.platforms IS 'Users connected by platform, e.g. {"ios": 12}; a user on two counts under both. A platform on which the user is reachable by push alone does not count.';
 
 CREATE VIEW account_current AS
-SELECT s.app_id, a.name AS app, s.user_id, s.status, s.changed_at AS since,
+SELECT s.app_id, a.app, s.user_id, s.status, s.changed_at AS since,
        greatest(s.asked_at, CASE WHEN f.user_id IS NULL THEN o.seen_since ELSE f.known_at END) AS last_checked_at,
-       f.user_id IS NOT NULL OR g.app_id IS NOT NULL AS stale
+       f.user_id IS NOT NULL OR g.app_id IS NOT NULL OR o.app_id IS NULL AND s.asked_at + a.max_gap < as_of() AS stale
 FROM account_snapshot AS s
-JOIN app AS a USING (app_id)
+JOIN app_patience AS a ON a.app_id = s.app_id AND a.kind = 'accounts'
 LEFT JOIN sync_observed AS o ON o.app_id = s.app_id AND o.kind = 'accounts'
 LEFT JOIN user_failure AS f ON f.app_id = s.app_id AND f.kind = 'accounts' AND f.user_id = s.user_id
 LEFT JOIN sync_gap AS g ON g.app_id = s.app_id AND g.kind = 'accounts' AND g.ended_at IS NULL;
@@ -312,7 +337,7 @@ COMMENT ON COLUMN account_current.user_id IS 'IM user id.';
 COMMENT ON COLUMN account_current.status IS 'imported or not_imported.';
 COMMENT ON COLUMN account_current.since IS 'The user has had this status since this time at the latest.';
 COMMENT ON COLUMN account_current.last_checked_at IS 'The user was seen with this status at this time or later.';
-COMMENT ON COLUMN account_current.stale IS 'Nothing is known since last_checked_at: the API rejects the user, or nobody looks at the app.';
+COMMENT ON COLUMN account_current.stale IS 'Nothing is known since last_checked_at: the API rejects the user, or no run has looked at the app for longer than max_gap.';
 
 CREATE VIEW account_coverage AS
 SELECT a.app_id, a.name AS app, coalesce(c.imported, 0) AS imported, coalesce(c.not_imported, 0) AS not_imported,
@@ -349,6 +374,7 @@ DROP VIEW account_coverage;
 DROP VIEW account_current;
 DROP VIEW presence_concurrency;
 DROP VIEW presence_current;
+DROP VIEW app_patience;
 DROP VIEW presence_session;
 DROP VIEW presence_open_stretch;
 DROP VIEW presence_ended_stretch;

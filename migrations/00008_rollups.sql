@@ -187,18 +187,28 @@ AS $$
         CROSS JOIN generate_series(0, to_day - from_day) AS n
         GROUP BY a.app_id, n
     ), day AS (
-        SELECT o.app_id, o.app, from_day + n AS day, n,
+        SELECT o.app_id, o.app, from_day + n AS day, n, f.first_day, f.known_day,
                greatest(day_start(from_day + n, tz), f.first_at) AS begins,
                least(day_start(from_day + n + 1, tz), o.observed_until) AS ends
         FROM sync_observed AS o
         LEFT JOIN presence_rollup AS r USING (app_id)
-        CROSS JOIN LATERAL (SELECT least(r.first_at, o.first_started_at) AS first_at) AS f
+        -- The first day of the app, and the first of which it is known who was online:
+        -- the history may be dropped, what was rolled up in this zone is not.
+        CROSS JOIN LATERAL (
+            SELECT b.first_at, (b.first_at AT TIME ZONE tz)::date AS first_day,
+                   CASE WHEN r.zone <> tz AND r.kept_from > b.first_at THEN ((r.kept_from - interval '1 microsecond') AT TIME ZONE tz)::date + 1
+                        ELSE '-infinity' END AS known_day
+            FROM (SELECT least(r.first_at, o.first_started_at) AS first_at) AS b
+        ) AS f
         CROSS JOIN generate_series(0, to_day - from_day) AS n
         WHERE o.kind = 'presence'
-          AND from_day + n BETWEEN (f.first_at AT TIME ZONE tz)::date AND (as_of() AT TIME ZONE tz)::date
+          AND from_day + n BETWEEN f.first_day AND (as_of() AT TIME ZONE tz)::date
     )
-    SELECT d.app_id, d.app, d.day, coalesce(u.daily, 0), coalesce(u.weekly, 0), coalesce(u.monthly, 0),
-           greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds
+    SELECT d.app_id, d.app, d.day,
+           CASE WHEN d.day >= d.known_day THEN coalesce(u.daily, 0) END,
+           CASE WHEN greatest(d.day - 6, d.first_day) >= d.known_day THEN coalesce(u.weekly, 0) END,
+           CASE WHEN greatest(d.day - 29, d.first_day) >= d.known_day THEN coalesce(u.monthly, 0) END,
+           CASE WHEN d.day >= d.known_day THEN greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds END
     FROM day AS d
     LEFT JOIN users AS u USING (app_id, n)
     CROSS JOIN LATERAL (
@@ -208,7 +218,7 @@ AS $$
     ) AS g
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. Quick when tz is report.timezone of the configuration, else computed from the history.';
+COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. A value is null where retention has dropped the history of one of its days, which it keeps in the zone report.timezone alone. Quick when tz is report.timezone of the configuration, else computed from the history.';
 
 -- +goose StatementBegin
 CREATE FUNCTION roll_up_presence(of_app smallint, in_zone text, history_from timestamptz) RETURNS boolean

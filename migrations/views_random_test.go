@@ -203,7 +203,8 @@ WITH gap AS (
     SELECT app_id, range_agg(tstzrange(started_at, ended_at)) AS gaps FROM sync_gap WHERE kind = 'presence' GROUP BY app_id
 ), middle AS (
     SELECT app_id, user_id, coalesce(to_timestamp((extract(epoch FROM prev_since_after) + extract(epoch FROM prev_since)) / 2), prev_since) AS begun,
-           to_timestamp((extract(epoch FROM not_before) + extract(epoch FROM observed_at)) / 2) AS ended
+           CASE WHEN state = 'rejected' THEN not_before
+                ELSE to_timestamp((extract(epoch FROM not_before) + extract(epoch FROM observed_at)) / 2) END AS ended
     FROM presence_history WHERE prev_state = 'online' AND state <> 'online'
     UNION ALL
     SELECT app_id, user_id, coalesce(to_timestamp((extract(epoch FROM since_after) + extract(epoch FROM since)) / 2), since),

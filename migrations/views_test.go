@@ -190,7 +190,7 @@ func TestPresenceSession(t *testing.T) {
 		"main over: 09:50:00 10:00:00 10:10:00 12:00:00 600 1020 gap",
 		"main over: 10:12:00 12:02:00 12:00:00 12:10:00 0 300 observed",
 		"main platforms: 09:40:00 09:50:00 10:01:00 10:11:00 660 1260 observed",
-		"main rejected: 09:40:00 09:50:00 09:50:00 10:10:00 0 900 observed",
+		"main rejected: 09:40:00 09:50:00 09:50:00 10:10:00 0 300 rejected",
 		"main removed: 09:40:00 09:50:00 10:00:00 10:10:00 600 1200 observed",
 		"other ended: 09:00:00 09:00:30 12:00:00 12:15:00 10770 11235 observed",
 	)
@@ -278,6 +278,28 @@ func TestPresenceCurrent(t *testing.T) {
 	)
 }
 
+// An app without a complete run goes stale by the max_gap of the run that looks, or
+// looked, last.
+func TestStaleWithoutCompleteRun(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, migrated(t))
+	run(t, conn, `INSERT INTO app (name, provider, created_at) VALUES ('main', 'tencent', '2026-10-01')`)
+	run(t, conn, `INSERT INTO sync_run (app_id, job, kind, trigger, status, started_at, observed_from, finished_at, max_gap) VALUES
+(1, 'presence', 'presence', 'backfill', 'failed', '2026-11-02 08:00+00', '2026-11-02 08:00+00', '2026-11-02 08:30+00', '1 hour'),
+(1, 'presence', 'presence', 'backfill', 'running', '2026-11-02 09:00+00', '2026-11-02 09:00+00', NULL, '30 minutes')`)
+	run(t, conn, `INSERT INTO sync_run (app_id, job, kind, trigger, tick, status, started_at, observed_from, finished_at) VALUES
+(1, 'presence', 'presence', 'cron', '2026-11-02 09:10+00', 'skipped', '2026-11-02 09:10+00', '2026-11-02 09:10+00', '2026-11-02 09:10+00')`)
+	addSnapshot(t, conn, 1, "early", "online", "08:10", bracket{"", "08:10"})
+	addSnapshot(t, conn, 1, "late", "online", "09:10", bracket{"", "09:10"})
+	run(t, conn, `INSERT INTO account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id) VALUES (1, 'late', 'imported', '2026-11-02 09:10+00', '2026-11-02 09:10+00', 1)`)
+	const current = `SELECT user_id, stale FROM presence_current ORDER BY user_id`
+	asOf(t, conn, "2026-11-02 09:20+00")
+	expect(t, conn, current, "early true", "late false")
+	asOf(t, conn, "2026-11-02 09:41+00")
+	expect(t, conn, current, "early true", "late true")
+	expect(t, conn, `SELECT user_id, stale FROM account_current`, "late true") // no run of accounts says for how long it holds
+}
+
 func TestPresenceConcurrency(t *testing.T) {
 	t.Parallel()
 	conn := scenario(t)
@@ -286,10 +308,14 @@ func TestPresenceConcurrency(t *testing.T) {
 (1, 1, '2026-11-02 09:52+00', 'push_online', 'all', 3), (1, 1, '2026-11-02 09:52+00', 'push_online', 'ios', 3),
 (1, 1, '2026-11-02 09:52+00', 'offline', 'all', 85),
 (1, 2, '2026-11-02 10:02+00', 'offline', 'all', 100),
+(1, 3, '2026-11-02 10:12+00', 'offline', 'all', 0),
+(1, 4, '2026-11-02 12:02+00', 'rejected', 'all', 100),
 (2, 6, '2026-11-02 09:01+00', 'online', 'all', 1)`)
 	expect(t, conn, `SELECT app_id, app, run_id, observed_at, users, online, push_online, offline, platforms FROM presence_concurrency ORDER BY run_id`,
 		"1 main 1 09:52:00 100 12 3 85 map[ios:9 web:5]",
 		"1 main 2 10:02:00 100 0 0 100 map[]",
+		"1 main 3 10:12:00 0 0 0 0 map[]", // no users
+		"1 main 4 12:02:00 0 - - - map[]", // all of them failed
 		"2 other 6 09:01:00 1 1 0 0 map[]",
 	)
 }

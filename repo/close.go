@@ -234,6 +234,8 @@ WHERE u.run_id = $1 AND u.complete
   AND (prev.max_gap IS NULL OR u.observed_from - prev.observed_until > least(prev.max_gap, u.max_gap))
 ON CONFLICT DO NOTHING`
 
+// A run without answers has a row too, or curves would go on from the last value:
+// of users who all failed nothing is known, and of no users none is online.
 const savePresenceCountSQL = `
 INSERT INTO syncer.presence_count (app_id, run_id, observed_at, state, platform, users)
 SELECT u.app_id, u.run_id, u.finished_at, states.key::syncer.presence_state, platforms.key, sum(platforms.value::bigint)
@@ -242,7 +244,13 @@ JOIN syncer.sync_range AS r USING (run_id)
 CROSS JOIN LATERAL jsonb_each(r.counts) AS states
 CROSS JOIN LATERAL jsonb_each_text(states.value) AS platforms
 WHERE u.run_id = $1 AND u.complete AND u.kind = 'presence'
-GROUP BY u.app_id, u.run_id, u.finished_at, states.key, platforms.key`
+GROUP BY u.app_id, u.run_id, u.finished_at, states.key, platforms.key
+UNION ALL
+SELECT u.app_id, u.run_id, u.finished_at,
+       CASE WHEN u.failed > 0 THEN syncer.presence_state 'rejected' ELSE 'offline' END, 'all', u.failed
+FROM syncer.sync_run AS u
+WHERE u.run_id = $1 AND u.complete AND u.kind = 'presence'
+  AND NOT EXISTS (SELECT FROM syncer.sync_range AS r WHERE r.run_id = $1 AND r.counts <> '{}')`
 
 // A failure that a complete run which records all of them did not meet again is
 // of a user who left the users table, or of rows that were mended: users who

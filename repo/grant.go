@@ -17,11 +17,11 @@ var (
 		"goose_db_version", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
-		"sync_observed", "sync_gap", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
+		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
 		"account_current", "account_coverage",
 	}
 	readFunctions = []string{
-		"as_of()", "presence_daily(date, date, text)", "active_users(date, date, text)",
+		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",
 		"presence_gaps()", "presence_slots(date, date, text, boolean)", "presence_daily_from_history(date, date, text, boolean)",
 	}
 )

@@ -134,7 +134,8 @@ type ConcurrencyRow struct {
 }
 
 // A bucket without a run has a row only when all of it lies in gaps: where runs
-// are further apart than buckets are long, nothing is missing.
+// are further apart than buckets are long, nothing is missing. Of the first bucket
+// the time before the first run was not observed.
 const concurrencySQL = `
 WITH bucket AS (
     SELECT b.no, b.started_at, coalesce(lead(b.started_at) OVER (ORDER BY b.no), $4) AS ended_at
@@ -146,12 +147,21 @@ WITH bucket AS (
     FROM syncer.presence_concurrency AS c
     WHERE c.observed_at >= $3 AND c.observed_at < $4 AND ($1::text IS NULL OR c.app = $1)
     GROUP BY 1, 2
-), gap AS (
-    SELECT g.app, b.no, sum(extract(epoch FROM
-               least(coalesce(g.ended_at, syncer.as_of()), b.ended_at) - greatest(g.started_at, b.started_at)))::float8 AS seconds
+), unseen AS (
+    SELECT g.app, g.started_at, coalesce(g.ended_at, syncer.as_of()) AS ended_at
     FROM syncer.sync_gap AS g
-    JOIN bucket AS b ON g.started_at < b.ended_at AND coalesce(g.ended_at, syncer.as_of()) > b.started_at
     WHERE g.kind = 'presence' AND ($1::text IS NULL OR g.app = $1)
+    UNION ALL
+    -- The bucket of the first run begins before it.
+    SELECT o.app, b.started_at, least(r.first_at, o.first_started_at)
+    FROM syncer.sync_observed AS o
+    LEFT JOIN syncer.presence_rollup AS r ON r.app_id = o.app_id
+    JOIN bucket AS b ON least(r.first_at, o.first_started_at) > b.started_at AND least(r.first_at, o.first_started_at) < b.ended_at
+    WHERE o.kind = 'presence' AND ($1::text IS NULL OR o.app = $1)
+), gap AS (
+    SELECT u.app, b.no, sum(extract(epoch FROM least(u.ended_at, b.ended_at) - greatest(u.started_at, b.started_at)))::float8 AS seconds
+    FROM unseen AS u
+    JOIN bucket AS b ON u.started_at < b.ended_at AND u.ended_at > b.started_at
     GROUP BY 1, 2
 )
 SELECT coalesce(s.app, g.app) AS app, b.started_at, size.seconds,
@@ -175,13 +185,15 @@ func (r *Reader) Concurrency(ctx context.Context, s Span, buckets []time.Time) (
 
 // ActiveUsersRow is one local day of an app.
 type ActiveUsersRow struct {
-	App             string  `json:"app"`
-	Day             string  `json:"day"`
-	Daily           int64   `json:"daily"`
-	Weekly          int64   `json:"weekly"`
-	Monthly         int64   `json:"monthly"`
-	ObservedSeconds float64 `json:"observed_seconds"`
-	DaySeconds      float64 `json:"day_seconds"` // not 86,400 when clocks change
+	App string `json:"app"`
+	Day string `json:"day"`
+	// The counts, and how much of the day was observed; nil: retention has dropped
+	// the history of the day, or of one of the 7 or 30 days.
+	Daily           *int64   `json:"daily"`
+	Weekly          *int64   `json:"weekly"`
+	Monthly         *int64   `json:"monthly"`
+	ObservedSeconds *float64 `json:"observed_seconds"`
+	DaySeconds      float64  `json:"day_seconds"` // not 86,400 when clocks change
 }
 
 const activeUsersSQL = `

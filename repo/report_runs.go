@@ -118,28 +118,39 @@ type AccountsRow struct {
 	Day               string `json:"day"`
 	Imported          int64  `json:"imported"`
 	NotImported       int64  `json:"not_imported"`
-	BecameImported    int64  `json:"became_imported"` // users seen for the first time among them
+	FirstSeen         int64  `json:"first_seen"` // users of whom a status is known for the first time
+	BecameImported    int64  `json:"became_imported"`
 	BecameNotImported int64  `json:"became_not_imported"`
 	Gone              int64  `json:"gone"` // removed, or rejected by the API
 }
 
-// The numbers at the end of a day are those of now, less what changed since: so
-// they stay right when the beginning of the history is dropped.
+// The numbers at the end of a day are those of the snapshots, less what changed
+// since, also after as_of: so they stay right when the beginning of the history is
+// dropped.
 const accountsSQL = `
 WITH change AS (
     SELECT h.app_id, (h.observed_at AT TIME ZONE $4)::date AS day,
-           count(*) FILTER (WHERE h.status = 'imported') AS became_imported,
-           count(*) FILTER (WHERE h.status = 'not_imported') AS became_not_imported,
+           count(*) FILTER (WHERE h.prev_status IS NULL) AS first_seen,
+           count(*) FILTER (WHERE h.status = 'imported' AND h.prev_status IS NOT NULL) AS became_imported,
+           count(*) FILTER (WHERE h.status = 'not_imported' AND h.prev_status IS NOT NULL) AS became_not_imported,
            count(*) FILTER (WHERE h.status NOT IN ('imported', 'not_imported')) AS gone,
-           count(*) FILTER (WHERE h.prev_status = 'imported') AS was_imported,
-           count(*) FILTER (WHERE h.prev_status = 'not_imported') AS was_not_imported
+           count(*) FILTER (WHERE h.status = 'imported') - count(*) FILTER (WHERE h.prev_status = 'imported') AS imported,
+           count(*) FILTER (WHERE h.status = 'not_imported') - count(*) FILTER (WHERE h.prev_status = 'not_imported') AS not_imported
     FROM syncer.account_history AS h
-    WHERE h.observed_at >= syncer.day_start($2::date, $4)
+    WHERE h.observed_at >= syncer.day_start($2::date, $4) AND h.observed_at <= syncer.as_of()
     GROUP BY 1, 2
+), later AS (
+    SELECT h.app_id,
+           count(*) FILTER (WHERE h.status = 'imported') - count(*) FILTER (WHERE h.prev_status = 'imported') AS imported,
+           count(*) FILTER (WHERE h.status = 'not_imported') - count(*) FILTER (WHERE h.prev_status = 'not_imported') AS not_imported
+    FROM syncer.account_history AS h
+    WHERE h.observed_at > syncer.as_of()
+    GROUP BY 1
 ), daily AS (
     SELECT v.app, d.day::date AS day,
-           v.imported - coalesce(sum(c.became_imported - c.was_imported) OVER later, 0) AS imported,
-           v.not_imported - coalesce(sum(c.became_not_imported - c.was_not_imported) OVER later, 0) AS not_imported,
+           v.imported - coalesce(l.imported, 0) - coalesce(sum(c.imported) OVER following, 0) AS imported,
+           v.not_imported - coalesce(l.not_imported, 0) - coalesce(sum(c.not_imported) OVER following, 0) AS not_imported,
+           coalesce(c.first_seen, 0) AS first_seen,
            coalesce(c.became_imported, 0) AS became_imported,
            coalesce(c.became_not_imported, 0) AS became_not_imported,
            coalesce(c.gone, 0) AS gone
@@ -152,10 +163,11 @@ WITH change AS (
     CROSS JOIN LATERAL generate_series(
         greatest($2::date, first.day)::timestamp, (syncer.as_of() AT TIME ZONE $4)::date::timestamp, '1 day') AS d (day)
     LEFT JOIN change AS c ON c.app_id = v.app_id AND c.day = d.day
+    LEFT JOIN later AS l ON l.app_id = v.app_id
     WHERE ($1::text IS NULL OR v.app = $1) AND first.day IS NOT NULL
-    WINDOW later AS (PARTITION BY v.app ORDER BY d.day DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+    WINDOW following AS (PARTITION BY v.app ORDER BY d.day DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 )
-SELECT app, to_char(day, 'YYYY-MM-DD'), imported::bigint, not_imported::bigint, became_imported, became_not_imported, gone
+SELECT app, to_char(day, 'YYYY-MM-DD'), imported::bigint, not_imported::bigint, first_seen, became_imported, became_not_imported, gone
 FROM daily
 WHERE day <= $3::date
 ORDER BY app, day`

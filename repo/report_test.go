@@ -81,6 +81,84 @@ FROM generate_series('2026-11-22 09:00Z'::timestamptz, '2026-11-22 11:00Z', '1 h
 	}
 }
 
+// TestFirstBucket holds that the time before an app's first run counts as not
+// observed in the bucket of that run.
+func TestFirstBucket(t *testing.T) {
+	b := newBench(t)
+	exec(t, b.conn, `
+WITH r AS (
+    INSERT INTO sync_run (app_id, job, kind, trigger, tick, status, started_at, finished_at, complete, max_gap, observed_from, observed_until)
+    VALUES ($1, 'presence', 'presence', 'cron', '2026-11-22 09:45Z', 'succeeded', '2026-11-22 09:45Z', '2026-11-22 09:45Z', true, '1 h', '2026-11-22 09:45Z', '2026-11-22 09:45Z'),
+           ($1, 'presence', 'presence', 'cron', '2026-11-22 10:15Z', 'succeeded', '2026-11-22 10:15Z', '2026-11-22 10:15Z', true, '1 h', '2026-11-22 10:15Z', '2026-11-22 10:15Z')
+    RETURNING run_id, started_at
+)
+INSERT INTO presence_count SELECT $1, run_id, started_at, 'online', 'all', 5 FROM r`, b.app.ID)
+	store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T11:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report"})
+	clock := func(hour int) time.Time { return time.Date(2026, 11, 22, hour, 0, 0, 0, time.UTC) }
+	err := store.Read(t.Context(), func(r *repo.Reader) error {
+		rows, err := r.Concurrency(t.Context(), repo.Span{From: clock(8), To: clock(11), Location: time.UTC}, []time.Time{clock(8), clock(9), clock(10)})
+		if err != nil {
+			return err
+		}
+		var got [][3]float64
+		for _, row := range rows {
+			got = append(got, [3]float64{float64(row.Bucket.UTC().Hour()), row.ObservedSeconds, float64(*row.OnlineMax)})
+		}
+		if diff := cmp.Diff([][3]float64{{9, 900, 5}, {10, 3600, 5}}, got); diff != "" {
+			t.Errorf("hour, observed seconds, online (-want +got):\n%s", diff)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAccountsAsOf holds that a present in the past knows no later change.
+func TestAccountsAsOf(t *testing.T) {
+	b := newBench(t)
+	exec(t, b.conn, `
+INSERT INTO sync_run (app_id, job, kind, trigger, tick, status, started_at, finished_at, complete, observed_from, observed_until)
+SELECT $1, 'accounts', 'accounts', 'cron', at, 'succeeded', at, at, true, at, at
+FROM generate_series('2026-11-20 08:00Z'::timestamptz, '2026-11-23 08:00Z', '1 day') AS at`, b.app.ID)
+	for _, change := range []struct{ user, prev, status, at string }{
+		{"ann", "", "imported", "2026-11-20 08:00Z"},
+		{"bob", "", "not_imported", "2026-11-20 08:00Z"},
+		{"bob", "not_imported", "imported", "2026-11-21 08:00Z"},
+		{"bob", "imported", "removed", "2026-11-21 20:00Z"}, // after the present, on its day
+		{"cho", "", "imported", "2026-11-22 08:00Z"},
+		{"ann", "imported", "not_imported", "2026-11-23 08:00Z"},
+	} {
+		exec(t, b.conn, `INSERT INTO account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
+VALUES ($1, $2, nullif($3, '')::account_status, $4, CASE WHEN $3 <> '' THEN $5::text::timestamptz END, $5::text::timestamptz, 1)`, b.app.ID, change.user, change.prev, change.status, change.at)
+	}
+	exec(t, b.conn, `INSERT INTO account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id) VALUES
+($1, 'ann', 'not_imported', '2026-11-23 08:00Z', '2026-11-23 08:00Z', 1), ($1, 'cho', 'imported', '2026-11-22 08:00Z', '2026-11-22 08:00Z', 1)`, b.app.ID)
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	row := func(day string, imported, notImported, firstSeen, became, gone int64) repo.AccountsRow {
+		return repo.AccountsRow{App: "main", Day: day, Imported: imported, NotImported: notImported, FirstSeen: firstSeen, BecameImported: became, Gone: gone}
+	}
+	for _, test := range []struct {
+		asOf string
+		want []repo.AccountsRow
+	}{
+		{"2026-11-21T12:00:00Z", []repo.AccountsRow{row("2026-11-20", 1, 1, 2, 0, 0), row("2026-11-21", 2, 0, 0, 1, 0)}},
+		{"2026-11-22T12:00:00Z", []repo.AccountsRow{row("2026-11-20", 1, 1, 2, 0, 0), row("2026-11-21", 1, 0, 0, 1, 1), row("2026-11-22", 2, 0, 1, 0, 0)}},
+	} {
+		store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", test.asOf), Schema: "syncer", MaxConns: 1, Process: "report"})
+		err := store.Read(t.Context(), func(r *repo.Reader) error {
+			rows, err := r.Accounts(t.Context(), repo.Span{From: day(20), To: day(25), Location: time.UTC})
+			if diff := cmp.Diff(test.want, rows); diff != "" {
+				t.Errorf("as of %s (-want +got):\n%s", test.asOf, diff)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestGrantReaderSQL holds that the names in it are taken literally.
 func TestGrantReaderSQL(t *testing.T) {
 	b := newBench(t)

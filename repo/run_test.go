@@ -244,14 +244,21 @@ func TestPresenceCount(t *testing.T) {
 	}
 	sweep(repo.RangeCounts{"online": {"all": 3, "ios": 2, "web": 2}, "offline": {"all": 5}},
 		repo.RangeCounts{"online": {"all": 4, "ios": 4}}, repo.RangeCounts{})
-	// A run that did not go through counts nobody.
+	sweep(repo.RangeCounts{}) // nobody to ask about
 	r := b.startedRange(t, b.backfill(imclient.KindPresence))
 	p := page[imclient.Presence]("k")
+	p.Users, p.Failed, p.Failures = 2, 2, failures(imclient.UserError{UserID: "a", Code: "70107"}, imclient.UserError{UserID: "b", Code: "70107"})
+	save(t, b.store.Presence(), r, p, 0)
+	b.finish(t, r, "")
+	// A run that did not go through counts nobody.
+	r = b.startedRange(t, b.backfill(imclient.KindPresence))
+	p = page[imclient.Presence]("k")
 	p.Counts = repo.RangeCounts{"online": {"all": 1}}
 	save(t, b.store.Presence(), r, p, 0)
 	b.finish(t, r, "no answer")
 	wantLines(t, b.conn, "counts", `SELECT app_id, run_id, observed_at, state::text, platform, users FROM presence_count ORDER BY run_id, presence_count.state, platform`,
-		"1 1 12:00:00 online all 7", "1 1 12:00:00 online ios 6", "1 1 12:00:00 online web 2", "1 1 12:00:00 offline all 5")
+		"1 1 12:00:00 online all 7", "1 1 12:00:00 online ios 6", "1 1 12:00:00 online web 2", "1 1 12:00:00 offline all 5",
+		"1 2 12:00:00 offline all 0", "1 3 12:00:00 rejected all 2")
 	if n := value[int](t, b.conn, `SELECT count(*)::int FROM sync_range WHERE run_id = 1`); n != 0 {
 		t.Errorf("%d ranges of a run that went through are left", n)
 	}

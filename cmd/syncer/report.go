@@ -47,7 +47,7 @@ var reportUsages = []struct {
 		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform who uses\n" +
 			"several right now: app, online, multi_platform, share."},
 	{report.Accounts, "who has been imported, and how that changed", "-29d", true,
-		"app, day, imported, not_imported, became_imported, became_not_imported, gone. JSON has in coverage what\n" +
+		"app, day, imported, not_imported, first_seen, became_imported, became_not_imported, gone. JSON has in coverage what\n" +
 			"is known now: app, imported, not_imported, never_checked, last_checked_at."},
 	{report.Runs, "the latest runs and how they ended", "-1d", false,
 		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed,\n" +

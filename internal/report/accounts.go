@@ -26,17 +26,17 @@ func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverag
 		app := of[0].App
 		c := h.dailyChart("Accounts: "+app, "line", "users")
 		c.Series = []Series{{Label: "imported", Role: "line"}, {Label: "not imported", Role: "line"}}
-		t := Table{Title: app + ", at the end of the day", Columns: columns("day", ">imported", ">not imported", ">became imported", ">became not imported", ">gone")}
+		t := Table{Title: app + ", at the end of the day", Columns: columns("day", ">imported", ">not imported", ">first seen", ">became imported", ">became not imported", ">gone")}
 		for _, row := range of {
 			c.X = append(c.X, h.middle(row.Day))
 			c.Series[0].Values = append(c.Series[0].Values, value(row.Imported))
 			c.Series[1].Values = append(c.Series[1].Values, value(row.NotImported))
 			t.Rows = append(t.Rows, []string{weekday(row.Day), Count(row.Imported), Count(row.NotImported),
-				Count(row.BecameImported), Count(row.BecameNotImported), Count(row.Gone)})
+				Count(row.FirstSeen), Count(row.BecameImported), Count(row.BecameNotImported), Count(row.Gone)})
 		}
 		c.shade(h, gaps, app, "accounts")
 		r.Charts, r.Tables = append(r.Charts, c), append(r.Tables, t)
 	}
-	r.Notes = append(r.Notes, "A change counts on the day on which it was seen. gone: left the users table, or is rejected by the API.")
+	r.Notes = append(r.Notes, "A change counts on the day on which it was seen. first seen: no status was known before. gone: left the users table, or is rejected by the API.")
 	return r
 }

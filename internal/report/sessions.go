@@ -52,7 +52,7 @@ func sessionCells(day string, row repo.SessionsRow) []string {
 
 func longestSessions(rows []repo.SessionRow) Table {
 	t := Table{Title: "The longest", Columns: columns("app", "user", "began by", "ended by", ">length", ">surely", "how it ended")}
-	how := map[string]string{"observed": "seen", "gap": "nobody looked", "open": "goes on"}
+	how := map[string]string{"observed": "seen", "gap": "nobody looked", "rejected": "rejected by the API", "open": "goes on"}
 	for _, row := range rows {
 		ended := ""
 		if row.EndedAt != nil {
