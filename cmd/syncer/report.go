@@ -83,7 +83,8 @@ func (p *program) reportCommand() *cli.Command {
 					}
 					return nil
 				}},
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output"},
+			spreadsheetFlag(),
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output; - is standard output"},
 		}
 		if u.name == report.Sessions || u.name == reportAll {
 			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, which names users", report.Longest)})
@@ -96,6 +97,17 @@ func (p *program) reportCommand() *cli.Command {
 		})
 	}
 	return c
+}
+
+func spreadsheetFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "spreadsheet", Local: true, Usage: "with csv: put a ' before texts that a spreadsheet would run as a formula"}
+}
+
+func checkSpreadsheet(c *cli.Command) error {
+	if c.Bool("spreadsheet") && c.String("format") != "csv" {
+		return usageError("--spreadsheet goes with --format csv alone")
+	}
+	return nil
 }
 
 func defaultFrom(from string, days bool) string {
@@ -130,7 +142,7 @@ func unknownReport(ctx context.Context, c *cli.Command) error {
 }
 
 func (p *program) printReport(ctx context.Context, c *cli.Command, name string, days bool) error {
-	if err := noArgs(c); err != nil {
+	if err := errors.Join(noArgs(c), checkSpreadsheet(c)); err != nil {
 		return err
 	}
 	loaded, err := p.loadReporting(c)
@@ -257,7 +269,7 @@ func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name stri
 		if c.Bool("users") {
 			rows = reports[0].List("longest")
 		}
-		return report.WriteCSV(w, rows)
+		return report.WriteCSV(w, rows, c.Bool("spreadsheet"))
 	case "json":
 		if name == reportAll {
 			return report.WriteAllJSON(w, head, reports)
@@ -267,12 +279,15 @@ func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name stri
 		return report.WriteHTML(w, head, reports)
 	default:
 		width, terminal := defaultWidth, false
-		if c.String("output") == "" {
+		if name := c.String("output"); name == "" || name == stdoutName {
 			width, terminal = p.width()
 		}
 		return report.WriteText(w, head, reports, width, terminal)
 	}
 }
+
+// stdoutName is what --output calls standard output.
+const stdoutName = "-"
 
 // defaultWidth is how wide text is where there is no terminal.
 const defaultWidth = 80
@@ -289,7 +304,7 @@ func (p *program) width() (columns int, terminal bool) {
 
 // deliver puts the text where it is wanted. A file is there whole or not at all.
 func (p *program) deliver(name string, text []byte) error {
-	if name == "" {
+	if name == "" || name == stdoutName {
 		_, err := p.stdout.Write(text)
 		if errors.Is(err, syscall.EPIPE) {
 			return nil // whoever reads it has seen enough

@@ -40,7 +40,7 @@ func (p *program) runsCommand() *cli.Command {
 			&cli.StringFlag{Name: "app", Local: true, Usage: "only of this `APP`"},
 			&cli.StringFlag{Name: "job", Local: true, Usage: "only of the job of this `NAME` (a backfill's is backfill)"},
 			&cli.StringFlag{Name: "kind", Local: true, Usage: "only of this `KIND`: presence or accounts", Validator: oneOf("kind", "presence", "accounts")},
-			&cli.StringFlag{Name: "status", Local: true, Usage: "only with this `STATUS`: " + strings.Join(runStatuses, ", "), Validator: oneOf("status", runStatuses...)},
+			&cli.StringFlag{Name: "status", Local: true, Usage: "only with this `STATUS`, or several with commas between them: " + strings.Join(runStatuses, ", "), Validator: checkStatuses},
 			&cli.IntFlag{Name: "limit", Local: true, Value: 20, Usage: "list at most `N`, the newest", Validator: func(n int) error {
 				if n < 1 || n > maxRuns {
 					return fmt.Errorf("%d is not between 1 and %d", n, maxRuns)
@@ -49,6 +49,7 @@ func (p *program) runsCommand() *cli.Command {
 			}},
 			zoneFlag(),
 			formatFlag("table", "csv", "json"),
+			spreadsheetFlag(),
 		},
 		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.listRuns(ctx, c)) },
 		Commands: []*cli.Command{{
@@ -83,6 +84,15 @@ func oneOf(what string, allowed ...string) func(string) error {
 	}
 }
 
+func checkStatuses(list string) error {
+	for status := range strings.SplitSeq(list, ",") {
+		if err := oneOf("status", runStatuses...)(status); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // zoneOf is what --tz says, else what the configuration does.
 func zoneOf(c *cli.Command, configured config.Report) (*time.Location, error) {
 	if !c.IsSet("tz") {
@@ -113,12 +123,12 @@ func ifSet(c *cli.Command, flag string) *string {
 }
 
 func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
-	if err := noArgs(c); err != nil {
+	if err := errors.Join(noArgs(c), checkSpreadsheet(c)); err != nil {
 		return err
 	}
 	filter := repo.RunFilter{App: ifSet(c, "app"), Job: ifSet(c, "job"), Kind: ifSet(c, "kind"), Limit: c.Int("limit")}
 	if c.IsSet("status") {
-		filter.Statuses = []string{c.String("status")}
+		filter.Statuses = strings.Split(c.String("status"), ",")
 	}
 	var rows []repo.RunRow
 	err := p.readRuns(ctx, c, func(r *repo.Reader, configured []string) (err error) {
@@ -136,7 +146,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 	var out bytes.Buffer
 	switch c.String("format") {
 	case "csv":
-		err = report.WriteCSV(&out, rows)
+		err = report.WriteCSV(&out, rows, c.Bool("spreadsheet"))
 	case "json":
 		err = report.WriteRunsJSON(&out, rows)
 	default:

@@ -8,15 +8,18 @@ import (
 	"io"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// WriteCSV writes a table as RFC 4180 has it: a line of names, then the rows.
-// Times are RFC 3339; what is not known is empty. rows are a slice of structs
-// with json tags.
-func WriteCSV(w io.Writer, rows any) error {
+// WriteCSV writes a table as in RFC 4180, but for lines that end with LF: a line of
+// names, then the rows. Times are RFC 3339; what is not known is empty. rows are a
+// slice of structs with json tags. Texts keep all their bytes, line breaks included;
+// with forSpreadsheet those that a spreadsheet would run as a formula get a ' in
+// front.
+func WriteCSV(w io.Writer, rows any, forSpreadsheet bool) error {
+	// CRLF would turn a line feed within a text into CR LF, and drop a CR.
 	out := csv.NewWriter(w)
-	out.UseCRLF = true
 	slice := reflect.ValueOf(rows)
 	columns := slice.Type().Elem()
 	record := make([]string, columns.NumField())
@@ -28,7 +31,11 @@ func WriteCSV(w io.Writer, rows any) error {
 	}
 	for r := range slice.Len() {
 		for i := range record {
-			record[i] = csvValue(slice.Index(r).Field(i))
+			field := slice.Index(r).Field(i)
+			record[i] = csvValue(field)
+			if forSpreadsheet && isText(field) && isFormula(record[i]) {
+				record[i] = "'" + record[i]
+			}
 		}
 		if err := out.Write(record); err != nil {
 			return err
@@ -37,6 +44,15 @@ func WriteCSV(w io.Writer, rows any) error {
 	out.Flush()
 	return out.Error()
 }
+
+// isText reports whether a cell holds a text, which may come from outside.
+func isText(v reflect.Value) bool {
+	return v.Kind() == reflect.String || v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.String
+}
+
+// isFormula reports whether spreadsheets take a text for more than a text. Source:
+// OWASP, CSV Injection.
+func isFormula(s string) bool { return s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", []rune(s)[0]) }
 
 func csvValue(v reflect.Value) string {
 	if v.Kind() == reflect.Pointer {

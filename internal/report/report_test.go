@@ -147,7 +147,7 @@ func TestReports(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden(t, r.Name+".txt", text.Bytes())
-			if err := WriteCSV(&csv, r.Rows); err != nil {
+			if err := WriteCSV(&csv, r.Rows, false); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, r.Name+".csv", csv.Bytes())
@@ -171,7 +171,7 @@ func TestNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range reports {
-		if err := WriteCSV(&out, r.Rows); err != nil {
+		if err := WriteCSV(&out, r.Rows, false); err != nil {
 			t.Fatal(err)
 		}
 	}
