@@ -71,7 +71,7 @@ func (q *reportQuery) one(ctx context.Context, name string) (report.Report, erro
 		return report.NewAccounts(h, rows, coverage, q.gaps), err
 	case report.Runs:
 		rows, err := r.Runs(ctx, span)
-		return report.NewRuns(h, rows), err
+		return report.NewRuns(h, rows, q.gaps), err
 	default: // gaps
 		coverage, err := r.Coverage(ctx, span)
 		return report.NewGaps(h, q.gaps, coverage), err

@@ -176,6 +176,10 @@ func (h Head) middle(day string) float64 {
 func (h Head) dailyChart(title, kind, unit string) Chart {
 	c := h.chart(title, kind, unit)
 	c.Daily = true
+	// Whole days: a line that begins before the axis would enter it at a value that
+	// was not measured.
+	first := h.Span.From.In(h.Span.Location)
+	c.From = min(c.From, seconds(DayStart(first.Year(), first.Month(), first.Day(), h.Span.Location)))
 	last := h.until().Add(-time.Microsecond).In(h.Span.Location)
 	c.To = max(c.To, seconds(nextDay(last)))
 	return c

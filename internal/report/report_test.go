@@ -111,7 +111,7 @@ func sample(t *testing.T) (Head, []Report) {
 			{App: "main", Platform: "web", UsersAvg: 99.25, UsersMax: 300, Share: 0.0149},
 		}, []repo.DevicesRow{{App: "main", Online: 6200, MultiPlatform: 310, Share: ptr(0.05)}}),
 		NewAccounts(h, accounts, []repo.AccountCoverageRow{{App: "main", Imported: 19300, NotImported: 700, NeverChecked: 12, LastCheckedAt: ptr(at(28, 15, 0))}}, gaps),
-		NewRuns(h, runs),
+		NewRuns(h, runs, gaps),
 		NewGaps(h, gaps, []repo.CoverageRow{
 			{App: strange, Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 12600, ObservedSeconds: 565200, ObservedShare: ptr(0.97819)},
 			{App: "main", Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 19800, ObservedSeconds: 558000, ObservedShare: ptr(0.96573)},
@@ -164,7 +164,7 @@ func TestNothing(t *testing.T) {
 	h.Span.App = ptr("main")
 	reports := []Report{
 		NewConcurrency(h, nil, nil), NewActiveUsers(h, nil, nil), NewSessions(h, nil, nil, nil, nil), NewPlatforms(h, nil, nil),
-		NewAccounts(h, nil, nil, nil), NewRuns(h, nil), NewGaps(h, nil, nil),
+		NewAccounts(h, nil, nil, nil), NewRuns(h, nil, nil), NewGaps(h, nil, nil),
 	}
 	var out bytes.Buffer
 	if err := WriteText(&out, h, reports, 80, false); err != nil {

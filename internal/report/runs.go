@@ -14,7 +14,7 @@ import (
 const runsShown = 20
 
 // NewRuns reports the runs, the newest first, and how they ended.
-func NewRuns(h Head, rows []repo.RunRow) Report {
+func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
 	r := Report{Name: Runs, Title: "Runs", Rows: rows}
 	if len(rows) == 0 {
 		r.Empty = "No run began in this time. Is syncer running? Start it with: syncer run, or once with: syncer backfill"
@@ -25,15 +25,7 @@ func NewRuns(h Head, rows []repo.RunRow) Report {
 	kindOf := func(row repo.RunRow) string { return row.App + " " + row.Kind }
 	slices.SortStableFunc(byApp, func(a, b repo.RunRow) int { return strings.Compare(kindOf(a), kindOf(b)) })
 	for _, of := range groups(byApp, kindOf) {
-		c := h.chart("How long runs took: "+of[0].App+", "+of[0].Kind, "line", "seconds")
-		c.Series = []Series{{Label: "duration", Role: "line"}}
-		for _, row := range slices.Backward(of) {
-			if row.Status == "succeeded" || row.Status == "partial" {
-				c.X = append(c.X, seconds(row.StartedAt))
-				c.Series[0].Values = append(c.Series[0].Values, value(row.Seconds))
-			}
-		}
-		if len(c.X) > 0 {
+		if c := h.durations(of, gaps); len(c.X) > 0 {
 			r.Charts = append(r.Charts, c)
 		}
 	}
@@ -48,6 +40,37 @@ func NewRuns(h Head, rows []repo.RunRow) Report {
 		r.Notes = append(r.Notes, fmt.Sprintf("All %s runs have a row with --format csv or json.", Count(int64(len(rows)))))
 	}
 	return r
+}
+
+// durations draws how long the runs of an app and kind took that went through. rows
+// are the newest first. The line breaks where a run did not go through, and over
+// gaps: it would draw durations that no run had.
+func (h Head) durations(rows []repo.RunRow, gaps []repo.GapRow) Chart {
+	app, kind := rows[0].App, rows[0].Kind
+	c := h.chart("How long runs took: "+app+", "+kind, "line", "seconds")
+	c.Series = []Series{{Label: "duration", Role: "line"}}
+	c.shade(h, gaps, app, kind)
+	add := func(at float64, v *float64) {
+		c.X, c.Series[0].Values = append(c.X, at), append(c.Series[0].Values, v)
+	}
+	ahead := c.Gaps // in order
+	for _, row := range slices.Backward(rows) {
+		at := seconds(row.StartedAt)
+		for len(ahead) > 0 && ahead[0][0] < at {
+			add(ahead[0][0], nil)
+			ahead = ahead[1:]
+		}
+		switch row.Status {
+		case "succeeded", "partial":
+			add(at, value(row.Seconds))
+		case "failed", "cancelled":
+			add(at, nil)
+		}
+	}
+	if !slices.ContainsFunc(c.Series[0].Values, func(v *float64) bool { return v != nil }) {
+		c.X = nil
+	}
+	return c
 }
 
 // newest lists the first rows.

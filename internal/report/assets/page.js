@@ -17,12 +17,12 @@
   const number = (v) => (Math.abs(v) < 100 ? tenth : whole).format(v);
   const write = (unit, v) => {
     if (v == null) return "–";
-    if (unit === "seconds") return v > 0 && v < 10 ? tenth.format(v) + "s" : duration(v);
+    if (unit === "seconds") return v > 0 && v < 1 ? whole.format(1e3 * v) + "ms" : v > 0 && v < 10 ? tenth.format(v) + "s" : duration(v);
     if (unit === "share") return tenth.format(100 * v) + " %";
     return number(v);
   };
   // Steps that are round in hours and minutes too.
-  const secondSteps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 432000, 864000];
+  const secondSteps = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 432000, 864000];
 
   // hatched fills a rectangle as time that nobody observed.
   const hatched = (ctx, x, y, width, height) => {
