@@ -11,6 +11,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/imclient/imsim"
+	"syncer/internal/schedule"
 	"syncer/repo"
 )
 
@@ -150,7 +151,7 @@ func TestLag(t *testing.T) {
 		"a tick that just came":     {repo.JobWatch{LastTick: tick("2026-03-01T11:45:00Z")}, 0},
 		"two ticks without success": {repo.JobWatch{LastTick: tick("2026-03-01T11:30:00Z")}, 15 * time.Minute},
 	} {
-		if got := lag(every(15*time.Minute), tc.watch, now); got != tc.want {
+		if got := lag(schedule.Every(15*time.Minute), tc.watch, now); got != tc.want {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
+	"syncer/internal/schedule"
 )
 
 // rarely is an interval of which no tick falls into a test, or hardly ever.
@@ -54,7 +55,7 @@ func TestSchedule_change(t *testing.T) {
 		return len(w.ticks("stays")) > 1 && len(w.ticks("gone")) > 1 && len(w.ticks("changes")) > 1
 	})
 
-	rare := watched{every(rarely), make(chan time.Time, 100)}
+	rare := watched{schedule.Every(rarely), make(chan time.Time, 100)}
 	changes.Schedule, changes.CatchUp = rare, true
 	begins := e.job("begins", tencentApp, rarely, true)
 	begins.Kind = imclient.KindAccounts
@@ -74,7 +75,7 @@ func TestSchedule_change(t *testing.T) {
 	w.eventually("the new job has caught up", func() bool { return len(w.ticks("begins")) > 0 })
 	w.wantTriggers("begins", "catch_up")
 
-	changes.Schedule = every(time.Second)
+	changes.Schedule = schedule.Every(time.Second)
 	e.Schedule([]Job{stays, changes, begins})
 	w.eventually("it ticks again", func() bool { return len(w.ticks("changes")) > before+1 })
 	w.wantTriggers("changes", "cron")
@@ -107,7 +108,7 @@ func TestSchedule_changeLosesNoTick(t *testing.T) {
 	w.eventually("a tick waits", func() bool {
 		return w.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO syncer.sync_run%'`) > 0
 	})
-	rare := watched{every(rarely), make(chan time.Time, 100)}
+	rare := watched{schedule.Every(rarely), make(chan time.Time, 100)}
 	job.Schedule = rare
 	changed := e.store.Now()
 	e.Schedule([]Job{job})

@@ -3,9 +3,7 @@ package jobs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,40 +22,6 @@ type Job struct {
 	Schedule cron.Schedule
 	CatchUp  bool          // at start, run a tick that fell while nothing was up: once
 	MaxGap   time.Duration // see repo.NewRun
-}
-
-// ParseSchedule reads a schedule: five cron fields, a descriptor like @daily,
-// or "@every 1m"; in the given location unless it begins with CRON_TZ=.
-// Instances must agree on the ticks, so those of @every are the multiples of
-// the interval since 1970, not counted from the start of a process.
-func ParseSchedule(expression string, location *time.Location) (cron.Schedule, error) {
-	if interval, ok := strings.CutPrefix(expression, "@every "); ok {
-		d, err := time.ParseDuration(strings.TrimSpace(interval))
-		if err != nil {
-			return nil, fmt.Errorf("read schedule %q: %w", expression, err)
-		}
-		if d < time.Second {
-			return nil, fmt.Errorf("read schedule %q: the shortest interval is 1s", expression)
-		}
-		return every(d), nil
-	}
-	if !strings.HasPrefix(expression, "CRON_TZ=") && !strings.HasPrefix(expression, "TZ=") {
-		expression = "CRON_TZ=" + location.String() + " " + expression
-	}
-	schedule, err := cron.ParseStandard(expression)
-	if err != nil {
-		return nil, fmt.Errorf("read schedule %q: %w", expression, err)
-	}
-	return schedule, nil
-}
-
-// every ticks at the multiples of an interval since 1970.
-type every time.Duration
-
-// Next gives the first tick after t.
-func (d every) Next(t time.Time) time.Time {
-	interval := time.Duration(d)
-	return time.Unix(0, t.UnixNano()-t.UnixNano()%int64(interval)).Add(interval).UTC()
 }
 
 // lastTick gives the newest tick of a schedule in (after, until], zero when

@@ -9,6 +9,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/imclient/imsim"
+	"syncer/internal/schedule"
 	"syncer/repo"
 )
 
@@ -26,7 +27,7 @@ func (w *world) ticks(job string) []tickRow {
 
 // job is a job over the app of one provider.
 func (e *testEngine) job(name string, provider imclient.Provider, interval time.Duration, catchUp bool) Job {
-	return Job{Name: name, Kind: imclient.KindPresence, AppIDs: []int16{e.app(provider).ID}, Schedule: every(interval), CatchUp: catchUp}
+	return Job{Name: name, Kind: imclient.KindPresence, AppIDs: []int16{e.app(provider).ID}, Schedule: schedule.Every(interval), CatchUp: catchUp}
 }
 
 // TestTicks_oneRunEach: four engines follow the same schedule, and every tick is
@@ -102,7 +103,7 @@ func TestTicks_skipped(t *testing.T) {
 
 // watched tells of every look at a schedule.
 type watched struct {
-	every
+	schedule.Every
 	looks chan time.Time
 }
 
@@ -111,7 +112,7 @@ func (s watched) Next(t time.Time) time.Time {
 	case s.looks <- t:
 	default:
 	}
-	return s.every.Next(t)
+	return s.Every.Next(t)
 }
 
 // TestTicks_catchUp: after downtime the last of the missed ticks is run, once, or
@@ -135,20 +136,20 @@ func TestTicks_catchUp(t *testing.T) {
 			w := setup(t, worldOptions{users: 50})
 			e := w.engine(w.spec())
 			now := e.store.Now()
-			newest := lastTick(every(day), time.Time{}, now)
+			newest := lastTick(schedule.Every(day), time.Time{}, now)
 			if tc.dealtWith >= 0 {
 				w.exec(`INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, status, started_at, observed_from, finished_at) VALUES ($1, 'p', 'presence', 'cron', $2, 'succeeded', $2, $2, $2)`,
 					e.app(openIMApp).ID, newest.Add(-tc.dealtWith))
 			}
 			job := e.job("p", openIMApp, day, tc.catchUp)
-			schedule := watched{every(day), make(chan time.Time, 100)}
-			job.Schedule = schedule
+			ticks := watched{schedule.Every(day), make(chan time.Time, 100)}
+			job.Schedule = ticks
 			e.Schedule([]Job{job})
 			// Having dealt with what was missed, the job asks when to wake up: it
 			// looks ahead from a time after which no tick has come.
 			w.eventually("the job waits for its next tick", func() bool {
 				select {
-				case at := <-schedule.looks:
+				case at := <-ticks.looks:
 					return at.After(now)
 				default:
 					return false
@@ -183,7 +184,7 @@ func TestTicks_neverAgain(t *testing.T) {
 	e := w.engine(w.spec())
 	job := e.job("p", openIMApp, time.Hour, true)
 	var err error
-	if job.Schedule, err = ParseSchedule("0 0 31 2 *", time.UTC); err != nil {
+	if job.Schedule, err = schedule.Parse("0 0 31 2 *", time.UTC); err != nil {
 		t.Fatal(err)
 	}
 	e.Schedule([]Job{job})

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/config"
-	"syncer/internal/report"
+	"syncer/internal/localtime"
 )
 
 // TestDayStart compares day_start with what reports computed in Go take for the
@@ -43,7 +43,7 @@ func TestDayStart(t *testing.T) {
 				local := at.AddDate(0, 0, n)
 				day := time.Date(local.Year(), local.Month(), local.Day(), 0, 0, 0, 0, time.UTC)
 				zones, days = append(zones, name), append(days, day)
-				begins = append(begins, report.DayStart(day.Year(), day.Month(), day.Day(), location))
+				begins = append(begins, localtime.Day(day.Year(), day.Month(), day.Day(), location))
 			}
 		}
 	}

@@ -13,7 +13,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/config"
-	"syncer/jobs"
+	"syncer/internal/schedule"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -95,7 +95,7 @@ func (p *program) describe(c *config.Config) error {
 		}
 	}
 	for _, job := range c.Jobs {
-		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
+		ticks, err := schedule.Parse(job.Schedule, job.Timezone)
 		if err != nil {
 			return err
 		}
@@ -104,7 +104,7 @@ func (p *program) describe(c *config.Config) error {
 			apps = "every app"
 		}
 		fmt.Fprintf(p.stdout, "job %s: %s of %s, %s, next at %s\n", job.Name, job.Kind, apps, job.Schedule,
-			schedule.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
+			ticks.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
 	}
 	if t := c.Traces; t.Endpoint != "" {
 		fmt.Fprintf(p.stdout, "traces of %.4g of the runs to %s\n", t.Sample, t.Endpoint)

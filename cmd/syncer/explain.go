@@ -15,6 +15,7 @@ import (
 	"syncer/imclient/tencent"
 	"syncer/internal/config"
 	"syncer/internal/report"
+	"syncer/internal/schedule"
 	"syncer/jobs"
 	"syncer/repo"
 )
@@ -206,7 +207,7 @@ func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind
 		if job.Kind != kind || job.App != "" && job.App != app.Name {
 			continue
 		}
-		schedule, err := jobs.ParseSchedule(job.Schedule, job.Timezone)
+		ticks, err := schedule.Parse(job.Schedule, job.Timezone)
 		if err != nil {
 			return nil, err
 		}
@@ -219,11 +220,11 @@ func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind
 		if last != nil && last.After(from.Add(clockGrace)) {
 			from, told.Ahead = *last, true
 		}
-		if next := schedule.Next(from); !next.IsZero() {
+		if next := ticks.Next(from); !next.IsZero() {
 			told.Next = next.In(x.tz)
 		}
 		if last != nil {
-			if due := schedule.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(r.AsOf) {
+			if due := ticks.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(r.AsOf) {
 				told.Overdue = due.In(x.tz)
 			}
 		}

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"syncer/internal/report"
+	"syncer/internal/localtime"
 )
 
 // instant is a time as --from and --to give it: a day, an instant, or so long
@@ -76,5 +76,5 @@ func startOfDay(day string, after int, tz *time.Location) time.Time {
 	if err != nil {
 		return time.Time{} // parseInstant has read it
 	}
-	return report.DayStart(t.Year(), t.Month(), t.Day()+after, tz)
+	return localtime.Day(t.Year(), t.Month(), t.Day()+after, tz)
 }

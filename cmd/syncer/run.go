@@ -13,6 +13,7 @@ import (
 
 	"syncer/internal/admin"
 	"syncer/internal/config"
+	"syncer/internal/schedule"
 	"syncer/jobs"
 	"syncer/migrations"
 )
@@ -109,11 +110,11 @@ func status(c *config.Config) string {
 func (s *system) scheduled(configured []config.Job) ([]jobs.Job, error) {
 	var scheduled []jobs.Job
 	for _, c := range configured {
-		schedule, err := jobs.ParseSchedule(c.Schedule, c.Timezone)
+		ticks, err := schedule.Parse(c.Schedule, c.Timezone)
 		if err != nil {
 			return nil, err
 		}
-		job := jobs.Job{Name: c.Name, Kind: c.Kind, Schedule: schedule, CatchUp: c.CatchUp, MaxGap: c.MaxGap}
+		job := jobs.Job{Name: c.Name, Kind: c.Kind, Schedule: ticks, CatchUp: c.CatchUp, MaxGap: c.MaxGap}
 		for _, app := range s.apps {
 			if c.App == "" || c.App == app.Name {
 				job.AppIDs = append(job.AppIDs, app.ID)

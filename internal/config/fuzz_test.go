@@ -2,13 +2,12 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
-	"github.com/robfig/cron/v3"
+	"syncer/internal/schedule"
 )
 
 // Any text, with any value in the environment, either loads into a usable
@@ -80,9 +79,8 @@ func checkUsable(t *testing.T, c *Config) {
 		if job.Timezone == nil || job.Interval <= 0 || job.MaxGap < job.Interval {
 			t.Errorf("job not usable: %+v", job)
 		}
-		spec := fmt.Sprintf("CRON_TZ=%s %s", job.Timezone, job.Schedule)
-		if schedule, err := cron.ParseStandard(spec); err != nil || !schedule.Next(reference).After(reference) {
-			t.Errorf("job %s never ticks: %s, %v", job.Name, spec, err)
+		if ticks, err := schedule.Parse(job.Schedule, job.Timezone); err != nil || !ticks.Next(reference).After(reference) {
+			t.Errorf("job %s never ticks: %s, %v", job.Name, job.Schedule, err)
 		}
 	}
 }

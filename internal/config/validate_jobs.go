@@ -7,9 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
-
 	"syncer/imclient"
+	"syncer/internal/schedule"
 )
 
 func (v validator) jobs() {
@@ -122,9 +121,9 @@ func interval(spec string, zone *time.Location) (time.Duration, error) {
 		}
 		return d, nil
 	}
-	s, err := cron.ParseStandard(fmt.Sprintf("CRON_TZ=%s %s", zone, spec))
+	s, err := schedule.Parse(spec, zone)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s", errSchedule, cut(err.Error(), 200)) // it repeats the schedule
+		return 0, fmt.Errorf("%w: %s", errSchedule, cut(errors.Unwrap(err).Error(), 200)) // it repeats the schedule
 	}
 	at := s.Next(reference)
 	shortest := time.Duration(0)

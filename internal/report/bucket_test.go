@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"syncer/internal/localtime"
 	"syncer/repo"
 )
 
@@ -52,5 +53,52 @@ func TestBuckets(t *testing.T) {
 		AsOf: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}.Buckets()
 	if len(days) != 61 || days[60].Format(time.RFC3339) != "2026-10-31T00:00:00+01:00" {
 		t.Errorf("%d days, the last one begins at %s", len(days), days[len(days)-1])
+	}
+}
+
+// TestDays holds that whole months are cut into their days, whose midnight the
+// clocks leave out or repeat.
+func TestDays(t *testing.T) {
+	for _, test := range []struct {
+		zone       string
+		from, to   string
+		days       int
+		begins     string // of the day on which the clocks change
+		endsBefore string
+	}{
+		{"America/Havana", "2026-03-01", "2026-05-01", 61, "2026-03-08T01:00:00-04:00", "2026-03-09T00:00:00-04:00"},
+		{"America/Santiago", "2026-09-01", "2026-11-01", 61, "2026-09-06T01:00:00-03:00", "2026-09-07T00:00:00-03:00"},
+		{"Atlantic/Azores", "2026-03-01", "2026-05-01", 61, "2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"},
+		{"Atlantic/Azores", "2026-10-01", "2026-12-01", 61, "2026-10-25T00:00:00Z", "2026-10-26T00:00:00-01:00"},
+	} {
+		location, err := time.LoadLocation(test.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parse := func(day string) time.Time {
+			at, err := time.Parse(time.DateOnly, day)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return localtime.Day(at.Year(), at.Month(), at.Day(), location)
+		}
+		h := Head{Span: repo.Span{From: parse(test.from), To: parse(test.to), Location: location}, AsOf: parse("2027-01-01")}
+		buckets := h.Buckets()
+		if len(buckets) != test.days {
+			t.Errorf("%s: %d days; want %d", test.zone, len(buckets), test.days)
+		}
+		coverage := repo.CoverageRow{App: "main", Kind: "presence"}
+		if bars := h.notObserved(coverage, nil); len(bars.X) != test.days {
+			t.Errorf("%s: %d bars; want %d", test.zone, len(bars.X), test.days)
+		}
+		for i, begin := range buckets {
+			if begin.Format(time.DateOnly) != test.begins[:len(time.DateOnly)] {
+				continue
+			}
+			got := []string{begin.Format(time.RFC3339), buckets[i+1].Format(time.RFC3339)}
+			if diff := cmp.Diff([]string{test.begins, test.endsBefore}, got); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", test.zone, diff)
+			}
+		}
 	}
 }

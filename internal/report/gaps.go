@@ -3,6 +3,7 @@ package report
 import (
 	"time"
 
+	"syncer/internal/localtime"
 	"syncer/repo"
 )
 
@@ -48,8 +49,8 @@ func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
 	c := h.dailyChart("Not observed, by day: "+of.App, "bars", "seconds")
 	c.Series = []Series{{Label: "not observed", Role: "line"}}
 	until := h.until()
-	for day := h.Span.From.In(h.Span.Location); day.Before(until); day = nextDay(day) {
-		end := nextDay(day)
+	for day := h.Span.From.In(h.Span.Location); day.Before(until); day = localtime.NextDay(day) {
+		end := localtime.NextDay(day)
 		if end.After(until) {
 			end = until
 		}

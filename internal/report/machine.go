@@ -52,7 +52,9 @@ func isText(v reflect.Value) bool {
 
 // isFormula reports whether spreadsheets take a text for more than a text. Source:
 // OWASP, CSV Injection.
-func isFormula(s string) bool { return s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", []rune(s)[0]) }
+func isFormula(s string) bool {
+	return s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", []rune(s)[0])
+}
 
 func csvValue(v reflect.Value) string {
 	if v.Kind() == reflect.Pointer {

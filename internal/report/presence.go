@@ -3,6 +3,7 @@ package report
 import (
 	"time"
 
+	"syncer/internal/localtime"
 	"syncer/repo"
 )
 
@@ -37,7 +38,7 @@ func bucketWidth(span time.Duration) time.Duration {
 // nextBucket is the first beginning of a bucket after a time.
 func nextBucket(at time.Time, width time.Duration) time.Time {
 	if width == aDay {
-		return nextDay(at)
+		return localtime.NextDay(at)
 	}
 	// Zones are off by quarters of an hour, so that round is not so in UTC.
 	_, offset := at.Zone()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"syncer/internal/localtime"
 	"syncer/repo"
 )
 
@@ -168,8 +169,8 @@ func (h Head) middle(day string) float64 {
 	if err != nil {
 		return 0 // the database writes no other form
 	}
-	begin := DayStart(t.Year(), t.Month(), t.Day(), h.Span.Location)
-	return (seconds(begin) + seconds(nextDay(begin))) / 2
+	begin := localtime.Day(t.Year(), t.Month(), t.Day(), h.Span.Location)
+	return (seconds(begin) + seconds(localtime.NextDay(begin))) / 2
 }
 
 // dailyChart makes a chart with a value for each local day.
@@ -179,9 +180,9 @@ func (h Head) dailyChart(title, kind, unit string) Chart {
 	// Whole days: a line that begins before the axis would enter it at a value that
 	// was not measured.
 	first := h.Span.From.In(h.Span.Location)
-	c.From = min(c.From, seconds(DayStart(first.Year(), first.Month(), first.Day(), h.Span.Location)))
+	c.From = min(c.From, seconds(localtime.Day(first.Year(), first.Month(), first.Day(), h.Span.Location)))
 	last := h.until().Add(-time.Microsecond).In(h.Span.Location)
-	c.To = max(c.To, seconds(nextDay(last)))
+	c.To = max(c.To, seconds(localtime.NextDay(last)))
 	return c
 }
 
