@@ -93,15 +93,25 @@ func Run(m *testing.M) int {
 // UTF8 with the server's default collation, which is "C" on our own clusters.
 func Database(t testing.TB) string {
 	t.Helper()
-	return create(t, "template0")
+	return create(t, "template0", utf8)
 }
 
+// DatabaseIn is Database for another encoding, for example LATIN1 or SQL_ASCII.
+// The collation is "C", which goes with all of them.
+func DatabaseIn(t testing.TB, encoding string) string {
+	t.Helper()
+	return create(t, "template0", encoding)
+}
+
+// utf8 is the encoding of all databases but DatabaseIn's.
+const utf8 = "UTF8"
+
 // create makes a database from a template and has it dropped when the test ends.
-func create(t testing.TB, template string) string {
+func create(t testing.TB, template, encoding string) string {
 	t.Helper()
 	name := prefix + runID() + "_" + token()
 	if err := admin(func(ctx context.Context, conn *pgx.Conn) error {
-		return createFrom(ctx, conn, name, template)
+		return createFrom(ctx, conn, name, template, encoding)
 	}); err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
@@ -149,8 +159,11 @@ func databaseURL(name string) (string, error) {
 	return u.String(), nil
 }
 
-func createFrom(ctx context.Context, conn *pgx.Conn, name, template string) error {
-	sql := "CREATE DATABASE " + quote(name) + " TEMPLATE " + quote(template) + " ENCODING 'UTF8'"
+func createFrom(ctx context.Context, conn *pgx.Conn, name, template, encoding string) error {
+	sql := "CREATE DATABASE " + quote(name) + " TEMPLATE " + quote(template) + " ENCODING " + quote(encoding)
+	if encoding != utf8 {
+		sql += " LC_COLLATE 'C' LC_CTYPE 'C'"
+	}
 	if _, err := conn.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("creating database %s from %s: %w", name, template, err)
 	}

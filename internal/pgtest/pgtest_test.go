@@ -175,7 +175,7 @@ func TestDropAbandoned(t *testing.T) {
 	}
 	for name := range names {
 		if err := admin(func(ctx context.Context, conn *pgx.Conn) error {
-			return createFrom(ctx, conn, name, "template0")
+			return createFrom(ctx, conn, name, "template0", utf8)
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -25,7 +25,7 @@ func Template(t testing.TB, name string, prepare func(url string) error) string 
 	}); err != nil {
 		t.Fatalf("pgtest: template %s: %v", name, err)
 	}
-	return create(t, template)
+	return create(t, template, utf8)
 }
 
 // templateName returns the name of a template's database, whatever the length
@@ -52,7 +52,7 @@ func ensureTemplate(ctx context.Context, conn *pgx.Conn, template string, prepar
 	if err := drop(ctx, conn, unfinished); err != nil {
 		return err
 	}
-	if err := createFrom(ctx, conn, unfinished, "template0"); err != nil {
+	if err := createFrom(ctx, conn, unfinished, "template0", utf8); err != nil {
 		return err
 	}
 	u, err := databaseURL(unfinished)
