@@ -53,6 +53,12 @@ func migrated(t testing.TB) string {
 // connect opens a connection whose search_path is the schema.
 func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
+	return connectTo(t, url, schema)
+}
+
+// connectTo opens a connection with another search_path.
+func connectTo(t testing.TB, url, schema string) *pgx.Conn {
+	t.Helper()
 	config, err := pgx.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)

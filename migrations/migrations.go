@@ -39,9 +39,6 @@ type Config struct {
 	Log      *slog.Logger // nil: silent
 }
 
-// versionTable is goose's own, in our schema.
-const versionTable = "goose_db_version"
-
 // riverVersion is the newest version of River's migrations that our migration
 // 2 brings. A newer River means a new migration here, not a new number.
 const riverVersion = 8
@@ -166,6 +163,11 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 // commit apart from goose's bookkeeping.
 func (m *Migrator) migrateRiver(direction rivermigrate.Direction, target int) func(context.Context, *sql.DB) error {
 	return func(ctx context.Context, _ *sql.DB) error {
+		if direction == rivermigrate.DirectionUp {
+			if err := m.markRiver(ctx, true); err != nil {
+				return err
+			}
+		}
 		migrator, err := rivermigrate.New(riverpgxv5.New(m.pool), &rivermigrate.Config{Schema: m.schema, Logger: m.log})
 		if err != nil {
 			return fmt.Errorf("prepare River's migrations: %w", err)
@@ -173,26 +175,54 @@ func (m *Migrator) migrateRiver(direction rivermigrate.Direction, target int) fu
 		if _, err := migrator.Migrate(ctx, direction, &rivermigrate.MigrateOpts{TargetVersion: target}); err != nil {
 			return fmt.Errorf("run River's migrations: %w", err)
 		}
+		if direction == rivermigrate.DirectionDown {
+			return m.markRiver(ctx, false)
+		}
 		return nil
 	}
 }
 
 // Up makes the schema when it is missing, applies all pending migrations and
-// returns them.
+// returns them. If the schema was renamed, it binds the functions to its new name.
+// It changes nothing if it returns ErrForeign or ErrEncoding.
 func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
+	if err := m.checkEncoding(ctx); err != nil {
+		return nil, err
+	}
 	if err := m.createSchema(ctx); err != nil {
 		return nil, err
 	}
-	return m.persist(ctx, "up", func() ([]*goose.MigrationResult, error) { return m.provider.Up(ctx) })
+	return m.persist(ctx, "up", func() ([]*goose.MigrationResult, error) {
+		o, err := m.own(ctx)
+		if err == nil && o.started {
+			err = m.prepare(ctx, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return m.provider.Up(ctx)
+	})
 }
 
 // Down takes back the newest migrations until version is the newest that is
-// left; 0 takes back all.
+// left; 0 takes back all. It changes nothing if it returns ErrForeign.
 func (m *Migrator) Down(ctx context.Context, version int64) ([]Status, error) {
-	if exists, err := m.hasSchema(ctx); err != nil || !exists {
-		return nil, err
-	}
-	return m.persist(ctx, "down", func() ([]*goose.MigrationResult, error) { return m.provider.DownTo(ctx, version) })
+	return m.persist(ctx, "down", func() ([]*goose.MigrationResult, error) {
+		o, err := m.look(ctx)
+		if err != nil || !o.started {
+			return nil, err
+		}
+		if version < 2 && o.version >= 2 {
+			err = m.checkQueue(ctx)
+		}
+		if err == nil {
+			err = m.prepare(ctx, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return m.provider.DownTo(ctx, version)
+	})
 }
 
 func applied(results []*goose.MigrationResult) []Status {
@@ -212,41 +242,53 @@ func migrationError(direction string, err error) error {
 	return fmt.Errorf("migrate %s: %w", direction, err)
 }
 
-// Status lists every migration, oldest first. It changes nothing: without a
-// schema all are pending.
+// look returns what is syncer's in the schema: nothing if there is no schema.
+func (m *Migrator) look(ctx context.Context) (ownership, error) {
+	if exists, err := m.hasSchema(ctx); err != nil || !exists {
+		return ownership{}, err
+	}
+	return m.own(ctx)
+}
+
+const appliedAtSQL = `
+SELECT version_id, max(tstamp)
+FROM %s
+WHERE is_applied
+GROUP BY version_id`
+
+// Status lists every migration, oldest first. It changes nothing.
 func (m *Migrator) Status(ctx context.Context) ([]Status, error) {
-	exists, err := m.hasSchema(ctx)
+	o, err := m.look(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !exists {
-		var pending []Status
-		for _, source := range m.provider.ListSources() {
-			pending = append(pending, Status{Version: source.Version, Name: source.Path})
+	appliedAt := make(map[int64]time.Time)
+	if o.started {
+		rows, err := m.pool.Query(ctx, fmt.Sprintf(appliedAtSQL, o.table()))
+		if err != nil {
+			return nil, fmt.Errorf("read the migrations' status: %w", err)
 		}
-		return pending, nil
+		var version int64
+		var at time.Time
+		_, err = pgx.ForEachRow(rows, []any{&version, &at}, func() error {
+			appliedAt[version] = at
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("read the migrations' status: %w", err)
+		}
 	}
-	all, err := m.provider.Status(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the migrations' status: %w", err)
-	}
-	statuses := make([]Status, len(all))
-	for i, s := range all {
-		statuses[i] = Status{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt}
+	var statuses []Status
+	for _, source := range m.provider.ListSources() {
+		statuses = append(statuses, Status{Version: source.Version, Name: source.Path, AppliedAt: appliedAt[source.Version]})
 	}
 	return statuses, nil
 }
 
 // Version is the newest applied migration; 0 when there is none, or no schema.
 func (m *Migrator) Version(ctx context.Context) (int64, error) {
-	if exists, err := m.hasSchema(ctx); err != nil || !exists {
-		return 0, err
-	}
-	v, err := m.provider.GetDBVersion(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("read the schema's version: %w", err)
-	}
-	return v, nil
+	o, err := m.look(ctx)
+	return o.version, err
 }
 
 // Latest is the newest migration that this program brings.

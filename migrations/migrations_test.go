@@ -73,7 +73,7 @@ func TestUpDownUp(t *testing.T) {
 SELECT c.relname FROM pg_class AS c WHERE c.relnamespace = 'syncer'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 UNION ALL SELECT p.proname FROM pg_proc AS p WHERE p.pronamespace = 'syncer'::regnamespace
 UNION ALL SELECT t.typname FROM pg_type AS t WHERE t.typnamespace = 'syncer'::regnamespace AND t.typtype IN ('e', 'd')`)
-	if diff := cmp.Diff([]string{"goose_db_version"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"syncer_migration"}, left); diff != "" {
 		t.Errorf("left after Down (-want +got):\n%s", diff)
 	}
 	if version, err := m.Version(t.Context()); version != 0 || err != nil {
@@ -200,7 +200,7 @@ func TestUpAtOnce(t *testing.T) {
 	up(t, open(t, alone, schema))
 	// Of two that make goose's table at once, the one that is turned down may have
 	// made its sequence first, so that the other's has another name.
-	together := column[string](t, connect(t, url), `SELECT replace(line, 'goose_db_version_id_seq1', 'goose_db_version_id_seq') FROM (`+schemaSQL+`) AS s (line) ORDER BY 1`)
+	together := column[string](t, connect(t, url), `SELECT replace(line, 'syncer_migration_id_seq1', 'syncer_migration_id_seq') FROM (`+schemaSQL+`) AS s (line) ORDER BY 1`)
 	if diff := cmp.Diff(column[string](t, connect(t, alone), schemaSQL), together); diff != "" {
 		t.Errorf("the schema (-one instance +eight):\n%s", diff)
 	}
@@ -215,7 +215,7 @@ func TestEverythingHasAComment(t *testing.T) {
 WITH ours AS (
     SELECT c.* FROM pg_class AS c
     WHERE c.relnamespace = 'syncer'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm')
-      AND c.relname !~ '^(river_|goose_)'
+      AND c.relname !~ '^(river_|syncer_migration$)'
 )
 SELECT 'table ' || relname FROM ours WHERE obj_description(oid, 'pg_class') IS NULL
 UNION ALL

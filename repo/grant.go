@@ -14,7 +14,7 @@ import (
 // calls them. Not the queue's tables, nor the quota: they hold nothing to report.
 var (
 	readTables = []string{
-		"goose_db_version", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
+		"syncer_migration", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
@@ -92,17 +92,24 @@ FROM (
 WHERE NOT granted
 LIMIT 1`
 
-const ownsQueueSQL = `
-SELECT pg_has_role(relowner, 'USAGE')
-FROM pg_class
-WHERE oid = 'syncer.river_job'::regclass`
+const checkQueueSQL = `
+SELECT pg_has_role(c.relowner, 'USAGE'), coalesce((SELECT min(j.kind) FROM syncer.river_job AS j WHERE j.kind NOT LIKE 'syncer\_%'), '')
+FROM pg_class AS c
+WHERE c.oid = 'syncer.river_job'::regclass`
 
-// OwnsQueue reports whether the role that is connected owns the queue's tables,
-// which it takes to make their indexes anew.
-func (s *Store) OwnsQueue(ctx context.Context) (bool, error) {
-	var owns bool
-	if err := s.pool.QueryRow(ctx, s.sql(ownsQueueSQL)).Scan(&owns); err != nil {
-		return false, fmt.Errorf("look for the owner of the queue: %w", err)
+// ErrForeignJobs reports that another program works with the queue's tables.
+var ErrForeignJobs = errors.New("another program uses the queue's tables")
+
+// CheckQueue reports whether the role that is connected owns the queue's tables,
+// which it takes to make their indexes anew. It returns ErrForeignJobs if another
+// program has jobs there: the queue would discard them.
+func (s *Store) CheckQueue(ctx context.Context) (owns bool, err error) {
+	var foreign string
+	if err := s.pool.QueryRow(ctx, s.sql(checkQueueSQL)).Scan(&owns, &foreign); err != nil {
+		return false, fmt.Errorf("look at the queue: %w", err)
+	}
+	if foreign != "" {
+		return false, fmt.Errorf("%w: table %s.river_job holds its jobs, for example of kind %s; move that program to a schema of its own", ErrForeignJobs, s.schema, foreign)
 	}
 	return owns, nil
 }

@@ -152,31 +152,54 @@ func (s *Store) sql(statement string) string {
 	return strings.ReplaceAll(statement, "syncer.", pgx.Identifier{s.schema}.Sanitize()+".")
 }
 
-const schemaVersionSQL = `
-SELECT coalesce(max(version_id), 0)
-FROM syncer.goose_db_version
-WHERE is_applied`
+// Functions name the schema in their search_path: all of them do, so one tells
+// whether the schema was renamed since.
+const schemaStateSQL = `
+SELECT coalesce(max(m.version_id), 0),
+       (SELECT pg_encoding_to_char(d.encoding) FROM pg_database AS d WHERE d.datname = current_database()),
+       coalesce((
+           SELECT trim('"' FROM split_part(substr(c.setting, length('search_path=') + 1), ',', 1))
+           FROM pg_proc AS p
+           CROSS JOIN unnest(p.proconfig) AS c (setting)
+           WHERE p.pronamespace = $1::text::regnamespace AND p.proname = 'roll_up_presence' AND c.setting LIKE 'search\_path=%'
+       ), $1::text)
+FROM syncer.syncer_migration AS m
+WHERE m.is_applied`
 
-// ErrNoSchema says that the tables are not there, or not all of them.
+// ErrNoSchema reports that the tables are missing, incomplete, or in a schema that
+// was renamed: migrations mend it.
 var ErrNoSchema = errors.New("the database has no syncer schema, or an old one")
 
+// ErrEncoding reports that the database does not store text as UTF-8.
+var ErrEncoding = errors.New("the database's encoding is not UTF8")
+
 // CheckSchema compares the schema's version with want, the newest migration of
-// this program. A missing or older schema is ErrNoSchema; a newer one is left to
-// be used, because migrations keep older programs working.
+// this program. It returns ErrNoSchema if the schema is missing, older or was
+// renamed, and ErrEncoding if the database does not store UTF-8. A newer schema is
+// fine, because migrations keep older programs working.
 func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	var version int64
-	err := s.pool.QueryRow(ctx, s.sql(schemaVersionSQL)).Scan(&version)
+	var encoding, bound string
+	err := s.pool.QueryRow(ctx, s.sql(schemaStateSQL), s.schema).Scan(&version, &encoding, &bound)
 	switch {
 	case sqlState(err) == undefinedTable || sqlState(err) == invalidSchemaName:
-		version = 0
+		version, bound = 0, s.schema
 	case err != nil:
 		return fmt.Errorf("read the schema's version: %w", s.explainRefusal(ctx, err))
+	case encoding != utf8Encoding:
+		return fmt.Errorf("%w: it is %s, in which other programs read syncer's text wrongly, or not at all; move to a database made with: CREATE DATABASE syncer ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", ErrEncoding, encoding)
 	}
 	if version < want {
 		return fmt.Errorf("%w: schema %s is at version %d, this program needs %d; run: syncer migrate up", ErrNoSchema, s.schema, version, want)
 	}
+	if bound != s.schema {
+		return fmt.Errorf("%w: schema %s was renamed, and its functions still use schema %s; run: syncer migrate up", ErrNoSchema, s.schema, bound)
+	}
 	return nil
 }
+
+// utf8Encoding is Postgres's name of UTF-8.
+const utf8Encoding = "UTF8"
 
 // Ping asks the database for a sign of life.
 func (s *Store) Ping(ctx context.Context) error {

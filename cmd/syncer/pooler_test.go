@@ -129,7 +129,7 @@ func TestPoolerUntold(t *testing.T) {
 			_, stderr := w.run(exitFailed, pooled, "migrate", "up")
 			wantText(t, stderr, "a connection pooler is between here and the database, but migrations need Postgres itself: give its address with SYNCER_DATABASE_URL")
 			w.wantSQL("0", `SELECT count(*) FROM pg_namespace WHERE nspname = 'syncer'`)
-			w.wantSQL("0", `SELECT count(*) FROM pg_class WHERE relname = 'goose_db_version'`)
+			w.wantSQL("0", `SELECT count(*) FROM pg_class WHERE relname = 'syncer_migration'`)
 			w.run(exitDone, "migrate", "up")
 			for _, args := range [][]string{{"run"}, {"backfill"}, {"runs"}, {"report", "runs"}, {"config", "check", "--connect"}} {
 				stdout, stderr := w.run(exitFailed, append([]string{pooled}, args...)...)

@@ -59,7 +59,7 @@ func TestRoles(t *testing.T) {
 		worker: {
 			`UPDATE public.users SET uid = ''`, `DELETE FROM public.users`, `INSERT INTO public.users VALUES (0, '')`, `TRUNCATE public.users`,
 			`CREATE TABLE syncer.mine (n int)`, `ALTER TABLE syncer.app ADD COLUMN mine int`, `DROP TABLE syncer.presence_history`, `DROP VIEW syncer.presence_current`,
-			`TRUNCATE syncer.presence_history`, `DELETE FROM syncer.goose_db_version`, `UPDATE syncer.river_migration SET version = 1`, `DROP SCHEMA syncer CASCADE`,
+			`TRUNCATE syncer.presence_history`, `DELETE FROM syncer.syncer_migration`, `UPDATE syncer.river_migration SET version = 1`, `DROP SCHEMA syncer CASCADE`,
 			`CREATE OR REPLACE FUNCTION syncer.as_of() RETURNS timestamptz LANGUAGE sql AS 'SELECT now()'`, `DELETE FROM syncer.presence_history_default`,
 		},
 		reader: {

@@ -168,7 +168,7 @@ func (s *system) openStore(ctx context.Context) error {
 	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
 	}
-	s.ownsQueue, err = s.store.OwnsQueue(ctx)
+	s.ownsQueue, err = s.store.CheckQueue(ctx)
 	return err
 }
 
