@@ -97,7 +97,7 @@ func wantAdmin(t *testing.T, path string) {
 	t.Helper()
 	server := &admin.Server{Ready: func(context.Context) error { return nil }, Metrics: prometheus.NewRegistry()}
 	answer := httptest.NewRecorder()
-	server.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+	server.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "http://localhost"+path, nil))
 	if answer.Code != http.StatusOK {
 		t.Errorf("the admin server answers GET %s with %d", path, answer.Code)
 	}

@@ -142,6 +142,7 @@ func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan er
 		Ready:   ready,
 		Metrics: s.metrics,
 		Token:   s.config.HTTP.Token.Reveal(),
+		Listen:  s.config.HTTP.Listen,
 		Pprof:   s.config.HTTP.Pprof,
 		Log:     s.log,
 	}

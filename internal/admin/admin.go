@@ -31,6 +31,11 @@ type Server struct {
 	// are only /healthz and /readyz, and the latter keeps its reason to itself:
 	// what restarts and balances is seldom able to bring a token.
 	Token string
+	// Listen is the configured address, as host:port. Without a token, only requests
+	// whose Host is that host, a loopback name or an address of this machine are
+	// answered: a page in a browser here could otherwise read the answers under a
+	// name that it has pointed at this machine.
+	Listen string
 	// Log gets what the server has to say: handlers that panic, connections that
 	// cannot be accepted.
 	Log zerolog.Logger
@@ -69,7 +74,46 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle("GET /debug/pprof/trace", s.trusted(http.HandlerFunc(pprof.Trace)))
 		mux.Handle("GET /debug/pprof/symbol", s.trusted(http.HandlerFunc(pprof.Symbol)))
 	}
-	return mux
+	return s.meant(mux)
+}
+
+// meant refuses requests that came here by a foreign name, unless there is a token,
+// which the page of such a name does not have.
+func (s *Server) meant(h http.Handler) http.Handler {
+	if s.Token != "" {
+		return h
+	}
+	listen, _, _ := net.SplitHostPort(s.Listen)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if host := hostOf(r); !isOwn(host, listen, r) {
+			http.Error(w, "this server is not asked by the name of the Host header; use its address, or set [http] token", http.StatusMisdirectedRequest)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// hostOf returns the host of the Host header, without port and brackets.
+func hostOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host
+	}
+	return strings.Trim(host, "[]")
+}
+
+// isOwn reports whether host names this machine: listen, a loopback name, or the
+// address at which the request arrived.
+func isOwn(host, listen string, r *http.Request) bool {
+	if strings.EqualFold(host, "localhost") || host != "" && strings.EqualFold(host, listen) {
+		return true
+	}
+	ip := net.ParseIP(host)
+	if ip == nil {
+		return false
+	}
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	return ip.IsLoopback() || local != nil && ip.Equal(local.IP)
 }
 
 // trusted lets only those through who bring the token.

@@ -94,6 +94,46 @@ func TestHandler_profiles(t *testing.T) {
 	}
 }
 
+// TestHandler_host holds that without a token the server answers only to names of
+// its own, by which no page of another name can read it.
+func TestHandler_host(t *testing.T) {
+	for _, test := range []struct {
+		name, token, listen, host string
+		status                    int
+	}{
+		{"its address", "", "127.0.0.1:9464", "", http.StatusOK},
+		{"localhost", "", "127.0.0.1:9464", "LocalHost:9464", http.StatusOK},
+		{"loopback", "", "0.0.0.0:9464", "[::1]:9464", http.StatusOK},
+		{"the name that it listens on", "", "syncer.internal:9464", "syncer.internal:9464", http.StatusOK},
+		{"a name that was pointed here", "", "127.0.0.1:9464", "evil.example:9464", http.StatusMisdirectedRequest},
+		{"such a name with a port alone", "", ":9464", "evil.example", http.StatusMisdirectedRequest},
+		{"an address of another machine", "", "0.0.0.0:9464", "192.0.2.1:9464", http.StatusMisdirectedRequest},
+		{"any name with a token", "secret", "0.0.0.0:9464", "host-a:9464", http.StatusOK},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := httptest.NewServer((&Server{Ready: ready, Metrics: metrics(), Token: test.token, Listen: test.listen}).Handler())
+			defer server.Close()
+			for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+				request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				request.Host = test.host
+				request.Header.Set("Authorization", "Bearer "+test.token)
+				response, err := server.Client().Do(request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(response.Body)
+				response.Body.Close()
+				if err != nil || response.StatusCode != test.status {
+					t.Errorf("GET %s as %q: %d %q, want %d", path, test.host, response.StatusCode, body, test.status)
+				}
+			}
+		})
+	}
+}
+
 // TestReadyPatience: a database that hangs is one that is not ready.
 func TestReadyPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -103,7 +143,7 @@ func TestReadyPatience(t *testing.T) {
 		}}
 		begun := time.Now()
 		w := httptest.NewRecorder()
-		s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+		s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/readyz", nil))
 		if took := time.Since(begun); w.Code != http.StatusServiceUnavailable || took != readyTimeout {
 			t.Errorf("answered %d after %s, want %d after %s", w.Code, took, http.StatusServiceUnavailable, readyTimeout)
 		}
