@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/progress"
+	"golang.org/x/term"
 
 	"syncer/internal/report"
 	"syncer/repo"
@@ -31,8 +33,8 @@ type display struct {
 // shown is what is known of one sweep.
 type shown struct {
 	tracker  *progress.Tracker
-	total    int64 // users; 0: not counted yet
-	begun    time.Time
+	total    int64  // users; 0: not counted yet
+	meter    *meter // nil: not seen yet
 	lastLine time.Time
 	waitedOn int64 // the run whose being in the way was told
 }
@@ -48,18 +50,14 @@ func newDisplay(w io.Writer) *display {
 	if isTerminal(w) {
 		d.bars = progress.NewWriter()
 		d.bars.SetOutputWriter(fromLineStart{w})
-		d.bars.SetStyle(progress.StyleBlocks)
-		d.bars.Style().Visibility.Speed = true
-		d.bars.Style().Visibility.ETA = true
-		d.bars.Style().Visibility.ETAOverall = false
-		d.bars.Style().Options.SpeedSuffix = " users/s"
-		d.bars.Style().Options.ErrorString = "not done"
-		d.bars.Style().Options.TimeInProgressPrecision = 100 * time.Millisecond
-		d.bars.Style().Options.TimeDonePrecision = 100 * time.Millisecond
+		// The lines are ours, because those of the library wrap at 80 columns, and its
+		// rates count what was done before a resumption.
+		style := progress.StyleDefault
+		style.Visibility = progress.StyleVisibility{}
+		style.Options.Separator, style.Options.DoneString, style.Options.ErrorString = "", "  done", "  not done"
+		d.bars.SetStyle(style)
 		d.bars.SetTrackerPosition(progress.PositionRight)
-		d.bars.Style().Options.SpeedPosition = progress.PositionRight
 		d.bars.SetUpdateFrequency(200 * time.Millisecond)
-		d.bars.SetTrackerLength(30)
 	}
 	return d
 }
@@ -96,9 +94,9 @@ func (l barLog) Write(b []byte) (int, error) {
 func (d *display) start(ctx context.Context, sweeps []*sweep) {
 	ctx, d.cancel = context.WithCancel(ctx)
 	for _, s := range sweeps {
-		d.shown[s] = &shown{begun: time.Now(), lastLine: time.Now()}
+		d.shown[s] = &shown{lastLine: time.Now()}
 		if d.bars != nil {
-			tracker := &progress.Tracker{Message: s.name(), DeferStart: true}
+			tracker := &progress.Tracker{Message: cutTo(s.name(), d.width()), DeferStart: true}
 			d.shown[s].tracker = tracker
 			d.bars.AppendTracker(tracker)
 		}
@@ -151,29 +149,48 @@ func (d *display) progress(s *sweep, run repo.Run) {
 	if run.Suspect {
 		name += suspect
 	}
+	now := time.Now()
+	if shown.meter == nil {
+		shown.meter = newMeter(run, now)
+	}
+	pace := shown.meter.pace(name, run, shown.total, s.callLimit(), now)
 	if shown.tracker != nil {
-		shown.tracker.UpdateMessage(name)
+		shown.tracker.UpdateMessage(pace.line(d.width()))
 		if run.Users > 0 {
 			shown.tracker.Start()
 		}
 		shown.tracker.SetValue(run.Users)
 		return
 	}
-	if time.Since(shown.lastLine) < lineEvery {
+	if now.Sub(shown.lastLine) < lineEvery {
 		return
 	}
-	shown.lastLine = time.Now()
-	rate := float64(run.Users) / time.Since(shown.begun).Seconds()
-	text := fmt.Sprintf("%s: %s users", name, report.Count(run.Users))
-	if shown.total > 0 {
-		text += fmt.Sprintf(" of %s (%d%%)", report.Count(shown.total), 100*run.Users/shown.total)
+	shown.lastLine = now
+	d.line("%s", pace)
+}
+
+// width returns how many columns a line of progress may take, and sees to it that
+// the library cuts off what is wider.
+func (d *display) width() int {
+	columns := defaultWidth
+	if file, ok := d.w.(*os.File); ok {
+		if n, _, err := term.GetSize(int(file.Fd())); err == nil && n > 0 {
+			columns = n
+		}
 	}
-	text += fmt.Sprintf(", %s users/s", report.Count(int64(rate)))
-	if shown.total > run.Users && rate > 0 {
-		left := time.Duration(float64(shown.total-run.Users) / rate * float64(time.Second))
-		text += fmt.Sprintf(", %s left", roughly(left))
+	d.bars.SetTerminalWidth(columns)
+	return columns - len("  not done") - 1 // behind a line that ended, and the cursor
+}
+
+// callLimit returns how many calls per second the quota of the sweep's API allows, 0
+// if there is none.
+func (s *sweep) callLimit() float64 {
+	for _, quota := range s.app.Quotas {
+		if quota.Kind() == s.kind {
+			return quota.Limit()
+		}
 	}
-	d.line("%s", text)
+	return 0
 }
 
 // done marks a sweep that ended, one way or another.
@@ -192,7 +209,10 @@ func (d *display) done(s *sweep) {
 	case s.err != nil || s.run.Status == repo.RunFailed || s.run.Status == repo.RunCancelled:
 		shown.tracker.MarkAsErrored()
 	default:
-		shown.tracker.UpdateMessage(s.name())
+		if shown.meter != nil {
+			pace := shown.meter.pace(s.name(), s.run, s.run.Users, 0, time.Now())
+			shown.tracker.UpdateMessage(pace.line(d.width()))
+		}
 		shown.tracker.SetValue(s.run.Users)
 		shown.tracker.MarkAsDone()
 	}

@@ -18,10 +18,10 @@ func TestDisplay_suspect(t *testing.T) {
 	s := &sweep{app: &jobs.App{App: repo.App{Name: "chat"}}, kind: "presence"}
 	for _, suspect := range []bool{true, false} {
 		past := time.Now().Add(-time.Hour)
-		d.shown[s] = &shown{begun: past, lastLine: past, total: 500}
+		d.shown[s] = &shown{meter: newMeter(repo.Run{}, past), lastLine: past, total: 500}
 		d.progress(s, repo.Run{Counters: repo.Counters{Users: 500}, Suspect: suspect})
 	}
-	want := "chat presence (answers in doubt are asked again): 500 users of 500 (100%), 0 users/s\nchat presence: 500 users of 500 (100%), 0 users/s\n"
+	want := "chat presence (answers in doubt are asked again): 500 of 500 users (100%), 0 users/s\nchat presence: 500 of 500 users (100%), 0 users/s\n"
 	if diff := cmp.Diff(want, printed.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)
 	}
