@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/rs/zerolog"
 
@@ -42,6 +43,11 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 		}
 	}
 	engine.Schedule(scheduled)
+	for _, job := range old.Jobs {
+		if !slices.ContainsFunc(inForce.Jobs, func(other config.Job) bool { return other.Name == job.Name }) {
+			s.log.Warn().Str("job", job.Name).Msg("the job is removed: the configuration no longer has it, and its ticks stop")
+		}
+	}
 	for _, warning := range loaded.Warnings {
 		s.log.Warn().Msg(warning)
 	}

@@ -63,12 +63,21 @@ func TestReload(t *testing.T) {
 	p.signal(syscall.SIGHUP)
 	p.said(`"settings":["database.max_conns","apps.more"],"time"`)
 	p.said(`"changed":[],`)
+
+	// A job that is no longer there is named: its ticks stop.
+	w.edit("[[jobs]]\nname     = \"presence\"", "[[jobs]]\nname     = \"other\"")
+	p.signal(syscall.SIGHUP)
+	p.said(`"job":"presence","time"`)
+	p.said(`"changed":["jobs.presence","jobs.other"],`)
 	p.stop()
 
 	log := p.stderr.String()
-	for _, once := range []string{"the configuration is not reloaded", "need a restart", `jobs[0].schedule`} {
-		if n := strings.Count(log, once); n != 1 {
-			t.Errorf("the log says %d times %q", n, once)
+	for text, want := range map[string]int{
+		"the configuration is not reloaded": 1, `jobs[0].schedule`: 1, "need a restart": 2, // at each reload after the change
+		"the job is removed: the configuration no longer has it, and its ticks stop": 1,
+	} {
+		if n := strings.Count(log, text); n != want {
+			t.Errorf("the log says %d times %q, want %d", n, text, want)
 		}
 	}
 	if _, later, _ := strings.Cut(log, "not reloaded"); strings.Contains(later, `"level":"debug"`) {

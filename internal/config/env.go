@@ -75,7 +75,7 @@ func (b *binder) secret(f field, plain, n *node, path, env string) (value *node,
 	file := b.given(n, f.key+"_file", envName(env, "file"))
 	switch {
 	case file == nil, plain != nil && plain.pos.env != "" && file.pos.env == "":
-		return plain, true
+		return b.plainSecret(plain, path)
 	case plain != nil && (plain.pos.env == "") == (file.pos.env == ""):
 		b.at[path] = plain.pos
 		b.problem(path, "both %s and %s_file are given; keep one", f.key, f.key)
@@ -94,6 +94,34 @@ func (b *binder) secret(f field, plain, n *node, path, env string) (value *node,
 	}
 	b.noteOpen(f, text, b.locate(file), strings.TrimSuffix(path, "_file"))
 	return &node{kind: kindText, pos: file.pos, text: text}, true
+}
+
+// plainSecret returns a secret that is given itself. A line break at the end does not
+// count, as in a file.
+func (b *binder) plainSecret(plain *node, path string) (value *node, ok bool) {
+	if plain == nil || !plain.isText() {
+		return plain, true
+	}
+	trimmed := *plain
+	trimmed.text = strings.TrimRight(plain.text, "\r\n")
+	if problem := surrounded(trimmed.text); problem != "" {
+		b.at[path] = plain.pos
+		b.problem(path, "%s", problem)
+		return nil, false
+	}
+	return &trimmed, true
+}
+
+// surrounded says what surrounds a secret that does not belong to it, "" if nothing
+// does. It shows nothing of the secret.
+func surrounded(secret string) string {
+	switch {
+	case strings.HasPrefix(secret, "\ufeff"):
+		return "begins with a byte order mark; save it as UTF-8 without one"
+	case !strings.Contains(secret, "\n") && strings.Trim(secret, " \t") != secret: // headers have lines
+		return "begins or ends with a blank, which is part of no secret; take it out"
+	}
+	return ""
 }
 
 // mountedSecrets is where what runs containers puts their secrets, by default
@@ -160,6 +188,9 @@ func (b *binder) readSecret(file *node, key string) (secret, problem string) {
 		return "", fmt.Sprintf("the file %s is empty", path)
 	case strings.ContainsAny(text, "\r\n\x00"):
 		return "", fmt.Sprintf("the file %s holds more than one line; it must hold the value alone", path)
+	}
+	if problem := surrounded(text); problem != "" {
+		return "", fmt.Sprintf("the file %s %s", path, problem)
 	}
 	return text, ""
 }

@@ -196,6 +196,19 @@ schedule = "@daily"`,
 		`config.toml:2: database.url: is no Postgres connection string: the port is no number from 1 to 65535 (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`}},
 	{name: "database certificate", edits: []string{`postgres://syncer@localhost/app`, `postgres://syncer@localhost/app?sslmode=verify-full&sslrootcert=/no/ca.pem`}, want: []string{
 		`config.toml:2: database.url: is no Postgres connection string: it names a file that cannot be read: open /no/ca.pem: no such file or directory (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`}},
+	{name: "another program's parameters", edits: []string{`postgres://syncer@localhost/app`, `postgres://syncer@localhost/app?schema=x&pgbouncer=true&sslmode=disable`}, want: []string{
+		`config.toml:2: database.url: holds the parameter pgbouncer, which Postgres refuses: set poll_only = true in [database] instead; the parameter schema, which Postgres refuses: set schema in [database] instead`}},
+	{name: "libpq's parameters", edits: []string{`postgres://syncer@localhost/app`, `host=localhost user=syncer dbname=app keepalives_idle=30`}, want: []string{
+		`config.toml:2: database.url: holds the parameter keepalives_idle, which Postgres refuses: syncer sets keep-alives itself`}},
+	{name: "Java's form", edits: []string{`postgres://syncer@localhost/app`, `jdbc:postgresql://localhost/app?user=x&password=hunter2`}, want: []string{
+		`config.toml:2: database.url: is no Postgres connection string: jdbc: is Java's form, with user and password as parameters (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`}},
+	{name: "blanks around a secret", edits: []string{`secret_key = "tencent-key"`, `secret_key = " tencent-key"`, `secret = "openim-secret"`, `secret = "\uFEFFopenim-secret"`}, want: []string{
+		`config.toml:12: apps[0].tencent.secret_key: begins or ends with a blank, which is part of no secret; take it out`,
+		`config.toml:20: apps[1].openim.secret: begins with a byte order mark; save it as UTF-8 without one`}},
+	{name: "all of a job", edits: []string{`[users]`, "[[jobs]]\nname = \"x\"\nkind = \"presense\"\nschedule = \"1,,2 * * * *\"\ntimezone = \"CET\"\n[users]"}, want: []string{
+		`config.toml:6: jobs[0].kind: unknown kind "presense" (allowed: presence, accounts)`,
+		`config.toml:7: jobs[0].schedule: "1,,2 * * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): 1,,2 has an empty part: remove a comma`,
+		`config.toml:8: jobs[0].timezone: time zone "CET" means summer time to some programs and not to others; name a city instead, such as "Europe/Brussels"`}},
 	{name: "pages larger than ranges", edits: []string{`[users]`, "[sweep]\nrange_users = 1000\n[users]"}, want: []string{
 		`config.toml:5: sweep.range_users: range_users (1000) must not be less than page_users (5000): a range is made of pages`}},
 	{name: "gap shorter than the interval", edits: []string{`[users]`, "[sweep]\nmax_gap = \"59s\"\n[users]"}, want: []string{
@@ -237,6 +250,7 @@ name = "h"
 kind = "presence"
 schedule = "61 * * * *"`}, want: []string{
 		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, allow_http, ca_file, admin_user_id, secret, secret_file, presence_batch, accounts_batch, presence_rate, accounts_rate, timeout)`,
+		`config.toml:25: jobs[0].schedule: "* * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 4: [* * * *]`,
 		`config.toml:26: jobs[0].timezone: unknown time zone "Local" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
 		`config.toml:30: jobs[1].schedule: "CRON_TZ=UTC" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 0: []`,
 		`config.toml:34: jobs[2].schedule: "0 0 30 2 *" never comes: no such day is in the calendar`,

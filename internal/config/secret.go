@@ -138,16 +138,57 @@ var wrongInURL = []struct{ driver, ours string }{
 // it: where a password ends is unclear in a text that cannot be read.
 func (u DatabaseURL) problem() string {
 	var why string
-	switch _, err := pgxpool.ParseConfig(string(u)); {
+	switch c, err := pgxpool.ParseConfig(string(u)); {
+	case strings.HasPrefix(string(u), "jdbc:"):
+		why = "jdbc: is Java's form, with user and password as parameters"
 	case u.misread():
 		why = "an @ or # stands where none can"
 	case err == nil:
-		return ""
+		return foreignParameter(c.ConnConfig.RuntimeParams)
 	default:
 		why = whyUnreadable(err)
 	}
 	return "is no Postgres connection string: " + why +
 		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
+}
+
+// foreignParameters are parameters of connection strings that other programs read
+// and Postgres refuses, with what to do here. Sources: PostgreSQL, "Parameter Key
+// Words" of libpq; Prisma, "Connection URL".
+var foreignParameters = map[string]string{
+	"pgbouncer":                 "set poll_only = true in [database] instead",
+	"schema":                    "set schema in [database] instead",
+	"connection_limit":          "set max_conns in [database] instead",
+	"pool_timeout":              "it is Prisma's",
+	"socket_timeout":            "it is Prisma's",
+	"statement_cache_size":      "it is Prisma's; this program's is statement_cache_capacity",
+	"sslaccept":                 "it is Prisma's; use sslmode",
+	"keepalives":                "syncer sets keep-alives itself",
+	"keepalives_idle":           "syncer sets keep-alives itself",
+	"keepalives_interval":       "syncer sets keep-alives itself",
+	"keepalives_count":          "syncer sets keep-alives itself",
+	"gssencmode":                "GSSAPI encryption is not supported; use sslmode",
+	"requirepeer":               "it is not supported",
+	"sslcrl":                    "it is not supported",
+	"sslcompression":            "it is not supported",
+	"load_balance_hosts":        "it is not supported; name several hosts and target_session_attrs",
+	"fallback_application_name": "syncer sets application_name itself",
+}
+
+// foreignParameter says that one of the parameters is another program's, "" if none
+// is. It shows names alone, and only those it knows.
+func foreignParameter(parameters map[string]string) string {
+	var found []string
+	for name := range parameters {
+		if advice, ok := foreignParameters[name]; ok {
+			found = append(found, fmt.Sprintf("the parameter %s, which Postgres refuses: %s", name, advice))
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	slices.Sort(found)
+	return "holds " + strings.Join(found, "; ")
 }
 
 // whyUnreadable is what the driver says of a URL, in words that hold none of it.

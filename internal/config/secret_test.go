@@ -111,6 +111,8 @@ func TestBadSecretFiles(t *testing.T) {
 	write(t, filepath.Join(dir, "empty"), "\n", 0o600)
 	write(t, filepath.Join(dir, "lines"), "hunter2\nhunter2\n", 0o600)
 	write(t, filepath.Join(dir, "badurl"), "postgres://u:hunter2@db:port/app\n", 0o600)
+	write(t, filepath.Join(dir, "blank"), "hunter2 \n", 0o600)
+	write(t, filepath.Join(dir, "marked"), "\ufeffhunter2\n", 0o600)
 	write(t, filepath.Join(dir, "long"), strings.Repeat("hunter2", maxSecret), 0o600)
 	for name, c := range map[string]struct{ edit, want string }{
 		"missing":  {`secret_key_file = "none"`, `:12: apps[0].tencent.secret_key_file: cannot be read: open ` + dir + `/none: no such file or directory`},
@@ -119,6 +121,8 @@ func TestBadSecretFiles(t *testing.T) {
 		"no name":  {`secret_key_file = ""`, `:12: apps[0].tencent.secret_key_file: names no file`},
 		"no text":  {`secret_key_file = 5`, `:12: apps[0].tencent.secret_key_file: must be a file's name in quotes, is a whole number`},
 		"lines":    {`secret_key_file = "lines"`, `:12: apps[0].tencent.secret_key_file: the file ` + dir + `/lines holds more than one line; it must hold the value alone`},
+		"blank":    {`secret_key_file = "blank"`, `:12: apps[0].tencent.secret_key_file: the file ` + dir + `/blank begins or ends with a blank, which is part of no secret; take it out`},
+		"marked":   {`secret_key_file = "marked"`, `:12: apps[0].tencent.secret_key_file: the file ` + dir + `/marked begins with a byte order mark; save it as UTF-8 without one`},
 		"too long": {`secret_key_file = "long"`, `:12: apps[0].tencent.secret_key_file: cannot be read: read ` + dir + `/long: more than 65536 bytes`},
 		"both":     {"secret_key = \"hunter2\"\nsecret_key_file = \"lines\"", `:12: apps[0].tencent.secret_key: both secret_key and secret_key_file are given; keep one`},
 		"value in place of a name": {`secret_key_file = "hunter2hunter2hunter2hunter2"`,
@@ -164,6 +168,8 @@ func TestWarnings(t *testing.T) {
 			"http.listen (0.0.0.0:9464) is reached from other machines, and without http.token everybody there reads the metrics"}},
 		"metrics for who has the token": {edit(t, "[users]", "[http]\nlisten = \"0.0.0.0:9464\"\npprof = true\ntoken = \"s3cret\"\n[users]"), 0o600, nil},
 		"http in one's own network":     {edit(t, `"https://10.0.0.7:10002/"`, "\"http://10.0.0.7:10002/\"\nallow_http = true"), 0o600, nil},
+		"more calls than the documents allow": {edit(t, `secret_key = "tencent-key"`, "secret_key = \"tencent-key\"\npresence_rate = 250\naccounts_rate = 100"), 0o600, []string{
+			`apps[0].tencent.presence_rate (250) is above the documented limit of 200 calls per second: unless the console has raised it, Tencent refuses calls and syncer slows down`}},
 		"one app of two names": {shared, 0o600, []string{
 			`apps "main" and "two" have the same sdk_app_id 1400000000 and share its limit: their rates together must stay below it`,
 			`sweep.stop_grace (20s) is shorter than apps[1].tencent.timeout (25s): a stop can cut off a call in flight, whose page is then done again`}},

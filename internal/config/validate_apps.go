@@ -83,9 +83,20 @@ func (v validator) tencent(path string, t *Tencent) {
 		v.baseURL(baseURL, &t.BaseURL, "requests carry a signature", false)
 	}
 	v.caFile(path+".ca_file", &t.CAFile)
+	v.documentedRate(path+".presence_rate", t.PresenceRate, 200)
+	v.documentedRate(path+".accounts_rate", t.AccountsRate, 100)
 	const maxIdentifier = 32 // bytes; document "Use limits"
 	if id := t.Identifier; len(id) > maxIdentifier || strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
 		v.problem(path+".identifier", "must be an account of the app: at most %d printable ASCII characters", maxIdentifier)
+	}
+}
+
+// documentedRate warns of a rate above the limit that the provider documents. The
+// console can raise that limit, so such a rate is not refused.
+func (v validator) documentedRate(path string, rate, limit int) {
+	if v.well(path) && rate > limit {
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+			"%s (%d) is above the documented limit of %d calls per second: unless the console has raised it, Tencent refuses calls and syncer slows down", path, rate, limit))
 	}
 }
 

@@ -18,7 +18,10 @@ func (v validator) jobs() {
 		path := fmt.Sprintf("jobs[%d]", i)
 		names[i] = job.Name
 		v.jobApp(path+".app", job)
-		if v.well(path+".schedule", path+".timezone") {
+		if !v.well(path + ".timezone") {
+			job.Timezone = time.UTC // so that a bad schedule is reported at the same time
+		}
+		if v.well(path + ".schedule") {
 			v.schedule(path, job)
 		}
 	}
