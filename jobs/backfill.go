@@ -17,9 +17,11 @@ const BackfillJob = "backfill"
 type Backfill struct {
 	AppID  int16
 	Kind   imclient.Kind
-	Resume bool          // go on with the last backfill instead of starting a new one
-	Listed []string      // distinct ids to limit it to; nil: the whole users table
-	MaxGap time.Duration // see repo.NewRun
+	Resume bool     // go on with the last backfill instead of starting a new one
+	Listed []string // distinct ids to limit it to; nil: the whole users table
+	// LetLeave confirms that any number of users may have left the users table.
+	LetLeave bool
+	MaxGap   time.Duration // see repo.NewRun
 	// Waiting, which must be set, is told of the run that is in the way, again and
 	// again as long as it is.
 	Waiting func(repo.Run)
@@ -73,7 +75,7 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 			}
 		}
 	}
-	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, MaxGap: b.MaxGap})
+	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, LetLeave: b.LetLeave, MaxGap: b.MaxGap})
 	if err != nil {
 		return repo.Run{}, err
 	}

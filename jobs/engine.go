@@ -66,6 +66,10 @@ type Config struct {
 	CollapseRatio float64
 	CollapseMin   int
 	CollapseDelay time.Duration
+	// A run that would remove more than RemovalRatio of at least RemovalMin known
+	// users removes none. A ratio of 1 turns that off.
+	RemovalRatio float64
+	RemovalMin   int
 	// Outage is how long no call of any process is answered, and no page of a run
 	// written, before the run is ended as failed.
 	Outage  time.Duration

@@ -28,6 +28,8 @@ type engineSpec struct {
 	CollapseRatio  float64
 	CollapseMin    int
 	CollapseDelay  time.Duration
+	RemovalRatio   float64
+	RemovalMin     int
 	Workers        int
 	RescueAfter    time.Duration
 	FirstRetry     time.Duration
@@ -47,6 +49,7 @@ func (w *world) spec() engineSpec {
 		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
 		Range: 4000, Page: 1000, Workers: 2, RescueAfter: time.Minute, FirstRetry: 100 * time.Millisecond,
 		CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 100 * time.Millisecond,
+		RemovalRatio: 0.5, RemovalMin: 1000,
 		Outage: patience,
 	}
 }
@@ -126,6 +129,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
+		RemovalRatio: s.RemovalRatio, RemovalMin: s.RemovalMin,
 		Outage: s.Outage, Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ var steadyMetrics = []string{
 	"syncer_users_observed_total", "syncer_changes_total", "syncer_user_failures_total", "syncer_retries_total",
 	"syncer_page_ask_duration_seconds_count", "syncer_page_save_duration_seconds_count",
 	"syncer_api_calls_total", "syncer_api_call_duration_seconds_count",
-	"syncer_users", "syncer_failing_users", "syncer_gaps", "syncer_gap_open_seconds", "syncer_run_running_seconds", "syncer_run_suspect",
+	"syncer_users", "syncer_failing_users", "syncer_removals_held_back", "syncer_gaps", "syncer_gap_open_seconds", "syncer_run_running_seconds", "syncer_run_suspect",
 	"syncer_quota_limit_calls_per_second", "syncer_db_pool_max_connections",
 	"syncer_last_success_timestamp_seconds", "syncer_schedule_lag_seconds", "syncer_schedule_interval_seconds",
 }
@@ -58,6 +58,7 @@ func TestMetrics(t *testing.T) {
 		`syncer_range_failures_total{app="tencent",class="throttled",kind="presence"} 0`,
 		`syncer_range_failures_total{app="tencent",class="transient",kind="presence"} 0`,
 		`syncer_range_failures_total{app="tencent",class="users_table",kind="presence"} 0`,
+		`syncer_removals_held_back`+of+`0`,
 		`syncer_retries_total`+of+`1`,
 		`syncer_run_running_seconds`+of+`0`,
 		`syncer_run_suspect`+of+`0`,

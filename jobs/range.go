@@ -286,7 +286,7 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 	switch {
 	case run.Status == repo.RunFailed:
 		event = e.log.Error().Str("error", run.Error)
-	case run.Disbelieved > 0:
+	case run.Disbelieved > 0 || run.HeldBack > 0:
 		event = e.log.Warn().Str("error", run.Error)
 	}
 	if id := e.traceRun(run); id != "" {

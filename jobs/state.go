@@ -44,12 +44,14 @@ var (
 		"How long the oldest tick of a job has been due that no complete run has answered; 0: none is.", "app", "sync_job", "kind")
 	intervalDesc = desc("syncer_schedule_interval_seconds", "From a job's next tick to the one after it.", "app", "sync_job", "kind")
 
-	runningDesc = desc("syncer_run_running_seconds", "How long the run that is going has been; 0: none is.", "app", "kind")
-	suspectDesc = desc("syncer_run_suspect", "1 while answers of the run that is going are in doubt.", "app", "kind")
-	usersDesc   = desc("syncer_users", "Users of the newest complete run.", "app", "kind")
-	failingDesc = desc("syncer_failing_users", "Users who came without a value in the newest complete run.", "app", "kind")
-	gapsDesc    = desc("syncer_gaps", "Gaps on record that are over.", "app", "kind")
-	gapDesc     = desc("syncer_gap_open_seconds", "How long nobody has looked, once it is longer than the max_gap of the job allows; 0: somebody does, or nothing is scheduled.", "app", "kind")
+	runningDesc  = desc("syncer_run_running_seconds", "How long the run that is going has been; 0: none is.", "app", "kind")
+	suspectDesc  = desc("syncer_run_suspect", "1 while answers of the run that is going are in doubt.", "app", "kind")
+	usersDesc    = desc("syncer_users", "Users of the newest complete run.", "app", "kind")
+	failingDesc  = desc("syncer_failing_users", "Users who came without a value in the newest complete run.", "app", "kind")
+	heldBackDesc = desc("syncer_removals_held_back",
+		"Users who are missing from the users table and were not removed, because they are too many; 0 once a run is complete.", "app", "kind")
+	gapsDesc = desc("syncer_gaps", "Gaps on record that are over.", "app", "kind")
+	gapDesc  = desc("syncer_gap_open_seconds", "How long nobody has looked, once it is longer than the max_gap of the job allows; 0: somebody does, or nothing is scheduled.", "app", "kind")
 
 	limitDesc = desc("syncer_quota_limit_calls_per_second", "The configured call rate.", "app", "kind")
 	rateDesc  = desc("syncer_quota_calls_per_second", "The call rate in force, lower than the limit for a while after a rate-limit answer.", "app", "kind")
@@ -67,7 +69,7 @@ var (
 // Describe gives all that Collect may tell.
 func (s *State) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		readyDesc, knownDesc, lastSuccessDesc, lagDesc, intervalDesc, runningDesc, suspectDesc, usersDesc, failingDesc, gapsDesc, gapDesc,
+		readyDesc, knownDesc, lastSuccessDesc, lagDesc, intervalDesc, runningDesc, suspectDesc, usersDesc, failingDesc, heldBackDesc, gapsDesc, gapDesc,
 		limitDesc, rateDesc, pauseDesc, poolConnsDesc, poolMaxDesc, poolTakenDesc, poolEmptyDesc, poolLostDesc, poolWaitDesc,
 	} {
 		descs <- d
@@ -129,6 +131,7 @@ func (s *State) read(ctx context.Context, t *stateReading) error {
 		t.gauge(suspectDesc, oneIf(a.Suspect), labels...)
 		t.gauge(usersDesc, float64(a.Users), labels...)
 		t.gauge(failingDesc, float64(a.Failed), labels...)
+		t.gauge(heldBackDesc, float64(a.HeldBack), labels...)
 		t.gauge(gapsDesc, float64(a.Gaps), labels...)
 		t.gauge(gapDesc, openGap(a, e.maxGap(a.AppID, a.Kind), now).Seconds(), labels...)
 	}

@@ -30,6 +30,7 @@ type simRun struct {
 	from, until  time.Time // it has looked, once it is complete
 	repo.Counters
 	removed int64
+	held    bool // users who are missing from the table were too many to be removed
 	calls   int64
 }
 
@@ -47,7 +48,7 @@ func (r *simRun) owns(w *worker) bool {
 }
 
 func (r *simRun) complete() bool {
-	return !r.listed && (r.status == repo.RunSucceeded || r.status == repo.RunPartial)
+	return !r.listed && !r.held && (r.status == repo.RunSucceeded || r.status == repo.RunPartial)
 }
 
 // simRow is a row that there should be in the history.
@@ -216,6 +217,7 @@ func (tr *trial) look() {
 			tr.t.Fatal(err)
 		}
 		if now.Status != repo.RunRunning {
+			run.held = now.HeldBack > 0
 			tr.closed(run, now.Status)
 		}
 	}
@@ -233,7 +235,7 @@ func (tr *trial) closed(run *simRun, status repo.RunStatus) {
 		return
 	}
 	for _, u := range tr.users {
-		if run.listed {
+		if !run.complete() {
 			break
 		}
 		if run.recorded.Equal(run.start) && u.fail != nil && u.fail.last.Before(run.start) {
@@ -248,7 +250,7 @@ func (tr *trial) closed(run *simRun, status repo.RunStatus) {
 		}
 	}
 	run.looked()
-	if !run.listed {
+	if run.complete() {
 		tr.completed = append(tr.completed, run)
 	}
 }
@@ -408,7 +410,7 @@ func (tr *trial) sortedRuns() []*simRun {
 func (tr *trial) wantRuns() (lines []string) {
 	for _, r := range tr.sortedRuns() {
 		status := r.status
-		if status == repo.RunSucceeded && r.Failed > 0 {
+		if status == repo.RunSucceeded && (r.Failed > 0 || r.held) {
 			status = repo.RunPartial
 		}
 		lines = append(lines, line(r.id, status, r.complete(), r.Users, r.Changed, r.Failed, r.calls, r.removed))

@@ -108,7 +108,7 @@ func (l *lab) trial(t simT) *trial {
 	l.clock.at = simStart
 	l.trials++
 	tr := &trial{lab: l, t: t, ctx: ctx, begin: simStart, users: map[string]*simUser{}, runs: map[int64]*simRun{}, pulled: simStart}
-	tr.config = Config{RangeUsers: 3, PageUsers: 2, Workers: 1, RescueAfter: 90 * time.Second, Partition: "month"}
+	tr.config = Config{RangeUsers: 3, PageUsers: 2, Workers: 1, RescueAfter: 90 * time.Second, RemovalRatio: 1, Partition: "month"}
 	t.Cleanup(func() {
 		cancel()
 		for _, w := range tr.sleepers {

@@ -173,6 +173,7 @@ func (tr *trial) windUp() {
 			tr.t.Fatalf("run %d does not end", run.id)
 		}
 	}
+	tr.config.RemovalRatio = 1
 	for i := range 3 {
 		run := tr.start(i%2, 0, nil)
 		tr.sweep(run, time.Second)

@@ -53,6 +53,9 @@ func truthTrial(t *rapid.T, l *lab) {
 	tr := l.trial(t)
 	tr.badBatch = rapid.Bool().Draw(t, "bad batch")
 	tr.config.PageUsers = rapid.IntRange(2, 5).Draw(t, "users of a page")
+	if rapid.Bool().Draw(t, "removals are guarded") {
+		tr.config.RemovalRatio, tr.config.RemovalMin = 0.5, 2
+	}
 	tr.config.RangeUsers = rapid.IntRange(4, 10).Draw(t, "users of a range")
 	for range rapid.IntRange(1, 8).Draw(t, "users at first") {
 		tr.drawJoin(t)

@@ -100,8 +100,8 @@ func TestUpStepByStep(t *testing.T) {
 		if _, err := m.Down(t.Context(), version); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := m.Version(t.Context()); got != version || err != nil {
-			t.Fatalf("Version = %d, %v; want %d", got, err, version)
+		if got, err := m.Version(t.Context()); got > version || err != nil { // less where a number is not taken
+			t.Fatalf("Version = %d, %v; want at most %d", got, err, version)
 		}
 		up(t, m)
 		if diff := cmp.Diff(before, column[string](t, conn, schemaSQL)); diff != "" {
@@ -193,8 +193,12 @@ func TestUpAtOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	if want := int(migrations.Latest()); total != want {
-		t.Errorf("%d instances applied %v, in all %d migrations, want %d", instances, applied, total, want)
+	all, err := open(t, url, schema).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if total != len(all) {
+		t.Errorf("%d instances applied %v, in all %d migrations, want %d", instances, applied, total, len(all))
 	}
 	alone := pgtest.Database(t)
 	up(t, open(t, alone, schema))

@@ -80,10 +80,19 @@ WITH gone AS (
               'removed'::syncer.account_status AS status, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leaveAccountsSQL
 
-const countAccountsSQL = `
-SELECT count(*)
-FROM syncer.account_snapshot
-WHERE app_id = $1`
+// See leaversPresenceSQL.
+const leaversAccountsSQL = `
+SELECT snapshots.users, gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
+FROM (
+    SELECT count(*) AS users
+    FROM syncer.account_snapshot
+    WHERE app_id = $1
+) AS snapshots
+CROSS JOIN (
+    SELECT count(*) AS users
+    FROM syncer.account_snapshot AS s
+    WHERE ` + leftUsersTableSQL + `
+) AS gone`
 
 const leaveAccountsSQL = `
 INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
@@ -94,16 +103,16 @@ ORDER BY user_id`
 // Accounts gives the account snapshots and their history.
 func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 	return &Values[imclient.AccountStatus]{
-		store:     s,
-		kind:      imclient.KindAccounts,
-		loadSQL:   loadAccountsSQL,
-		findSQL:   findAccountsSQL,
-		saveSQL:   saveAccountsSQL,
-		lapseSQL:  lapseAccountsSQL,
-		removeSQL: removeAccountsSQL,
-		countSQL:  countAccountsSQL,
-		scanner:   accountScanner,
-		columns:   accountColumns,
+		store:      s,
+		kind:       imclient.KindAccounts,
+		loadSQL:    loadAccountsSQL,
+		findSQL:    findAccountsSQL,
+		saveSQL:    saveAccountsSQL,
+		lapseSQL:   lapseAccountsSQL,
+		removeSQL:  removeAccountsSQL,
+		leaversSQL: leaversAccountsSQL,
+		scanner:    accountScanner,
+		columns:    accountColumns,
 		firstSeen: []copyTo[imclient.AccountStatus]{
 			{"account_snapshot", []string{"status", "changed_at", "asked_at"}, func(c *Change[imclient.AccountStatus]) []any {
 				return []any{c.Value.String(), c.ObservedAt, earlier(c.AskedAt, c.ObservedAt)}

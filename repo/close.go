@@ -192,14 +192,15 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 // looked no longer than until its last one. Of a run that read the whole users
 // table known_users says how many snapshots were left then: when there are more
 // than it met, it does not know all. (When there are not, a later run that meets
-// all whom it knew meets all who have a snapshot.)
+// all whom it knew meets all who have a snapshot.) A run that held users back did
+// not see them, so it is not complete; Reconcile has said why.
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
-SET status = CASE WHEN $2 = 'succeeded' AND r.failed > 0 THEN 'partial' ELSE $2 END,
-    complete = $2 = 'succeeded' AND NOT u.listed AND r.disbelieved = 0,
+SET status = CASE WHEN $2 = 'succeeded' AND (r.failed > 0 OR u.held_back > 0) THEN 'partial' ELSE $2 END,
+    complete = $2 = 'succeeded' AND NOT u.listed AND r.disbelieved = 0 AND u.held_back = 0,
     suspect = false, suspected = r.suspected, disbelieved = r.disbelieved,
     finished_at = $3,
-    error = nullif($4, ''),
+    error = coalesce(nullif($4, ''), u.error),
     observed_from = least(u.observed_from, r.page_at), observed_until = coalesce(r.page_at, u.observed_from),
     users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries,
     known_users = CASE WHEN NOT u.reconciled OR u.known_users <= r.known_users THEN r.known_users END,

@@ -51,18 +51,39 @@ const lastKnownSQL = `least($3, coalesce((
                   WHERE f.app_id = $1 AND f.kind = $5 AND f.user_id = s.user_id
               ), greatest(s.asked_at, $4)))`
 
+// How many users the complete run before run $2 knew; NULL if there was none.
+const prevKnownSQL = `(
+    SELECT coalesce(prev.known_users, prev.users - prev.failed)
+    FROM syncer.sync_run AS u
+    JOIN syncer.sync_run AS prev ON prev.app_id = u.app_id AND prev.kind = u.kind AND prev.complete
+    WHERE u.run_id = $2
+    ORDER BY prev.started_at DESC
+    LIMIT 1
+)`
+
 const setReconciledSQL = `
 UPDATE syncer.sync_run
-SET reconciled = true, removed = removed + $2, known_users = $3
+SET reconciled = true, removed = removed + $2, known_users = $3, held_back = $4, error = nullif($5, '')
 WHERE run_id = $1`
+
+// Leavers are the users with a snapshot who are not in the users table.
+type Leavers struct {
+	Users int64
+	// Known is how many users the previous complete run knew, and at least Users.
+	// Users who came since do not count: with them, a table that was exchanged for
+	// another one would look as if half of its users had stayed.
+	Known    int64
+	HeldBack string // why they were not removed; "": they were
+}
 
 // Reconcile finds out who left the users table since the previous complete run,
 // by comparing the whole of it with the snapshots, and removes them. next gives
 // the ids of the table part by part, none at its end; the table may be in
-// another database, so it is copied over. r is the run's last open range. It
-// returns how many users were removed.
-func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error)) (int64, error) {
-	var removed int64
+// another database, so it is copied over. If hold returns a reason, no user is
+// removed: the run will end as partial, with the reason as its error, and is not
+// complete. r is the run's last open range.
+func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error), hold func(Leavers) string) (Leavers, error) {
+	var leavers Leavers
 	readFrom := v.store.Now()
 	err := pgx.BeginTxFunc(ctx, v.store.pool, v.store.begin, func(tx pgx.Tx) error {
 		// First what takes long, then the locks.
@@ -81,25 +102,36 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(patiently(ctx), v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
-		if err != nil {
-			return fmt.Errorf("remove the users who left: %w", err)
+		var snapshots int64
+		leavers = Leavers{}
+		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.leaversSQL), r.Run.AppID, r.Run.ID, readFrom).
+			Scan(&snapshots, &leavers.Users, &leavers.Known); err != nil {
+			return fmt.Errorf("count the users who left: %w", err)
 		}
-		removed = tag.RowsAffected()
-		var left int64
-		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.countSQL), r.Run.AppID).Scan(&left); err != nil {
-			return fmt.Errorf("count who is left: %w", err)
+		if leavers.Users > 0 {
+			leavers.HeldBack = hold(leavers)
 		}
-		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, removed, left)
+		if leavers.HeldBack != "" {
+			_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, 0, snapshots, leavers.Users, leavers.HeldBack)
+			return err
+		}
+		if leavers.Users > 0 {
+			tag, err := tx.Exec(patiently(ctx), v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
+			if err != nil {
+				return fmt.Errorf("remove the users who left: %w", err)
+			}
+			leavers.Users = tag.RowsAffected()
+		}
+		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, leavers.Users, snapshots-leavers.Users, 0, "")
 		return err
 	})
 	if errors.Is(err, ErrGone) {
-		return 0, ErrGone
+		return Leavers{}, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find out who left the users table in run %d: %w", r.Run.ID, err)
+		return Leavers{}, fmt.Errorf("find out who left the users table in run %d: %w", r.Run.ID, err)
 	}
-	return removed, nil
+	return leavers, nil
 }
 
 func copyUsers(ctx context.Context, tx pgx.Tx, next func(context.Context) ([]string, error)) error {

@@ -27,6 +27,9 @@ func table(parts ...[]string) func(context.Context) ([]string, error) {
 	}
 }
 
+// letLeave lets any number of users leave.
+func letLeave(repo.Leavers) string { return "" }
+
 // meet saves a page of users who are online; those before had a snapshot.
 func (b *bench) meet(t testing.TB, r *repo.Range, before, now []string) {
 	t.Helper()
@@ -72,12 +75,12 @@ func TestReconcile(t *testing.T) {
 	wantLines(t, b.conn, "the range", `SELECT status FROM sync_range WHERE run_id = 3`, "running")
 	b.clock.pass(time.Second)
 	read := table([]string{"carol", "alice"}, []string{"dave", "erin", "alice"})
-	removed, err := values.Reconcile(t.Context(), third, func(ctx context.Context) ([]string, error) {
+	left, err := values.Reconcile(t.Context(), third, func(ctx context.Context) ([]string, error) {
 		b.clock.pass(time.Second) // bob leaves as late as now
 		return read(ctx)
-	})
-	if err != nil || removed != 1 {
-		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	}, letLeave)
+	if want := (repo.Leavers{Users: 1, Known: 3}); err != nil || left != want {
+		t.Fatalf("Reconcile = %+v, %v; want %+v", left, err, want)
 	}
 	b.finish(t, third, "")
 	wantLines(t, b.conn, "who left", leaversSQL,
@@ -106,9 +109,9 @@ func (b *bench) reconcile(t testing.TB, r *repo.Range, removed int64, users ...s
 	if _, err := b.store.FinishRange(t.Context(), r, "", nothing); !errors.Is(err, repo.ErrUnreconciled) {
 		t.Fatalf("FinishRange: %v, want ErrUnreconciled", err)
 	}
-	got, err := b.store.Presence().Reconcile(t.Context(), r, table(users))
-	if err != nil || got != removed {
-		t.Fatalf("Reconcile removed %d, %v; want %d", got, err, removed)
+	got, err := b.store.Presence().Reconcile(t.Context(), r, table(users), letLeave)
+	if err != nil || got.Users != removed {
+		t.Fatalf("Reconcile removed %d, %v; want %d", got.Users, err, removed)
 	}
 	b.finish(t, r, "")
 }
@@ -226,7 +229,7 @@ func TestReconcileLeavesWhatIsNewer(t *testing.T) {
 		}
 		exec(t, b.conn, `UPDATE presence_snapshot SET changed_at = $1 WHERE user_id = 'bob'`, at(2))
 		return []string{"carol"}, nil
-	})
+	}, letLeave)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +242,7 @@ func TestReconcileThatFails(t *testing.T) {
 	r := b.startedRange(t, b.every(time.Minute))
 	b.meet(t, r, nil, []string{"alice"})
 	gone := errors.New("the users database is gone")
-	if _, err := b.store.Presence().Reconcile(t.Context(), r, func(context.Context) ([]string, error) { return nil, gone }); !errors.Is(err, gone) {
+	if _, err := b.store.Presence().Reconcile(t.Context(), r, func(context.Context) ([]string, error) { return nil, gone }, letLeave); !errors.Is(err, gone) {
 		t.Errorf("Reconcile = %v, want %v", err, gone)
 	}
 	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
@@ -248,7 +251,7 @@ func TestReconcileThatFails(t *testing.T) {
 	// A worker whose range was taken over removes nobody.
 	b.clock.pass(2 * time.Minute)
 	b.claim(t, r.Run.ID, 1)
-	if _, err := b.store.Presence().Reconcile(t.Context(), r, table([]string{"bob"})); !errors.Is(err, repo.ErrGone) {
+	if _, err := b.store.Presence().Reconcile(t.Context(), r, table([]string{"bob"}), letLeave); !errors.Is(err, repo.ErrGone) {
 		t.Errorf("Reconcile of a lost range = %v, want ErrGone", err)
 	}
 	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
@@ -261,8 +264,8 @@ func TestReconcileAccounts(t *testing.T) {
 	r := b.startedRange(t, b.backfill(imclient.KindAccounts))
 	save(t, values, r, page("k", seen("alice", imclient.StatusImported, at(0)), seen("bob", imclient.StatusNotImported, at(0))), 2)
 	b.clock.pass(time.Minute)
-	if removed, err := values.Reconcile(t.Context(), r, table([]string{"alice"})); err != nil || removed != 1 {
-		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	if left, err := values.Reconcile(t.Context(), r, table([]string{"alice"}), letLeave); err != nil || left.Users != 1 {
+		t.Fatalf("Reconcile removed %d, %v; want 1", left.Users, err)
 	}
 	wantLines(t, b.conn, "history", `SELECT user_id, prev_status::text, status::text, not_before, observed_at FROM account_history ORDER BY observed_at, user_id`,
 		"alice - imported - 12:00:00", "bob - not_imported - 12:00:00", "bob not_imported removed 11:59:59 12:01:00")
@@ -286,12 +289,52 @@ func TestResumeBeforeReconcile(t *testing.T) {
 		t.Fatal(err)
 	}
 	second = b.claim(t, second.Run.ID, 1)
-	if removed, err := b.store.Presence().Reconcile(t.Context(), second, table([]string{"alice"})); err != nil || removed != 1 {
-		t.Fatalf("Reconcile removed %d, %v; want 1", removed, err)
+	if left, err := b.store.Presence().Reconcile(t.Context(), second, table([]string{"alice"}), letLeave); err != nil || left.Users != 1 {
+		t.Fatalf("Reconcile removed %d, %v; want 1", left.Users, err)
 	}
 	if !b.finish(t, second, "") {
 		t.Error("the run is not closed")
 	}
+}
+
+// A run that held users back and was stopped before it was closed looks again when
+// it is resumed: they may be there by then.
+func TestResumeAfterHoldingBack(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	first := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, first, nil, []string{"alice", "bob"})
+	b.finish(t, first, "")
+	b.clock.pass(time.Minute)
+	second := b.startedRange(t, b.backfill(imclient.KindPresence))
+	b.meet(t, second, nil, nil)
+	left, err := b.store.Presence().Reconcile(t.Context(), second, table(), func(repo.Leavers) string { return "too many" })
+	if want := (repo.Leavers{Users: 2, Known: 2, HeldBack: "too many"}); err != nil || left != want {
+		t.Fatalf("Reconcile = %+v, %v; want %+v", left, err, want)
+	}
+	if err := b.store.EndRun(t.Context(), second.Run.ID, repo.RunCancelled, "stopped"); err != nil {
+		t.Fatal(err)
+	}
+	const runs = `SELECT status, complete, removed, held_back, error FROM sync_run WHERE run_id = 2`
+	wantLines(t, b.conn, "the run", runs, "cancelled false 0 2 stopped")
+	if err := b.store.ResumeRun(t.Context(), b.find(t, second.Run.ID), enqueue); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, b.conn, "the run", runs, "running false 0 0 -")
+	second = b.claim(t, second.Run.ID, 1)
+	b.reconcile(t, second, 0, "alice", "bob")
+	wantLines(t, b.conn, "the run", runs, "succeeded true 0 0 -")
+
+	// Closed, it says so, and is not complete.
+	b.clock.pass(time.Minute)
+	third := b.startedRange(t, b.every(time.Minute))
+	b.meet(t, third, nil, nil)
+	if _, err := b.store.Presence().Reconcile(t.Context(), third, table(), func(repo.Leavers) string { return "too many" }); err != nil {
+		t.Fatal(err)
+	}
+	b.finish(t, third, "")
+	wantLines(t, b.conn, "the run", `SELECT status, complete, removed, held_back, error FROM sync_run WHERE run_id = 3`, "partial false 0 2 too many")
+	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot ORDER BY 1`, "alice", "bob")
 }
 
 func TestRejectedForTooLong(t *testing.T) {

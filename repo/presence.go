@@ -97,10 +97,19 @@ WITH gone AS (
               'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leavePresenceSQL
 
-const countPresenceSQL = `
-SELECT count(*)
-FROM syncer.presence_snapshot
-WHERE app_id = $1`
+// Snapshots of the app, users who left, and users known before: see Leavers.
+const leaversPresenceSQL = `
+SELECT snapshots.users, gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
+FROM (
+    SELECT count(*) AS users
+    FROM syncer.presence_snapshot
+    WHERE app_id = $1
+) AS snapshots
+CROSS JOIN (
+    SELECT count(*) AS users
+    FROM syncer.presence_snapshot AS s
+    WHERE ` + leftUsersTableSQL + `
+) AS gone`
 
 const leavePresenceSQL = `
 INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
@@ -111,16 +120,16 @@ ORDER BY user_id`
 // Presence gives the presence snapshots and their history.
 func (s *Store) Presence() *Values[imclient.Presence] {
 	return &Values[imclient.Presence]{
-		store:     s,
-		kind:      imclient.KindPresence,
-		loadSQL:   loadPresenceSQL,
-		findSQL:   findPresenceSQL,
-		saveSQL:   savePresenceSQL,
-		lapseSQL:  lapsePresenceSQL,
-		removeSQL: removePresenceSQL,
-		countSQL:  countPresenceSQL,
-		scanner:   presenceScanner,
-		columns:   presenceColumns,
+		store:      s,
+		kind:       imclient.KindPresence,
+		loadSQL:    loadPresenceSQL,
+		findSQL:    findPresenceSQL,
+		saveSQL:    savePresenceSQL,
+		lapseSQL:   lapsePresenceSQL,
+		removeSQL:  removePresenceSQL,
+		leaversSQL: leaversPresenceSQL,
+		scanner:    presenceScanner,
+		columns:    presenceColumns,
 		firstSeen: []copyTo[imclient.Presence]{
 			{"presence_snapshot", []string{"state", "platforms", "changed_at", "asked_at", "since"}, func(c *Change[imclient.Presence]) []any {
 				return []any{c.Value.State.String(), c.Value.Platforms.String(), c.ObservedAt, earlier(c.AskedAt, c.ObservedAt), c.ObservedAt}

@@ -21,6 +21,7 @@ type RunRow struct {
 	Changed     int64      `json:"changed"`
 	Failed      int64      `json:"failed"`
 	Removed     int64      `json:"removed"`
+	HeldBack    int64      `json:"held_back"`
 	Suspected   int64      `json:"suspected"`
 	Disbelieved int64      `json:"disbelieved"`
 	Calls       int64      `json:"calls"`
@@ -31,7 +32,7 @@ type RunRow struct {
 const runsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
-       u.users, u.changed, u.failed, u.removed, u.suspected, u.disbelieved, u.calls, u.retries, u.error
+       u.users, u.changed, u.failed, u.removed, u.held_back, u.suspected, u.disbelieved, u.calls, u.retries, u.error
 FROM syncer.sync_run AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
 WHERE u.started_at >= $2 AND u.started_at < $3 AND ($1::text IS NULL OR a.name = $1)

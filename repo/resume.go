@@ -10,7 +10,8 @@ import (
 
 const reopenRunSQL = `
 UPDATE syncer.sync_run
-SET status = 'running', finished_at = NULL, complete = false, error = NULL, observed_from = $2, observed_until = NULL
+SET status = 'running', finished_at = NULL, complete = false, error = NULL, observed_from = $2, observed_until = NULL,
+    reconciled = reconciled AND held_back = 0, held_back = 0
 WHERE run_id = $1 AND status IN ('failed', 'cancelled')
   AND NOT EXISTS (
     SELECT FROM syncer.sync_run AS other

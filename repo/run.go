@@ -25,7 +25,8 @@ const (
 type RunStatus string
 
 // The statuses. Succeeded and partial runs went through all their users; in a
-// partial one some users failed, or the answers about them were not believed.
+// partial one some users failed, the answers about them were not believed, or
+// they were missing from the users table and not removed.
 const (
 	RunRunning   RunStatus = "running"
 	RunSucceeded RunStatus = "succeeded"
@@ -72,7 +73,9 @@ type Run struct {
 	// ones.
 	RecordFailures bool
 	Counters
+	LetLeave    bool  // the operator confirmed that any number of users may have left
 	Removed     int64 // users who were found to have left the users table
+	HeldBack    int64 // users who seem to have left and were not removed, being too many
 	Suspect     bool  // some of its answers are in doubt right now and are being asked again
 	Suspected   int64 // pages that were in doubt
 	Disbelieved int64 // users whose answers stayed in doubt and were not written
@@ -91,13 +94,13 @@ func (r *Run) Duration(now time.Time) time.Duration {
 const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
     u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'), coalesce(u.failures_recorded_at = u.started_at, true),
-    u.users, u.changed, u.failed, u.calls, u.retries, u.removed,
+    u.users, u.changed, u.failed, u.calls, u.retries, u.let_leave, u.removed, u.held_back,
     u.suspect, u.suspected, u.disbelieved, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
 		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap, &r.RecordFailures,
-		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.Removed,
+		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.LetLeave, &r.Removed, &r.HeldBack,
 		&r.Suspect, &r.Suspected, &r.Disbelieved, &r.Error}, more...)
 }
 
@@ -126,6 +129,8 @@ type NewRun struct {
 	// before the time between counts as not observed; 0: any time does.
 	MaxGap time.Duration
 	Listed []string // distinct ids to limit it to; nil: the whole users table
+	// LetLeave confirms that any number of users may have left the users table.
+	LetLeave bool
 }
 
 // ErrBusy says that another run of the same app and kind is going.
@@ -140,11 +145,11 @@ var ErrTicked = errors.New("this tick has a run already")
 const recordFailures = 59 * time.Minute
 
 const startRunSQL = `
-INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, failures_recorded_at, status, finished_at)
+INSERT INTO syncer.sync_run (app_id, job, kind, trigger, tick, listed, started_at, observed_from, max_gap, prev_complete_at, failures_recorded_at, let_leave, status, finished_at)
 SELECT $1, $2, $3, $4, $5, $6, $7::timestamptz, $7::timestamptz, nullif($8::interval, '0'), prev.started_at,
        CASE WHEN $4 <> 'backfill' AND prev.failures_recorded_at > $7::timestamptz - $9::interval
             THEN prev.failures_recorded_at ELSE $7::timestamptz END,
-       busy.status, busy.finished_at
+       $10, busy.status, busy.finished_at
 FROM (
     SELECT CASE WHEN count(*) = 0 THEN 'running' ELSE 'skipped' END AS status,
            CASE WHEN count(*) > 0 THEN $7::timestamptz END AS finished_at
@@ -210,7 +215,7 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		tick = &n.Tick
 	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures)
+		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures, n.LetLeave)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
 		}

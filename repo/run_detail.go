@@ -18,7 +18,7 @@ type RunFilter struct {
 const latestRunsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
-       coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed,
+       coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed, u.held_back,
        coalesce(so_far.suspected, u.suspected), coalesce(so_far.disbelieved, u.disbelieved),
        coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries), u.error
 FROM (

@@ -64,14 +64,14 @@ type RangeCounts map[string]map[string]int64
 // Values reads and writes the snapshots and history of one kind. Those of a range
 // should be of its own: they learn how its users lie in the tables.
 type Values[V comparable] struct {
-	store     *Store
-	kind      imclient.Kind
-	loadSQL   string
-	findSQL   string
-	saveSQL   string
-	lapseSQL  string
-	removeSQL string
-	countSQL  string
+	store      *Store
+	kind       imclient.Kind
+	loadSQL    string
+	findSQL    string
+	saveSQL    string
+	lapseSQL   string
+	removeSQL  string
+	leaversSQL string
 	// scanner makes a function that reads a row of loadSQL or findSQL.
 	scanner func() func(pgx.Rows) (userID rawText, s Snapshot[V], err error)
 	// columns gives the arguments of saveSQL after the common ones.

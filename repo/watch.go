@@ -19,6 +19,7 @@ type AppWatch struct {
 	Suspect      bool       // some of its answers are in doubt
 	Users        int64      // of the newest complete run, as is Failed
 	Failed       int64
+	HeldBack     int64 // users whom a run since that one would have removed, and did not
 	Gaps         int64 // recorded: those that are over
 	// ObservedUntil is when the last look of any complete run ended, and MaxGap how
 	// long after it the time begins to count as not observed. nil: no run was
@@ -30,19 +31,26 @@ type AppWatch struct {
 
 const watchAppsSQL = `
 SELECT k.app_id, k.kind, running.started_at, coalesce(running.suspect, false),
-       coalesce(done.users, 0), coalesce(done.failed, 0), coalesce(gap.gaps, 0), seen.observed_until, seen.max_gap
+       coalesce(done.users, 0), coalesce(done.failed, 0), coalesce(held.users, 0), coalesce(gap.gaps, 0), seen.observed_until, seen.max_gap
 FROM (
     SELECT unnest($1::smallint[]), unnest($2::text[])
 ) AS k (app_id, kind)
 LEFT JOIN syncer.sync_run AS running
     ON running.app_id = k.app_id AND running.kind = k.kind AND running.status = 'running'
 LEFT JOIN LATERAL (
-    SELECT users, failed
+    SELECT users, failed, started_at
     FROM syncer.sync_run
     WHERE app_id = k.app_id AND kind = k.kind AND complete
     ORDER BY started_at DESC
     LIMIT 1
 ) AS done ON true
+LEFT JOIN LATERAL (
+    SELECT held_back AS users
+    FROM syncer.sync_run
+    WHERE app_id = k.app_id AND kind = k.kind AND held_back > 0 AND observed_until > coalesce(done.started_at, '-infinity')
+    ORDER BY observed_until DESC
+    LIMIT 1
+) AS held ON true
 LEFT JOIN syncer.sync_observed AS seen ON seen.app_id = k.app_id AND seen.kind = k.kind
 LEFT JOIN (
     SELECT app_id, kind, count(*) AS gaps

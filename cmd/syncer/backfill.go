@@ -35,6 +35,7 @@ func (p *program) backfillCommand() *cli.Command {
 			}},
 			&cli.BoolFlag{Name: "resume", Usage: "go on with the last backfill that was stopped, failed or killed; what went through is left alone"},
 			&cli.StringFlag{Name: "users-file", Usage: "limit it to the user ids in `FILE`, one a line (- for standard input)"},
+			&cli.BoolFlag{Name: "let-leave", Usage: "confirm that the users who are missing from the users table have left, however many they are"},
 			&cli.BoolFlag{Name: "json", Usage: "print the summary as JSON"},
 		},
 		Action: p.runBackfill,
@@ -63,6 +64,12 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 	}
 	if c.Bool("resume") && c.IsSet("users-file") {
 		return usageError("--resume goes on with the users of the stopped backfill: leave --users-file out")
+	}
+	if c.Bool("let-leave") && c.IsSet("users-file") {
+		return usageError("--let-leave needs a sweep of the whole users table, which shows who is missing: leave --users-file out")
+	}
+	if c.Bool("let-leave") && c.Bool("resume") {
+		return usageError("--let-leave starts a new backfill: leave --resume out (a backfill that was started with --let-leave keeps it when it is resumed)")
 	}
 	wanted, err := readUsersFile(c.String("users-file"))
 	if err != nil {
@@ -108,7 +115,7 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	display.start(ctx, sweeps)
-	backfillAll(ctx, engine, sweeps, c.Bool("resume"), display)
+	backfillAll(ctx, engine, sweeps, jobs.Backfill{Resume: c.Bool("resume"), LetLeave: c.Bool("let-leave")}, display)
 	// A stop, or a failure, leaves pages in flight and runs open.
 	if err := stopEngine(engine, loaded.Sweep); err != nil {
 		s.log.Warn().Err(err).Msg("did not stop in good order; nothing that was written is lost")
@@ -160,28 +167,28 @@ func maxGap(c *config.Config, app string, kind imclient.Kind) time.Duration {
 	return shortest
 }
 
-// backfillAll runs all sweeps at once: each has a quota of its own.
-func backfillAll(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, resume bool, display *display) {
+// backfillAll runs all sweeps at once: each has a quota of its own. how holds what
+// is the same for all of them.
+func backfillAll(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, how jobs.Backfill, display *display) {
 	var all sync.WaitGroup
 	for _, s := range sweeps {
 		all.Go(func() {
-			s.err = s.backfill(ctx, engine, resume, display)
+			s.err = s.backfill(ctx, engine, how, display)
 			display.done(s)
 		})
 	}
 	all.Wait()
 }
 
-func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, resume bool, display *display) error {
-	run, err := engine.StartBackfill(ctx, jobs.Backfill{
-		AppID: s.app.ID, Kind: s.kind, Resume: resume, Listed: s.listed, MaxGap: s.maxGap,
-		Waiting: func(other repo.Run) { display.waiting(s, other) },
-	})
+func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, how jobs.Backfill, display *display) error {
+	how.AppID, how.Kind, how.Listed, how.MaxGap = s.app.ID, s.kind, s.listed, s.maxGap
+	how.Waiting = func(other repo.Run) { display.waiting(s, other) }
+	run, err := engine.StartBackfill(ctx, how)
 	if err != nil {
 		return err
 	}
 	s.run, s.begun = run, true
-	if resume && run.Status != repo.RunRunning && run.FinishedAt != nil && (run.Status == repo.RunSucceeded || run.Status == repo.RunPartial) {
+	if how.Resume && run.Status != repo.RunRunning && run.FinishedAt != nil && (run.Status == repo.RunSucceeded || run.Status == repo.RunPartial) {
 		s.note = "had gone through already"
 		return nil
 	}

@@ -288,6 +288,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
+		RemovalRatio: s.config.Sweep.RemovalRatio, RemovalMin: s.config.Sweep.RemovalMin,
 		Metrics: s.counters, Log: s.log, Tracer: s.tracing.Tracer(),
 	})
 }

@@ -25,6 +25,7 @@ type runSummary struct {
 	Changed     int64   `json:"changed"`
 	Failed      int64   `json:"failed"`
 	Removed     int64   `json:"removed,omitempty"`     // had left the users table
+	HeldBack    int64   `json:"held_back,omitempty"`   // seem to have left it, and were not removed
 	Disbelieved int64   `json:"disbelieved,omitempty"` // of those failed: their answers were in doubt to the end
 	Calls       int64   `json:"calls"`
 	Retries     int64   `json:"retries"`
@@ -48,7 +49,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	run := s.run
 	r.RunID, r.Status = run.ID, string(run.Status)
 	r.Users, r.Changed, r.Failed, r.Calls, r.Retries = run.Users, run.Changed, run.Failed, run.Calls, run.Retries
-	r.Removed, r.Disbelieved = run.Removed, run.Disbelieved
+	r.Removed, r.HeldBack, r.Disbelieved = run.Removed, run.HeldBack, run.Disbelieved
 	r.Seconds = run.Duration(now).Seconds()
 	if r.Seconds > 0 {
 		r.UsersPerSec = float64(run.Users) / r.Seconds
@@ -137,13 +138,14 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 // verdict is the exit code: the worst of all runs counts.
 func verdict(sweeps []*sweep) error {
 	var stopped, failed []string
-	partial, doubted := false, false
+	partial, doubted, heldBack := false, false, false
 	for _, s := range sweeps {
 		switch {
 		case s.begun && s.run.Status == repo.RunSucceeded:
 		case s.begun && s.run.Status == repo.RunPartial:
 			partial = true
 			doubted = doubted || s.run.Disbelieved > 0
+			heldBack = heldBack || s.run.HeldBack > 0
 		case errors.Is(s.err, context.Canceled):
 			stopped = append(stopped, s.name())
 		default:
@@ -157,6 +159,8 @@ func verdict(sweeps []*sweep) error {
 		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: syncer backfill --resume", strings.Join(stopped, ", "))}
 	case doubted:
 		return &exitError{code: exitPartial, err: errors.New("done, but some answers were not believed: see above; sweep again when the backend is well")}
+	case heldBack:
+		return &exitError{code: exitPartial, err: errors.New("done, but too many users are missing from the users table, and no user was removed: see above")}
 	case partial:
 		return &exitError{code: exitPartial, err: errors.New("done, but some users failed")}
 	default:

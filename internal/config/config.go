@@ -200,6 +200,11 @@ type Sweep struct {
 	CollapseMin   int     `toml:"collapse_min" default:"50" min:"1" max:"1000000"`
 	// CollapseDelay is how long such a page waits before it is asked again.
 	CollapseDelay time.Duration `toml:"collapse_delay" default:"20s" min:"100ms" max:"10m"`
+	// RemovalRatio: a run that would remove more than this share of the known
+	// users, of whom there are at least RemovalMin, removes none until the operator
+	// confirms it. 1 switches that off.
+	RemovalRatio float64 `toml:"removal_ratio" default:"0.5" min:"0" max:"1"`
+	RemovalMin   int     `toml:"removal_min" default:"1000" min:"1" max:"1000000000"`
 }
 
 // History is how transitions are kept.

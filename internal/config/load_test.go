@@ -85,7 +85,7 @@ func TestLoadDefaults(t *testing.T) {
 				Interval: 24 * time.Hour, MaxGap: 72 * time.Hour},
 		},
 		Sweep: Sweep{RangeUsers: 50000, PageUsers: 5000, Workers: 4, RescueAfter: time.Minute, Outage: 5 * time.Minute,
-			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second},
+			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second, RemovalRatio: 0.5, RemovalMin: 1000},
 		History: History{Partition: "month"},
 		Report:  Report{Timezone: time.UTC},
 		Traces:  Traces{Sample: 1},

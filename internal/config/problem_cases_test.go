@@ -85,7 +85,7 @@ name = "main"
 	{name: "bounds", edits: []string{
 		`sdk_app_id = 1400000000`, "sdk_app_id = 0\npresence_rate = 10_001\naccounts_rate = 0x0\nusersig_ttl = \"23h\"",
 		`secret = "openim-secret"`, "secret = \"x\"\npresence_batch = 1001\naccounts_batch = 0\ntimeout = \"61s\"\n[sweep]\nrescue_after = \"4s\"\n" +
-			"stop_grace = \"-1s\"\nworkers = 65\ncollapse_ratio = 1.01\ncollapse_min = 0\ncollapse_delay = \"99ms\"\nmax_gap = \"0s\"\noutage = \"25h\"\n[history]\nretention = \"23h\"\npartition = \"year\"",
+			"stop_grace = \"-1s\"\nworkers = 65\ncollapse_ratio = 1.01\ncollapse_min = 0\ncollapse_delay = \"99ms\"\nremoval_ratio = -0.1\nremoval_min = 0\nmax_gap = \"0s\"\noutage = \"25h\"\n[history]\nretention = \"23h\"\npartition = \"year\"",
 	}, want: []string{
 		`config.toml:11: apps[0].tencent.sdk_app_id: must be between 1 and 4294967295, is 0`,
 		`config.toml:12: apps[0].tencent.presence_rate: must be between 1 and 10000, is 10_001`,
@@ -100,10 +100,12 @@ name = "main"
 		`config.toml:31: sweep.collapse_ratio: must be between 0 and 1, is 1.01`,
 		`config.toml:32: sweep.collapse_min: must be between 1 and 1000000, is 0`,
 		`config.toml:33: sweep.collapse_delay: must be between 100ms and 10m, is 99ms`,
-		`config.toml:34: sweep.max_gap: must be between 1s and 365d, is 0s`,
-		`config.toml:35: sweep.outage: must be between 10s and 24h, is 25h`,
-		`config.toml:37: history.retention: must be between 24h and 36500d, is 23h`,
-		`config.toml:38: history.partition: unknown partition "year" (allowed: month, week, day)`,
+		`config.toml:34: sweep.removal_ratio: must be between 0 and 1, is -0.1`,
+		`config.toml:35: sweep.removal_min: must be between 1 and 1000000000, is 0`,
+		`config.toml:36: sweep.max_gap: must be between 1s and 365d, is 0s`,
+		`config.toml:37: sweep.outage: must be between 10s and 24h, is 25h`,
+		`config.toml:39: history.retention: must be between 24h and 36500d, is 23h`,
+		`config.toml:40: history.partition: unknown partition "year" (allowed: month, week, day)`,
 	}},
 	{name: "names", edits: []string{
 		`[users]`, "schema = \"Syncer\"\n[users]",

@@ -61,7 +61,13 @@ func (k KindExplanation) inUse() bool {
 // it should be; none: all is well.
 func (e Explanation) Troubles() []string {
 	if e.Listing.Err == nil && !e.Listing.Listed() {
-		return []string{"Sweeps do not come to this user: see users table."}
+		all := []string{"Sweeps do not come to this user: see users table."}
+		for _, k := range e.Kinds {
+			if last := k.LastClosed; k.Known != nil && last != nil && last.HeldBack > 0 {
+				all = append(all, fmt.Sprintf("%s: the user is missing from the users table, but its removal is held back by run %d: %s", k.Kind, last.RunID, given(last.Error)))
+			}
+		}
+		return all
 	}
 	var all []string
 	for _, k := range e.Kinds {
@@ -89,6 +95,8 @@ func (k KindExplanation) troubles() []string {
 		switch {
 		case last.Status == "failed":
 			say("the last run, %d, failed at %s: %s", last.RunID, instant(*last.FinishedAt), given(last.Error))
+		case last.HeldBack > 0:
+			say("the last run, %d, is not complete, so that the user counts as seen only by the complete run before it: %s", last.RunID, given(last.Error))
 		case last.Disbelieved > 0:
 			say("the last run, %d, did not believe the answers about %s, who keep their last value; this may be one of them.", last.RunID, some(last.Disbelieved, "user"))
 		}

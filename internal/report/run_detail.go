@@ -34,7 +34,7 @@ var (
 	endings = map[string]string{
 		"running":   "it is going",
 		"succeeded": "every user has an answer",
-		"partial":   "it went through, but some users failed or were not believed",
+		"partial":   "it went through, but some users failed, were not believed or were held back from removal",
 		"failed":    "it did not go through",
 		"cancelled": "it was stopped",
 		"skipped":   "the run before was still going at its tick",
@@ -97,6 +97,8 @@ func (s *Section) complete(d repo.RunDetail) {
 		s.say("complete", "no: it was limited to a list")
 	case d.Disbelieved > 0:
 		s.say("complete", "no: not all answers were believed")
+	case d.HeldBack > 0:
+		s.say("complete", "no: %s are missing from the users table and keep what was known before", some(d.HeldBack, "user"))
 	default:
 		s.say("complete", "no: the users whom it did not come to keep what was known before")
 	}

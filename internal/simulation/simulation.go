@@ -92,7 +92,7 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	}
 	s.engine, err = jobs.New(s.store, apps, jobs.Config{
 		RangeUsers: 50_000, PageUsers: 5_000, Workers: 2, RescueAfter: time.Minute, Partition: "day", ReportZone: time.UTC,
-		CollapseRatio: 0.5, CollapseMin: 30, CollapseDelay: collapseDelay, Outage: time.Hour,
+		CollapseRatio: 0.5, CollapseMin: 30, CollapseDelay: collapseDelay, RemovalRatio: 0.5, RemovalMin: 1000, Outage: time.Hour,
 		Metrics: jobs.NewMetrics(prometheus.NewRegistry()), Log: c.Log,
 	})
 	if err != nil {
