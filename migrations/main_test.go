@@ -106,3 +106,20 @@ func withParameter(t testing.TB, databaseURL, name, value string) string {
 	u.RawQuery = query.Encode()
 	return u.String()
 }
+
+// versionsBetween returns the versions above low up to high, in order. Not every
+// number need have a migration.
+func versionsBetween(t *testing.T, m *migrations.Migrator, low, high int64) []int64 {
+	t.Helper()
+	all, err := m.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions []int64
+	for _, s := range all {
+		if s.Version > low && s.Version <= high {
+			versions = append(versions, s.Version)
+		}
+	}
+	return versions
+}

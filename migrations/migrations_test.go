@@ -55,7 +55,7 @@ func TestUpDownUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := int64(len(done)), migrations.Latest(); got != want {
+	if got, want := len(done), len(versionsBetween(t, m, 0, migrations.Latest())); got != want {
 		t.Errorf("Up applied %d migrations, want %d", got, want)
 	}
 	before := column[string](t, conn, schemaSQL)
@@ -66,7 +66,7 @@ func TestUpDownUp(t *testing.T) {
 	if done, err = m.Down(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := int64(len(done)), migrations.Latest(); got != want {
+	if got, want := len(done), len(versionsBetween(t, m, 0, migrations.Latest())); got != want {
 		t.Errorf("Down took back %d migrations, want %d", got, want)
 	}
 	left := column[string](t, conn, `
@@ -193,12 +193,8 @@ func TestUpAtOnce(t *testing.T) {
 	for _, n := range applied {
 		total += n
 	}
-	all, err := open(t, url, schema).Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if total != len(all) {
-		t.Errorf("%d instances applied %v, in all %d migrations, want %d", instances, applied, total, len(all))
+	if want := len(versionsBetween(t, open(t, url, schema), 0, migrations.Latest())); total != want {
+		t.Errorf("%d instances applied %v, in all %d migrations, want %d", instances, applied, total, want)
 	}
 	alone := pgtest.Database(t)
 	up(t, open(t, alone, schema))
@@ -250,12 +246,12 @@ func TestNumbers(t *testing.T) {
 	}
 	var highest int64
 	seen := map[int64]string{}
-	for i, s := range statuses {
+	for _, s := range statuses {
 		if other, ok := seen[s.Version]; ok {
 			t.Errorf("%s and %s have the same number", other, s.Name)
 		}
-		if s.Version != int64(i+1) {
-			t.Errorf("migration %s is number %d in a row: a gap", s.Name, i+1)
+		if s.Version <= highest {
+			t.Errorf("migration %s comes after number %d", s.Name, highest)
 		}
 		if !s.AppliedAt.IsZero() {
 			t.Errorf("%s is applied in an empty database", s.Name)
