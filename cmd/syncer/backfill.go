@@ -22,10 +22,11 @@ func (p *program) backfillCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "backfill",
 		Usage: "one-shot: sweep now, and exit when done",
-		Description: "Sweeps every app and both kinds unless told otherwise, shows progress on stderr and a summary\n" +
-			"on stdout. It waits for a run of the same app and kind that is going; scheduled ticks are skipped\n" +
+		Description: "Sweeps every app and both kinds unless told otherwise, shows progress on stderr and a summary " +
+			"on stdout. It waits for a run of the same app and kind that is going; scheduled ticks are skipped " +
 			"while it goes. Ctrl-C stops after the pages in flight; --resume goes on from there.\n" +
-			"Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage, 3 done, but some users failed.",
+			"Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage, 3 done, but some users failed." +
+			examples("syncer backfill", "syncer backfill --app main --job presence", "syncer backfill --resume", "syncer backfill --users-file ids.txt --json > summary.json"),
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.StringSliceFlag{Name: "app", Usage: "only this `APP`; may be repeated"},

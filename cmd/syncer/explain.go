@@ -25,11 +25,11 @@ func (p *program) explainCommand() *cli.Command {
 		Name:      "explain",
 		Usage:     "tell why a user is, or is not, updated",
 		ArgsUsage: "USER",
-		Description: "USER is the IM user id. Looks it up in the users table (which without an index on [users] user_id\n" +
-			"reads all of it), and tells what is known of it, since when, whether it fails and why, what runs there\n" +
+		Description: "USER is the IM user id. Looks it up in the users table (which without an index on [users] user_id " +
+			"reads all of it), and tells what is known of it, since when, whether it fails and why, what runs there " +
 			"were and when the next one begins; for every app unless told otherwise. It changes nothing.\n" +
 			"As JSON it is an object with a list of apps, whose keys are named as the columns of tables and views are.\n" +
-			"Exit codes: 0 found and fine, 1 could not be found out, 3 found, but something is wrong, or in no users\n" +
+			"Exit codes: 0 found and fine, 1 could not be found out, 3 found, but something is wrong, or in no users " +
 			"table.",
 		Flags: []cli.Flag{
 			configFlag(),

@@ -28,7 +28,7 @@ func grantCommand(name, usage string, action cli.ActionFunc) *cli.Command {
 		Name:      name,
 		Usage:     usage,
 		ArgsUsage: "ROLE",
-		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade: what\n" +
+		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade: what " +
 			"it adds is not yet granted.",
 		Flags: []cli.Flag{
 			configFlag(),

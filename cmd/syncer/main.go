@@ -95,8 +95,9 @@ func (p *program) command() *cli.Command {
 		Writer:    p.stdout,
 		ErrWriter: p.stderr,
 		Version:   version(),
-		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration,\n" +
-			"3 done, but some users failed.",
+		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration, " +
+			"3 done, but some users failed." +
+			examples("syncer config check --connect", "syncer migrate up", "syncer backfill", "syncer run"),
 		Commands: []*cli.Command{
 			p.runCommand(),
 			p.backfillCommand(),
@@ -112,6 +113,7 @@ func (p *program) command() *cli.Command {
 		},
 	}
 	root.Action = unknownCommand
+	cli.HelpPrinter = p.printHelp
 	// Errors are printed once, by run, with their exit code.
 	var quiet func(*cli.Command)
 	quiet = func(c *cli.Command) {

@@ -33,28 +33,28 @@ var reportUsages = []struct {
 	columns           string
 }{
 	{report.Concurrency, "how many users were online, over time", "-1d", false,
-		"app, bucket (its beginning), bucket_seconds, observed_seconds, runs, users, online_min, online_avg,\n" +
-			"online_max, push_online_avg. Buckets are 5 or 15 minutes, an hour or a day long, as suits the span.\n" +
+		"app, bucket (its beginning), bucket_seconds, observed_seconds, runs, users, online_min, online_avg, " +
+			"online_max, push_online_avg. Buckets are 5 or 15 minutes, an hour or a day long, as suits the span. " +
 			"The counts are empty where nobody looked."},
 	{report.ActiveUsers, "how many users were online in a day, in 7 and in 30 days", "-29d", true,
 		"app, day, daily, weekly, monthly, observed_seconds, day_seconds."},
 	{report.Sessions, "how long users stay online", "-6d", true,
-		"app, day, sessions, cut_by_gap, open, median_seconds, p90_seconds, longest_seconds. JSON has the same\n" +
-			"over the whole span in overall. With --users csv has the longest sessions instead, and JSON has them in\n" +
-			"longest: app, user_id, started_after, started_at, ended_after, ended_at, known_seconds,\n" +
+		"app, day, sessions, cut_by_gap, open, median_seconds, p90_seconds, longest_seconds. JSON has the same " +
+			"over the whole span in overall. With --users csv has the longest sessions instead, and JSON has them in " +
+			"longest: app, user_id, started_after, started_at, ended_after, ended_at, known_seconds, " +
 			"estimated_seconds, ended_by."},
 	{report.Platforms, "on which platforms users are online", "-6d", true,
-		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform who uses\n" +
+		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform who uses " +
 			"several right now: app, online, multi_platform, share."},
 	{report.Accounts, "who has been imported, and how that changed", "-29d", true,
-		"app, day, imported, not_imported, first_seen, became_imported, became_not_imported, gone. JSON has in coverage what\n" +
+		"app, day, imported, not_imported, first_seen, became_imported, became_not_imported, gone. JSON has in coverage what " +
 			"is known now: app, imported, not_imported, never_checked, last_checked_at."},
 	{report.Runs, "the latest runs and how they ended", "-1d", false,
-		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed,\n" +
+		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
 			"removed, held_back, suspected, disbelieved, calls, retries, error."},
 	{report.Gaps, "what is not known: the times in which nobody looked", "-29d", true,
-		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in\n" +
-			"coverage how much was observed: app, kind, gaps, since, seconds, gap_seconds, observed_seconds,\n" +
+		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in " +
+			"coverage how much was observed: app, kind, gaps, since, seconds, gap_seconds, observed_seconds, " +
 			"observed_share."},
 	{reportAll, "all of these", "-6d", true, "As the others have them, in JSON as a list in reports; there is no csv of all."},
 }
@@ -63,8 +63,9 @@ func (p *program) reportCommand() *cli.Command {
 	c := &cli.Command{
 		Name:  "report",
 		Usage: "report on what was collected",
-		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader).\n" +
-			"Time in which nobody looked counts as neither online nor offline, in every report.",
+		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader). " +
+			"Time in which nobody looked counts as neither online nor offline, in every report." +
+			examples("syncer report concurrency --from -7d", "syncer report active-users --tz Europe/Berlin --format csv", "syncer report all --format html -o report.html"),
 		Action: unknownReport,
 	}
 	for _, u := range reportUsages {

@@ -22,10 +22,10 @@ func (p *program) runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "daemon: start the scheduled jobs and work on them",
-		Description: "Any number of instances may run on one database: they share schedule, work and quota.\n" +
-			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0;\n" +
-			"what is left goes on with another instance, or with the next start.\n" +
-			"SIGHUP reads the configuration again: jobs, call rates and the log's level change at once,\n" +
+		Description: "Any number of instances may run on one database: they share schedule, work and quota. " +
+			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0; " +
+			"what is left goes on with another instance, or with the next start. " +
+			"SIGHUP reads the configuration again: jobs, call rates and the log's level change at once, " +
 			"what needs a restart is named in the log.",
 		Flags:  []cli.Flag{configFlag()},
 		Action: p.runDaemon,

@@ -31,9 +31,9 @@ func (p *program) runsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "runs",
 		Usage: "list the latest runs, and with show tell everything of one",
-		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader).\n" +
-			"Of a run that is going the counters are those so far. Columns of csv and keys of JSON:\n" +
-			"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed,\n" +
+		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader). " +
+			"Of a run that is going the counters are those so far. Columns of csv and keys of JSON: " +
+			"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
 			"removed, held_back, suspected, disbelieved, calls, retries, error.",
 		Flags: []cli.Flag{
 			configFlag(),
@@ -56,7 +56,7 @@ func (p *program) runsCommand() *cli.Command {
 			Name:      "show",
 			Usage:     "tell everything of one run",
 			ArgsUsage: "ID",
-			Description: "Keys of JSON: run (as runs has them, and provider, listed, complete, prev_complete_at, observed_from,\n" +
+			Description: "Keys of JSON: run (as runs has them, and provider, listed, complete, prev_complete_at, observed_from, " +
 				"observed_until, suspect, planned), and the lists seen, left, gaps, range_states, ranges, failures.",
 			Flags:  []cli.Flag{configFlag(), zoneFlag(), formatFlag("table", "json")},
 			Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.showRun(ctx, c)) },

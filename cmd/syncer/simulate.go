@@ -23,8 +23,8 @@ func (p *program) simulateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "simulate",
 		Usage: "serve a simulator of both backends, to try syncer without one",
-		Description: "Answers as Tencent Chat and OpenIM do, for any user id: who is online is computed from the id,\n" +
-			"the seed and the time. It enforces call limits, signatures and tokens. Point [apps.tencent] base_url\n" +
+		Description: "Answers as Tencent Chat and OpenIM do, for any user id: who is online is computed from the id, " +
+			"the seed and the time. It enforces call limits, signatures and tokens. Point [apps.tencent] base_url " +
 			"and [apps.openim] base_url at it. Faults are made and figures read by HTTP below /_sim/.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8088", Usage: "`HOST:PORT` to serve on; port 0 picks a free one"},

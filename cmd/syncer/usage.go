@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -18,7 +19,7 @@ func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 	const unknown = "flag provided but not defined: -"
 	name, ok := strings.CutPrefix(err.Error(), unknown)
 	if !ok {
-		return usageError("%w\nsee: %s --help", err, c.FullName())
+		return usageError("%s\nsee: %s --help", badValue(err.Error()), c.FullName())
 	}
 	text := "unknown option " + dashed(name)
 	switch suggestion := cli.SuggestFlag(c.VisibleFlags(), name, true); {
@@ -28,6 +29,33 @@ func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 		text += "; options go after the command"
 	}
 	return usageError("%s\nsee: %s --help", text, c.FullName())
+}
+
+// invalidValue are the library's words for a value that an option cannot take.
+var invalidValue = regexp.MustCompile(`(?s)^invalid value (".*") for flag -(\S+): (.*)$`)
+
+// kinds are what Go's parsers want, by the words of their errors.
+var kinds = []struct{ of, want string }{
+	{"strconv.ParseInt", "a whole number"},
+	{"strconv.ParseUint", "a whole number that is not negative"},
+	{"strconv.ParseFloat", "a number"},
+	{"strconv.ParseBool", "true or false"},
+	{"time: ", `a duration such as "90s" or "24h"`},
+}
+
+// badValue says what an option wants instead of its value, in the user's words.
+func badValue(text string) string {
+	m := invalidValue.FindStringSubmatch(text)
+	if m == nil {
+		return text
+	}
+	value, name, why := m[1], dashed(m[2]), m[3]
+	for _, kind := range kinds {
+		if strings.HasPrefix(why, kind.of) {
+			return fmt.Sprintf("%s %s: want %s", name, value, kind.want)
+		}
+	}
+	return fmt.Sprintf("%s: %s", name, why)
 }
 
 func dashed(name string) string {
