@@ -4,6 +4,9 @@
 -- Looks take no time here: a user seen in a state at 9:00 and not at 8:00 came
 -- into it at some time after 8:00 and no later than 9:00, at 8:30 by estimate.
 
+-- psql -f docs/reporting_example.sql, on a migrated schema that is still empty.
+SET search_path TO syncer; -- [database] schema
+
 INSERT INTO app (name, provider, created_at) VALUES ('main', 'tencent', '2026-03-01'), ('chat', 'openim', '2026-03-01');
 
 -- Presence runs every hour from Monday, 2 March, to Monday, 30 March, 0:00. Nobody

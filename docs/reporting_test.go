@@ -49,7 +49,7 @@ func example(t *testing.T) *pgx.Conn {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{
-		`SET search_path = syncer`, `SET timezone = 'UTC'`, `SET syncer.as_of = '2026-03-30 00:20+00'`, string(data),
+		`SET timezone = 'UTC'`, `SET syncer.as_of = '2026-03-30 00:20+00'`, string(data),
 	} {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%.60s: %v", statement, err)
