@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // maxInFlight bounds the calls of one API of one client that are on the wire or
@@ -24,9 +26,12 @@ import (
 // second.
 const maxInFlight = 64
 
-// maxAnswer bounds what is read of one answer. 500 users with several devices
-// and OpenIM's tokens in it stay below 1 MiB.
-const maxAnswer = 16 << 20
+// answerSlack is how long an answer may be however few users it is about: an
+// error page, or the hundreds of connections of one OpenIM user.
+const answerSlack = 256 << 10
+
+// maxHeader bounds the header of an answer. net/http takes 10 MiB by default.
+const maxHeader = 64 << 10
 
 // HTTPConfig is what a client needs to make calls.
 type HTTPConfig struct {
@@ -55,6 +60,7 @@ type HTTP struct {
 	timeout  time.Duration
 	now      func() time.Time
 	observer Observer
+	room     *room
 
 	mu       sync.Mutex
 	inFlight map[string]chan struct{} // by API: one that is paused holds up no other
@@ -75,6 +81,10 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			MaxIdleConnsPerHost: maxInFlight,
 			IdleConnTimeout:     90 * time.Second,
 			ForceAttemptHTTP2:   true,
+
+			MaxResponseHeaderBytes: maxHeader,
+			// What HTTP/2 lets a server send before it is read; 4 MiB and 1 GiB by default.
+			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 		}
 	}
 	if c.Around != nil {
@@ -90,6 +100,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		timeout:  c.Timeout,
 		now:      c.Now,
 		observer: c.Observer,
+		room:     processRoom,
 		inFlight: make(map[string]chan struct{}),
 	}
 }
@@ -104,15 +115,23 @@ type Request struct {
 	URL    string // with its query, which never appears in an error
 	Header http.Header
 	Body   []byte
+	// Answer reads the answer with Decoder.Answer, whatever its HTTP status: there
+	// may be a code of the provider in it. nil: it is skipped.
+	Answer func(*Decoder)
+	// Users is how many users the request is about, and BytesPerUser the most that
+	// an answer has about each of them, on average. They bound the answer.
+	Users, BytesPerUser int
 	// Sent, when not nil, is counted up when the request is about to be sent.
 	Sent *int
 }
 
-// Reply is an answer that arrived whole with HTTP status 200 or, where the
-// provider puts its codes there too, another status with a body.
+// Reply is an answer, with HTTP status 200 or, where the provider puts its codes
+// there too, another status.
 type Reply struct {
 	Status     int
-	Body       []byte
+	Bytes      int64  // of the body that were read
+	Fault      string // why what Request.Answer read is no answer; "" if it is one
+	WrongType  bool   // some value was not of the type that Request.Answer asked for
 	RetryAfter time.Duration
 	// Date is the server's clock by its Date header, in whole seconds; zero when
 	// it sent none.
@@ -123,7 +142,7 @@ type Reply struct {
 
 // Post makes one call. It waits for the gate first. A context that ends is
 // returned as it is; all else that goes wrong is an *Error: no connection, a
-// timeout, an answer cut off or too large (transient), a redirect or a server's
+// timeout, an answer cut off by the network (transient), a redirect or a server's
 // certificate that is not believed (fatal).
 // HTTP statuses are the caller's to judge, with StatusError, once it has looked
 // for the provider's own code in the body; it then calls Judged. Of a call that
@@ -189,21 +208,18 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 		return reply, h.error(callCtx, r, "send the request", err)
 	}
 	defer resp.Body.Close()
-	body, err := readAll(resp)
-	reply.AnsweredAt = h.now()
-	if err != nil {
-		return reply, h.error(callCtx, r, "read the answer", err)
-	}
-	if len(body) > maxAnswer {
-		return reply, h.error(callCtx, r, "read the answer", fmt.Errorf("longer than %d bytes", maxAnswer))
-	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		reply.AnsweredAt = h.now()
 		return reply, &Error{Provider: h.provider, API: r.API, Class: ClassFatal, HTTPStatus: resp.StatusCode,
 			Text: fmt.Sprintf("the server redirects (HTTP %d) to %s; set base_url (or region) to where the API really is",
 				resp.StatusCode, CleanText(hostOf(resp.Header.Get("Location"))))}
 	}
+	err = h.read(callCtx, r, resp.Body, &reply)
+	reply.AnsweredAt = h.now()
+	if err != nil {
+		return reply, err
+	}
 	reply.Status = resp.StatusCode
-	reply.Body = body
 	reply.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.AnsweredAt)
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		reply.Date = date
@@ -211,15 +227,41 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	return reply, nil
 }
 
-// readAll reads an answer, in one piece if its length is known, and no more than
-// one byte too much.
-func readAll(resp *http.Response) ([]byte, error) {
-	var b bytes.Buffer
-	if resp.ContentLength > 0 && resp.ContentLength <= maxAnswer {
-		b.Grow(int(resp.ContentLength) + bytes.MinRead)
+// read reads the body of an answer into the reply, as far as it is JSON. ctx is
+// that of the call.
+func (h *HTTP) read(ctx context.Context, r Request, body io.Reader, reply *Reply) error {
+	leave, err := h.room.enter(ctx, h, readingBytes+int64(r.Users)*keptPerUser)
+	if err != nil {
+		return h.error(ctx, r, "wait until the answers to other calls are read", err)
 	}
-	_, err := b.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
-	return b.Bytes(), err
+	defer leave()
+	limit := int64(answerSlack + r.Users*r.BytesPerUser)
+	d := NewDecoder(body, limit)
+	defer d.Free()
+	if r.Answer != nil {
+		r.Answer(d)
+	} else {
+		d.Skip()
+	}
+	whole := d.end()
+	if err := d.source.err; err != nil && err != io.EOF {
+		return h.error(ctx, r, "read the answer", err)
+	}
+	reply.Bytes, reply.WrongType = d.source.read, d.WrongType
+	switch {
+	case whole:
+	case errors.Is(d.err, jsontext.ErrDuplicateName):
+		reply.Fault = "the answer has two members of one name in an object"
+	case errors.Is(d.err, errTooLong):
+		reply.Fault = fmt.Sprintf("the answer is longer than %d bytes, or has a value longer than %d", limit, maxValue)
+	case errors.Is(d.err, errTooMany):
+		reply.Fault = fmt.Sprintf("the answer has far more users than the %d asked about", r.Users)
+	default:
+		// To the end, so that the connection can be used again: error pages are short.
+		rest, _ := io.CopyN(io.Discard, body, answerSlack)
+		reply.Fault = fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", reply.Bytes+rest)
+	}
+	return nil
 }
 
 // pass waits for a call time.

@@ -65,12 +65,14 @@ func TestPost(t *testing.T) {
 		w.Header().Set("Retry-After", "7")
 		w.Header().Set("Date", noon.Format(http.TimeFormat))
 		w.WriteHeader(http.StatusTeapot)
-		fmt.Fprint(w, "short and stout")
+		fmt.Fprint(w, `{"short":true,"stout":1}`)
 	})
 	sent := 0
+	var members []string
 	before := time.Now()
 	reply, err := newTestHTTP(t, time.Minute).Post(t.Context(), Request{
 		API: "test", URL: base + "/v4/x?usersig=" + querySecret, Header: http.Header{"Token": {"t"}}, Body: []byte("{}"), Sent: &sent,
+		Answer: func(d *Decoder) { d.Answer(func(name []byte) { members = append(members, string(name)); d.Bool() }) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -79,12 +81,15 @@ func TestPost(t *testing.T) {
 		t.Errorf("dated %s to %s", reply.AskedAt, reply.AnsweredAt)
 	}
 	reply.AskedAt, reply.AnsweredAt = time.Time{}, time.Time{}
-	want := Reply{Status: http.StatusTeapot, Body: []byte("short and stout"), RetryAfter: 7 * time.Second, Date: noon}
+	want := Reply{Status: http.StatusTeapot, Bytes: 24, WrongType: true, RetryAfter: 7 * time.Second, Date: noon}
 	if diff := cmp.Diff(want, reply); diff != "" {
 		t.Errorf("reply (-want +got):\n%s", diff)
 	}
 	if sent != 1 {
 		t.Errorf("counted %d requests, want 1", sent)
+	}
+	if diff := cmp.Diff([]string{"short", "stout"}, members); diff != "" {
+		t.Errorf("members (-want +got):\n%s", diff)
 	}
 }
 
@@ -177,17 +182,91 @@ func checkError(t *testing.T, err error, class Class, text string) {
 	}
 }
 
-func TestPost_tooLarge(t *testing.T) {
-	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		chunk := make([]byte, 1<<20)
-		for range maxAnswer/len(chunk) + 1 {
-			if _, err := w.Write(chunk); err != nil {
-				return
+// TestPost_faults: what is no answer of the API is told from one, and of what has
+// no end only the beginning is read.
+func TestPost_faults(t *testing.T) {
+	endless := func(w http.ResponseWriter, first, again string) {
+		_, err := io.WriteString(w, first)
+		for again = strings.Repeat(again, 1<<10); err == nil; {
+			_, err = io.WriteString(w, again)
+		}
+	}
+	for name, tc := range map[string]struct {
+		status  int
+		answer  func(w http.ResponseWriter)
+		fault   string
+		most    int64 // bytes read
+		dialled int32 // connections of two calls; 0: any number
+	}{
+		"a page":             {502, func(w http.ResponseWriter) { fmt.Fprint(w, "<html>", strings.Repeat("x", 20000)) }, "the answer (20006 bytes) is cut off or no reply", maxValue, 1},
+		"a page without end": {503, func(w http.ResponseWriter) { endless(w, "<html>", "x") }, "is cut off or no reply", maxValue, 0},
+		"nothing":            {200, func(http.ResponseWriter) {}, "the answer (0 bytes) is cut off or no reply", 0, 1},
+		"half":               {200, func(w http.ResponseWriter) { fmt.Fprint(w, `{"code":0,"list":[`) }, "the answer (18 bytes) is cut off", 18, 1},
+		"a member twice":     {200, func(w http.ResponseWriter) { fmt.Fprint(w, `{"list":[{"id":1}],"list":[]}`) }, "two members of one name", 29, 0},
+		"a text without end": {200, func(w http.ResponseWriter) { endless(w, `{"padding":"`, "x") }, "longer than", 3 * maxValue, 0},
+		"a list without end": {200, func(w http.ResponseWriter) { endless(w, `{"list":[`, "1,") }, "longer than 266144 bytes", answerSlack + 4001, 0},
+		"strangers":          {200, func(w http.ResponseWriter) { endless(w, `{"users":[`, "{},") }, "far more users than the 4 asked about", maxValue, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var dialled atomic.Int32
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(tc.status)
+				tc.answer(w)
+			}))
+			server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+				if state == http.StateNew {
+					dialled.Add(1)
+				}
 			}
+			server.Start()
+			t.Cleanup(server.Close)
+			h := newTestHTTP(t, time.Minute)
+			whole := true
+			for range 2 {
+				reply, err := h.Post(t.Context(), Request{API: "test", URL: server.URL, Users: 4, BytesPerUser: 1000, Answer: func(d *Decoder) {
+					whole = d.Answer(func(name []byte) {
+						if string(name) == "users" {
+							d.Users(4, d.Skip)
+						} else {
+							d.Skip()
+						}
+					})
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if whole || reply.Status != tc.status || !strings.Contains(reply.Fault, tc.fault) || reply.Bytes > tc.most {
+					t.Errorf("whole %t: %+v, want %q after at most %d bytes", whole, reply, tc.fault, tc.most)
+				}
+			}
+			if n := dialled.Load(); tc.dialled > 0 && n != tc.dialled {
+				t.Errorf("%d connections, want %d", n, tc.dialled)
+			}
+		})
+	}
+}
+
+// TestPost_hugeHeader: the header of an answer is bounded, too.
+func TestPost_hugeHeader(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", strings.Repeat("9", 1<<20))
+		fmt.Fprint(w, "{}")
+	})
+	_, err := post(t.Context(), newTestHTTP(t, time.Minute), base)
+	checkError(t, err, ClassTransient, "response headers exceeded")
+}
+
+// TestPost_redirectWithoutEnd: a redirect is one whatever its body.
+func TestPost_redirectWithoutEnd(t *testing.T) {
+	base := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "https://elsewhere.example/")
+		w.WriteHeader(http.StatusFound)
+		for err := error(nil); err == nil; {
+			_, err = w.Write(make([]byte, 1<<16))
 		}
 	})
 	_, err := post(t.Context(), newTestHTTP(t, time.Minute), base)
-	checkError(t, err, ClassTransient, "longer than 16777216 bytes")
+	checkError(t, err, ClassFatal, "redirects (HTTP 302) to https://elsewhere.example")
 }
 
 func TestPost_nobodyThere(t *testing.T) {

@@ -9,6 +9,10 @@ import (
 
 const apiAccountCheck = "account_check"
 
+// maxLineBytes is what an answer of one short line about each user, with its id of
+// at most maxUserIDBytes and all platforms there are, may have for each.
+const maxLineBytes = 1 << 10
+
 // MaxAccountsBatch is the most ids CheckAccounts takes: Config.AccountsBatch.
 func (c *Client) MaxAccountsBatch() int { return c.accountsBatch }
 
@@ -29,15 +33,14 @@ func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answ
 
 // askAccounts makes one call and notes its answer.
 func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
-	var reply accountsReply
-	fresh := func() wireReply { reply = accountsReply{}; return &reply }
-	o := outgoing{api: apiAccountCheck, path: "/user/account_check", gate: c.accountsGate, users: len(ids)}
-	r, err := c.call(ctx, o, accountsRequest{UserIDs: ids}, fresh, &b.Calls)
+	reply := accountsReply{Results: make([]accountResult, 0, len(ids))}
+	o := outgoing{api: apiAccountCheck, path: "/user/account_check", gate: c.accountsGate, users: len(ids), bytesPerUser: maxLineBytes}
+	r, err := c.call(ctx, o, accountsRequest{UserIDs: ids}, &reply, &b.Calls)
 	if err != nil {
 		return err
 	}
 	b.Dated(r)
-	c.noteAccounts(b, reply.Data.Results)
+	c.noteAccounts(b, reply.Results)
 	return nil
 }
 
@@ -51,7 +54,7 @@ func (c *Client) noteAccounts(b *imclient.Batch[imclient.AccountStatus], results
 			b.Observe(result.UserID, imclient.StatusNotImported)
 		default:
 			b.Doubt(result.UserID, imclient.CodeUnknownValue,
-				"the answer gives no registration status that we know: "+strconv.Quote(imclient.CleanText(string(result.Status), c.secret)))
+				"the answer gives no registration status that we know: "+strconv.Quote(imclient.CleanText(result.Status, c.secret)))
 		}
 	}
 }

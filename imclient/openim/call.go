@@ -1,6 +1,7 @@
 package openim
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,14 +19,16 @@ type outgoing struct {
 	api, path string
 	gate      *imclient.Gate
 	users     int // asked about
-	body      []byte
-	token     string // "" for logins
+	// bytesPerUser is the most that an answer has for each, on average.
+	bytesPerUser int
+	body         []byte
+	token        string // "" for logins
 }
 
 // call makes one call as admin, and a second one with a new token when the first
-// is refused for its token; a second refusal is fatal. fresh makes the value into
-// which an answer is decoded.
-func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func() wireReply, sent *int) (imclient.Reply, error) {
+// is refused for its token; a second refusal is fatal. reply is what the answer is
+// read into.
+func (c *Client) call(ctx context.Context, o outgoing, request any, reply wireReply, sent *int) (imclient.Reply, error) {
 	var err error
 	if o.body, err = json.Marshal(request); err != nil {
 		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.api, err)
@@ -35,7 +38,7 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 		return imclient.Reply{}, err
 	}
 	o.token = admin.text
-	r, err := c.send(ctx, o, fresh(), sent)
+	r, err := c.send(ctx, o, reply, sent)
 	if !c.refuses(err, admin) {
 		return r, err
 	}
@@ -43,7 +46,7 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 		return imclient.Reply{}, err
 	}
 	o.token = admin.text
-	r, err = c.send(ctx, o, fresh(), sent)
+	r, err = c.send(ctx, o, reply, sent)
 	if e, ok := errors.AsType[*imclient.Error](err); ok && e.Class == imclient.ClassUnauthorised {
 		e.Class, e.Text = imclient.ClassFatal, e.Text+"; "+fixToken
 	}
@@ -71,7 +74,10 @@ func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *in
 	if o.token != "" {
 		header.Set("token", o.token)
 	}
-	r, err := c.http.Post(ctx, imclient.Request{API: o.api, Gate: o.gate, URL: c.base + o.path, Header: header, Body: o.body, Sent: sent})
+	r, err := c.http.Post(ctx, imclient.Request{
+		API: o.api, Gate: o.gate, URL: c.base + o.path, Header: header, Body: o.body, Sent: sent,
+		Answer: func(d *imclient.Decoder) { reply.read(d, o.users) }, Users: o.users, BytesPerUser: o.bytesPerUser,
+	})
 	answered := err == nil
 	if answered {
 		err = c.judge(o, r, reply)
@@ -115,29 +121,23 @@ func (c *Client) slowDown(ctx context.Context, o outgoing, e *imclient.Error) {
 	}
 }
 
-// judge decodes an answer and gives the error that its code stands for. Nearly
-// all errors come with HTTP 200, and where not there may still be a code; the
-// content type says nothing.
+// judge gives the error that an answer's code stands for. Nearly all errors come
+// with HTTP 200, and where not there may still be a code; the content type says
+// nothing.
 func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
-	err := json.Unmarshal(r.Body, reply)
-	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
-	if wrongType {
-		// All other fields are filled; a user whose fields are not is doubted.
-		err = nil
-	}
 	s := reply.envelope()
-	code, codeErr := strconv.Atoi(string(s.Code))
+	code, codeErr := strconv.Atoi(s.Code)
 	failed := &imclient.Error{Provider: imclient.ProviderOpenIM, API: o.api, HTTPStatus: r.Status}
 	switch {
-	case err != nil || codeErr != nil:
+	case r.Fault != "" || codeErr != nil:
 		if err := c.http.StatusError(o.api, r); err != nil {
 			return err
 		}
-		failed.Text = fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", len(r.Body))
+		failed.Text = cmp.Or(r.Fault, fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", r.Bytes))
 		return failed
-	case code == 0 && wrongType && r.Status == http.StatusOK && !reply.says():
+	case code == 0 && r.WrongType && r.Status == http.StatusOK && !reply.says():
 		// As good as no answer: the users are not to blame.
-		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", len(r.Body))
+		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", r.Bytes)
 		return failed
 	case code == 0:
 		return c.http.StatusError(o.api, r)

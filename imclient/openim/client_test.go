@@ -115,10 +115,17 @@ func TestCall_misbehaving(t *testing.T) {
 		"a list of another type": {says(`{"errCode":0,"data":{"userID":"alice","status":1}}`), imclient.ClassTransient, "wrong type"},
 		"no user of a type":      {says(`{"errCode":0,"data":[7,{"userID":1,"status":1}]}`), imclient.ClassTransient, "wrong type"},
 		"code, of a type":        {says(`{"errCode":1002,"errMsg":5,"data":""}`), imclient.ClassFatal, "code 1002"},
-		"cut off in a token":     {says(whole[:len(whole)-30]), imclient.ClassTransient, "is cut off"},
-		"redirect":               {answersWith(307, "", "Location", "https://elsewhere.example/sso?x=y"), imclient.ClassFatal, "https://elsewhere.example;"},
-		"too slow":               {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, imclient.ClassTransient, "no answer within the timeout of 150ms"},
-		"connection closed":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, imclient.ClassTransient, "send the request"},
+		"a list twice": {says(`{"errCode":0,"data":[{"userID":"alice","status":1}],"data":[{"userID":"bob"}]}`),
+			imclient.ClassTransient, "two members of one name"},
+		"an id twice":        {data(`[{"userID":"alice","userID":"bob","status":1}]`), imclient.ClassTransient, "two members of one name"},
+		"a code twice":       {says(`{"errCode":1002,"errCode":0,"data":[]}`), imclient.ClassTransient, "two members of one name"},
+		"a token twice":      {data(`[{"userID":"alice","status":1,"detailPlatformStatus":[{"token":"session-token","token":""}]}]`), imclient.ClassTransient, "two members of one name"},
+		"users without end":  {data(`[` + strings.Repeat(`{},`, 1000) + `{}]`), imclient.ClassTransient, "far more users than the 2 asked about"},
+		"a code, and a page": {answersWith(500, `{"errCode":14}<html>`), imclient.ClassTransient, "HTTP 500"},
+		"cut off in a token": {says(whole[:len(whole)-30]), imclient.ClassTransient, "is cut off"},
+		"redirect":           {answersWith(307, "", "Location", "https://elsewhere.example/sso?x=y"), imclient.ClassFatal, "https://elsewhere.example;"},
+		"too slow":           {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, imclient.ClassTransient, "no answer within the timeout of 150ms"},
+		"connection closed":  {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, imclient.ClassTransient, "send the request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, map[string][]http.HandlerFunc{online: {tc.answer}})

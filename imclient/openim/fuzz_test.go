@@ -119,15 +119,38 @@ func wordsIn(body []byte) map[string]bool {
 // it may be anything.
 func isSuccess(body []byte) bool {
 	var fields map[string]json.RawMessage
-	if json.Unmarshal(body, &fields) != nil {
+	if json.Unmarshal(body, &fields) != nil || string(fields["errCode"]) != "0" {
 		return false
 	}
-	for name := range fields { // encoding/json takes names in any case for the same
-		if strings.EqualFold(name, "errCode") && name != "errCode" {
-			return false
+	twice, big := shapeOf(body)
+	return !twice && !big
+}
+
+// shapeOf reports whether a JSON text has a member twice, or more of something than
+// any answer has.
+func shapeOf(body []byte) (twice, big bool) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	var walk func(depth int)
+	walk = func(depth int) {
+		token, _ := decoder.Token()
+		names, isObject := map[string]bool{}, token == json.Delim('{')
+		if !isObject && token != json.Delim('[') {
+			return
 		}
+		elements := 0
+		for ; decoder.More(); elements++ {
+			if isObject {
+				name, _ := decoder.Token()
+				twice = twice || names[name.(string)]
+				names[name.(string)] = true
+			}
+			walk(depth + 1)
+		}
+		_, _ = decoder.Token()
+		big = big || depth > 15 || elements > 60
 	}
-	return string(fields["errCode"]) == "0" && bytes.Count(body, []byte(`errCode`)) == 1
+	walk(1)
+	return twice, big || len(body) > 50_000
 }
 
 // namesUser reports whether an answer says anything about anybody, where its list
@@ -147,15 +170,9 @@ func namesUser(body []byte, list []string) bool {
 	})
 }
 
-// member is a value of an object; nil also where another name is taken for the
-// same by encoding/json.
+// member is a value of an object.
 func member(object any, name string) any {
 	fields, _ := object.(map[string]any)
-	for other := range fields {
-		if other != name && strings.EqualFold(other, name) {
-			return nil
-		}
-	}
 	return fields[name]
 }
 
@@ -189,6 +206,9 @@ func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer im
 	}
 	spoken := map[string]bool{}
 	for _, body := range b.said {
+		if twice, _ := shapeOf(body); twice {
+			t.Errorf("an answer with a member twice was believed: %q", body)
+		}
 		for word := range wordsIn(body) {
 			spoken[word] = true
 		}
@@ -271,6 +291,12 @@ func fuzzAnswers[V comparable](f *testing.F, list []string, ask func(c *Client, 
 		whole+`{"statusList":[{"userID":"u2","status":1,"platformIDs":[5,"1",null,{}]},{"userID":"u1","status":2,"platformIDs":"none"}]}}`,
 		whole+`{"results":[{"userID":"u1","accountStatus":"registered"},{"userID":"u2","accountStatus":"$SECRET $TOKEN"}]}}`,
 		whole+`[{"userID":"u1","status":"$SECRET"},{"userID":"u1","status":1},{"userID":"u2"}]}`,
+		whole+`[{"userID":"u1","status":1}],"data":[{"userID":"u2"}]}`,
+		whole+`[{"userID":"u1","userID":"u2","status":1}]}`,
+		whole+`[{"userID":"u1","status":1,"detailPlatformStatus":[{"platformID":1,"token":"$TOKEN","token":"x"}]}]}`,
+		whole+`[{"userID":"u1","status":1}],"Data":[{"userID":"u2"}]}`,
+		whole+`{"statusList":[{"userID":"u1","status":1}],"statusList":[{"userID":"u2"}]}}`,
+		whole+`{"results":[{"userID":"u1","accountStatus":1}],"results":[{"userID":"u2"}]}}`,
 		whole+`{}}`, whole+`7}`, whole+`[{"userID":"u1","sta`,
 		`{"errCode":"0","data":[{"userID":"u1","status":1.0}]}`, `{"errCode":1501,"errMsg":"TokenExpiredError","errDlt":"token=$TOKEN secret $SECRET"}`,
 		`{"errCode":1004,"errMsg":"RecordNotFoundError"}`, `{"errCode":4711}`, `{"errCode":2,"errMsg":"ArgsError"}`, `null`, ``, `[]`, `<html>502 $TOKEN`)
@@ -333,6 +359,8 @@ func FuzzCheckAccounts(f *testing.F) {
 func FuzzLogin(f *testing.F) {
 	for _, body := range append(captured(f),
 		`{"errCode":0,"data":{"token":"a\nb","expireTimeSeconds":60}}`,
+		`{"errCode":0,"data":{"token":"$TOKEN","token":"another","expireTimeSeconds":60}}`,
+		`{"errCode":1002,"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":60}}`,
 		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":9223372036854775807}}`,
 		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":-1}}`,
 		`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":1e99}}`,
@@ -382,16 +410,16 @@ func FuzzPlatformOf(f *testing.F) {
 	f.Add("-1", "", "1", true)
 	f.Add("[1]", "", "", true)
 	f.Fuzz(func(t *testing.T, id, name, status string, background bool) {
-		d := device{Platform: name, Status: word(status), Background: background}
+		d := device{Platform: name, Status: status, Background: background}
 		if json.Valid([]byte(id)) {
-			if err := json.Unmarshal([]byte(id), &d.PlatformID); err != nil {
-				t.Fatalf("%q: %v", id, err)
-			}
+			decoder := imclient.NewDecoder(strings.NewReader(id), 1<<20)
+			d.PlatformID = string(decoder.Scalar(keptWord))
+			decoder.Free()
 		}
 		p, ok := platformOf(d)
 		want, lower := 0, strings.ToLower(name) // "ios" of "İOS" too, which nobody sends
 		for number, constant := range constants {
-			if string(d.PlatformID) == strconv.Itoa(number) || d.PlatformID == "" && lower == strings.ToLower(constant) {
+			if d.PlatformID == strconv.Itoa(number) || d.PlatformID == "" && lower == strings.ToLower(constant) {
 				want = number
 			}
 		}
@@ -401,7 +429,9 @@ func FuzzPlatformOf(f *testing.F) {
 		if wantPlatform, differs := ours[want]; ok && (differs && p != wantPlatform || !differs && p.String() != strings.ToLower(constants[want])) {
 			t.Errorf("%q %q is %s", d.PlatformID, name, p)
 		}
-		platforms, unknown := platformsOf([]device{d})
+		var u presenceUser
+		u.add(d)
+		platforms, unknown := u.Platforms, u.Unknown
 		mode := imclient.ModeOnline
 		if background {
 			mode = imclient.ModeBackground

@@ -30,29 +30,9 @@ var platformNames = []struct {
 func platformOf(d device) (p imclient.Platform, ok bool) {
 	name := strings.ToLower(d.Platform)
 	for _, known := range platformNames {
-		if string(d.PlatformID) == known.id || d.PlatformID == "" && name == known.name {
+		if d.PlatformID == known.id || d.PlatformID == "" && name == known.name {
 			return known.platform, true
 		}
 	}
 	return imclient.PlatformUnknown, false
-}
-
-// platformsOf sums up the connections; unknown counts those whose platform is
-// not known here.
-func platformsOf(devices []device) (p imclient.Platforms, unknown int) {
-	for _, d := range devices {
-		if d.Status == "offline" || d.Status == "0" {
-			continue
-		}
-		mode := imclient.ModeOnline
-		if d.Background {
-			mode = imclient.ModeBackground
-		}
-		platform, ok := platformOf(d)
-		if !ok {
-			unknown++
-		}
-		p.Add(platform, mode)
-	}
-	return p, unknown
 }

@@ -8,6 +8,13 @@ import (
 
 const apiPresence = "get_users_online_status"
 
+// maxPresenceBytes is what an answer about presence may have for each user, on
+// average. A line about a connection takes about 100 bytes and its token, which
+// has 200 to 600, by the length of the user's id: so that is six and more
+// connections of every user. (A server's answer of so many bytes is beyond gRPC's
+// limit, too; see maxBatch.)
+const maxPresenceBytes = 4 << 10
+
 // MaxPresenceBatch is the most ids QueryPresence takes: Config.PresenceBatch.
 func (c *Client) MaxPresenceBatch() int { return c.presenceBatch }
 
@@ -35,10 +42,9 @@ func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 
 // askPresence makes one call and notes its answer.
 func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
-	var reply presenceReply
-	fresh := func() wireReply { reply = presenceReply{}; return &reply }
-	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate, users: len(ids)}
-	r, err := c.call(ctx, o, presenceRequest{UserIDs: ids}, fresh, &b.Calls)
+	reply := presenceReply{Users: make([]presenceUser, 0, len(ids))}
+	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate, users: len(ids), bytesPerUser: maxPresenceBytes}
+	r, err := c.call(ctx, o, presenceRequest{UserIDs: ids}, &reply, &b.Calls)
 	if err != nil {
 		return err
 	}
@@ -55,8 +61,7 @@ func (c *Client) notePresence(b *imclient.Batch[imclient.Presence], users []pres
 			b.Doubt(u.UserID, imclient.CodeUnknownValue, c.unknownState(u.Status))
 			continue
 		}
-		platforms, unknown := platformsOf(u.Devices)
-		b.UnknownPlatforms += unknown
-		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: platforms})
+		b.UnknownPlatforms += u.Unknown
+		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: u.Platforms})
 	}
 }

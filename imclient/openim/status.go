@@ -42,33 +42,19 @@ func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer
 
 // askStatus makes one call and notes its answer.
 func (c *Client) askStatus(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
-	var reply statusReply
-	fresh := func() wireReply { reply = statusReply{}; return &reply }
-	o := outgoing{api: apiUsersStatus, path: "/user/get_users_status", gate: c.presenceGate, users: len(ids)}
-	r, err := c.call(ctx, o, statusRequest{UserID: c.adminUserID, UserIDs: ids}, fresh, &b.Calls)
+	reply := statusReply{presenceReply{Users: make([]presenceUser, 0, len(ids))}}
+	o := outgoing{api: apiUsersStatus, path: "/user/get_users_status", gate: c.presenceGate, users: len(ids), bytesPerUser: maxLineBytes}
+	r, err := c.call(ctx, o, statusRequest{UserID: c.adminUserID, UserIDs: ids}, &reply, &b.Calls)
 	if err != nil {
 		return err
 	}
 	b.Dated(r)
-	for _, u := range reply.Data.Users {
-		state, ok := stateOf(u.Status)
-		if !ok {
-			b.Doubt(u.UserID, imclient.CodeUnknownValue, c.unknownState(u.Status))
-			continue
-		}
-		devices := make([]device, len(u.PlatformIDs))
-		for i, id := range u.PlatformIDs {
-			devices[i].PlatformID = id
-		}
-		platforms, unknown := platformsOf(devices)
-		b.UnknownPlatforms += unknown
-		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: platforms})
-	}
+	c.notePresence(b, reply.Users)
 	return nil
 }
 
 // stateOf reads a state; ok is false when it is none that we know.
-func stateOf(w word) (s imclient.State, ok bool) {
+func stateOf(w string) (s imclient.State, ok bool) {
 	switch w {
 	case "1", "online":
 		return imclient.StateOnline, true
@@ -79,6 +65,6 @@ func stateOf(w word) (s imclient.State, ok bool) {
 	}
 }
 
-func (c *Client) unknownState(w word) string {
-	return "the answer gives no state that we know: " + strconv.Quote(imclient.CleanText(string(w), c.secret))
+func (c *Client) unknownState(w string) string {
+	return "the answer gives no state that we know: " + strconv.Quote(imclient.CleanText(w, c.secret))
 }

@@ -126,10 +126,10 @@ func (t *tokens) login(ctx context.Context) (token, error) {
 		r, err := t.send(ctx, outgoing{api: p.api, path: p.path, body: body}, &reply, nil)
 		e, isAnswer := errors.AsType[*imclient.Error](err)
 		switch {
-		case err == nil && !fitsHeader(reply.Data.Token):
+		case err == nil && !fitsHeader(reply.Token):
 			return token{}, &imclient.Error{Provider: imclient.ProviderOpenIM, API: p.api, Text: "the answer holds no token"}
 		case err == nil:
-			return newToken(reply.Data.Token, reply.Data.Expire, r.AskedAt), nil
+			return newToken(reply.Token, reply.Expire, r.AskedAt), nil
 		case isAnswer && e.Code == "" && e.HTTPStatus == http.StatusNotFound:
 			t.path = (t.path + 1) % len(loginPaths)
 			continue
@@ -145,7 +145,7 @@ func (t *tokens) login(ctx context.Context) (token, error) {
 // fitsHeader reports whether a token can be sent. One that cannot would be kept,
 // and fail each call, for as long as it lives.
 func fitsHeader(token string) bool {
-	return token != "" && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
+	return token != "" && len(token) <= maxToken && !strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // newToken dates a token by the time at which it was asked for.

@@ -128,6 +128,8 @@ func TestTokens_loginRefused(t *testing.T) {
 		"403 of a proxy":          {answersWith(403, ""), imclient.ClassFatal, "check base_url"},
 		"no token":                {data(`{}`), imclient.ClassTransient, "the answer holds no token"},
 		"token with a line break": {data(`{"token":"a\nb"}`), imclient.ClassTransient, "the answer holds no token"},
+		"token twice":             {data(`{"token":"a","token":"b"}`), imclient.ClassTransient, "two members of one name"},
+		"endless token":           {data(`{"token":"` + strings.Repeat("a", 20<<10) + `"}`), imclient.ClassTransient, "the answer holds no token"},
 		"no data":                 {says(`{"errCode":0}`), imclient.ClassTransient, "the answer holds no token"},
 		"no JSON":                 {says(`OK`), imclient.ClassTransient, "no reply of the API"},
 		"token of a type":         {data(`{"token":5}`), imclient.ClassTransient, "the answer holds no token"},

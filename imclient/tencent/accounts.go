@@ -36,9 +36,8 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 	for i, id := range ids {
 		request.Items[i].UserID = id
 	}
-	var reply accountsReply
-	fresh := func() wireReply { reply = accountsReply{}; return &reply }
-	r, err := c.call(ctx, outgoing{endpoint: c.accounts, users: len(ids), sent: &b.Calls}, request, fresh)
+	reply := accountsReply{Results: make([]accountResult, 0, len(ids))}
+	r, err := c.call(ctx, outgoing{endpoint: c.accounts, users: len(ids), sent: &b.Calls}, request, &reply)
 	if err != nil {
 		return err
 	}
@@ -48,7 +47,7 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 		case result.UserID == notFound:
 			// Whoever it stands for is missing.
 		case result.Code != "" && result.Code != "0":
-			noteFault(b, result.UserID, string(result.Code), imclient.CleanText(result.Info, c.secretKey))
+			noteFault(b, result.UserID, result.Code, imclient.CleanText(result.Info, c.secretKey))
 		case result.Status == "Imported":
 			b.Observe(result.UserID, imclient.StatusImported)
 		case result.Status == "NotImported":

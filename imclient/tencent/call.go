@@ -1,6 +1,7 @@
 package tencent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,11 @@ import (
 	"syncer/imclient"
 )
 
+// maxUserBytes is the most that an answer may have about each user, on average: its
+// id of at most 32 bytes, two states, and a line of 50 bytes for each of a dozen
+// platforms.
+const maxUserBytes = 1 << 10
+
 // outgoing is one call to make.
 type outgoing struct {
 	endpoint
@@ -21,10 +27,9 @@ type outgoing struct {
 }
 
 // call makes one call, and a second one with a new signature when the first is
-// refused for its signature; a second refusal is fatal. fresh makes the value
-// into which an answer is decoded; it is filled also when the answer is an error
-// of the provider's.
-func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func() wireReply) (imclient.Reply, error) {
+// refused for its signature; a second refusal is fatal. reply is what the answer
+// is read into, also when it is an error of the provider's.
+func (c *Client) call(ctx context.Context, o outgoing, request any, reply wireReply) (imclient.Reply, error) {
 	var err error
 	if o.body, err = json.Marshal(request); err != nil {
 		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.name, err)
@@ -33,14 +38,14 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 	if err != nil {
 		return imclient.Reply{}, err
 	}
-	r, err := c.once(ctx, o, sig, fresh())
+	r, err := c.once(ctx, o, sig, reply)
 	if err == nil || imclient.ClassOf(err) != imclient.ClassUnauthorised {
 		return r, err
 	}
 	if sig, err = c.signer.replace(sig); err != nil {
 		return imclient.Reply{}, err
 	}
-	r, err = c.once(ctx, o, sig, fresh())
+	r, err = c.once(ctx, o, sig, reply)
 	if refused, ok := errors.AsType[*imclient.Error](err); ok && refused.Class == imclient.ClassUnauthorised {
 		refused.Class = imclient.ClassFatal
 		refused.Text = advise(refused.Text, fixSignature+c.clock.note())
@@ -53,7 +58,10 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, fresh func()
 func (c *Client) once(ctx context.Context, o outgoing, sig string, reply wireReply) (imclient.Reply, error) {
 	random := strconv.FormatUint(uint64(rand.Uint32()), 10)
 	target := o.url + c.query + sig + "&random=" + random + "&contenttype=json"
-	r, err := c.http.Post(ctx, imclient.Request{API: o.name, Gate: o.gate, URL: target, Body: o.body, Sent: o.sent})
+	r, err := c.http.Post(ctx, imclient.Request{
+		API: o.name, Gate: o.gate, URL: target, Body: o.body, Sent: o.sent,
+		Answer: func(d *imclient.Decoder) { reply.read(d, o.users) }, Users: o.users, BytesPerUser: maxUserBytes,
+	})
 	answered := err == nil
 	if answered {
 		err = c.judge(o.endpoint, r, sig, reply)
@@ -99,31 +107,25 @@ func (c *Client) slowDown(ctx context.Context, e endpoint, sig string, refused *
 	}
 }
 
-// judge decodes an answer and gives the error that its code stands for. The HTTP
-// status says nothing as long as there is a code.
+// judge gives the error that an answer's code stands for. The HTTP status says
+// nothing as long as there is a code.
 func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply) error {
-	err := readReply(r.Body, reply)
-	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
-	if wrongType {
-		// All other fields are filled; a user whose fields are not is doubted.
-		err = nil
-	}
 	s := reply.envelope()
-	code, codeErr := strconv.Atoi(string(s.ErrorCode))
+	code, codeErr := strconv.Atoi(s.ErrorCode)
 	failed := &imclient.Error{Provider: imclient.ProviderTencent, API: e.name, HTTPStatus: r.Status}
 	switch {
-	case err != nil || codeErr != nil:
+	case r.Fault != "" || codeErr != nil:
 		if err := c.http.StatusError(e.name, r); err != nil {
 			return err
 		}
-		failed.Text = fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", len(r.Body))
+		failed.Text = cmp.Or(r.Fault, fmt.Sprintf("the answer (%d bytes) is cut off or no reply of the API", r.Bytes))
 		return failed
 	case code == 0 && s.ActionStatus == "FAIL":
 		failed.Text = "the answer is a failure without a code: " + imclient.CleanText(s.ErrorInfo, sig, c.secretKey)
 		return failed
-	case code == 0 && wrongType && r.Status == http.StatusOK && !reply.says():
+	case code == 0 && r.WrongType && r.Status == http.StatusOK && !reply.says():
 		// As good as no answer: the users are not to blame.
-		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", len(r.Body))
+		failed.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", r.Bytes)
 		return failed
 	case code == 0:
 		return c.http.StatusError(e.name, r)
@@ -134,17 +136,6 @@ func (c *Client) judge(e endpoint, r imclient.Reply, sig string, reply wireReply
 	failed.Text = advise(imclient.CleanText(s.ErrorInfo, sig, c.secretKey), m.says)
 	failed.RetryAfter = max(r.RetryAfter, pauseOf(code))
 	return failed
-}
-
-// readReply reads an answer.
-func readReply(body []byte, reply wireReply) error {
-	if q, ok := reply.(quickReply); ok {
-		if q.quick(body) {
-			return nil
-		}
-		q.clear()
-	}
-	return json.Unmarshal(body, reply)
 }
 
 // advise adds our words to the provider's.

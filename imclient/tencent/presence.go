@@ -55,8 +55,7 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 	}
 	reply := replies.Get().(*presenceReply)
 	defer replies.Put(reply)
-	fresh := func() wireReply { reply.reuse(); return reply }
-	r, err := c.call(ctx, outgoing{endpoint: c.presence, users: len(ids), sent: &b.Calls}, request, fresh)
+	r, err := c.call(ctx, outgoing{endpoint: c.presence, users: len(ids), sent: &b.Calls}, request, reply)
 	if err != nil && !reply.explains(err, len(ids)) {
 		return err
 	}
@@ -74,16 +73,15 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(result.word(), c.secretKey)))
 			continue
 		}
-		platforms, unknown := platformsOf(result.Devices)
-		b.UnknownPlatforms += unknown
-		b.Observe(result.Account, imclient.Presence{State: state, Platforms: platforms})
+		b.UnknownPlatforms += result.Unknown
+		b.Observe(result.Account, imclient.Presence{State: state, Platforms: result.Platforms})
 	}
 	if differ > 0 {
 		c.log.Debug().Str("api", c.presence.name).Int("users", differ).Msg("State and Status differ; Status is taken")
 	}
 	for _, failure := range reply.Failed {
 		if failure.Account != notFound {
-			noteFault(b, failure.Account, string(failure.Code), "")
+			noteFault(b, failure.Account, failure.Code, "")
 		}
 	}
 	return nil
@@ -103,7 +101,7 @@ func (r *presenceReply) explains(err error, asked int) bool {
 		return true
 	case imclient.ClassTransient:
 		for _, f := range r.Failed {
-			if code, err := strconv.Atoi(string(f.Code)); err == nil && meaningOf(code).class == imclient.ClassPerUser {
+			if code, err := strconv.Atoi(f.Code); err == nil && meaningOf(code).class == imclient.ClassPerUser {
 				return true
 			}
 		}
@@ -149,26 +147,4 @@ func (r presenceResult) state() (s imclient.State, ok bool) {
 	default:
 		return imclient.StateUnknown, false
 	}
-}
-
-// platformsOf sums up the devices; unknown counts those whose platform has no
-// name here. Devices that are offline, or in a state unknown to us, do not count.
-func platformsOf(devices []device) (p imclient.Platforms, unknown int) {
-	for _, d := range devices {
-		mode := imclient.ModeNone
-		switch d.Status {
-		case "Online":
-			mode = imclient.ModeOnline
-		case "PushOnline":
-			mode = imclient.ModePushOnline
-		default:
-			continue
-		}
-		platform, ok := platformOf(d.Platform)
-		if !ok {
-			unknown++
-		}
-		p.Add(platform, mode)
-	}
-	return p, unknown
 }
