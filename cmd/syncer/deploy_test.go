@@ -310,3 +310,15 @@ func TestDeployKubernetes(t *testing.T) {
 		wantConfig(t, resource, text, environ, grace)
 	}
 }
+
+// TestDeployMemory: all ways to run the daemon give it the same memory.
+func TestDeployMemory(t *testing.T) {
+	t.Parallel()
+	for name, limits := range map[string][]string{
+		"systemd/syncer.service":     {"MemoryMax=256M\n", "Environment=GOMEMLIMIT=200MiB\n"},
+		"kubernetes/deployment.yaml": {"limits: {memory: 256Mi}", "{name: GOMEMLIMIT, value: 200MiB}"},
+		"compose.yaml":               {"mem_limit: 256m\n", "GOMEMLIMIT: 200MiB\n"},
+	} {
+		wantText(t, deployed(t, name), limits...)
+	}
+}

@@ -22,6 +22,8 @@ type api struct {
 	// merged: it answers from what all gateways have in common, so that no
 	// FaultFlip touches it.
 	merged bool
+	// list is the beginning of an answer, up to its list of users.
+	list string
 	// mangled is a valid JSON answer in which nothing has the right type.
 	mangled string
 }

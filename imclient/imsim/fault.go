@@ -19,6 +19,7 @@ const (
 	FaultHTML     FaultKind = "html"     // a page where JSON should be [Status, default 200; Echo]
 	FaultEmpty    FaultKind = "empty"    // HTTP 200 without a body
 	FaultHuge     FaultKind = "huge"     // a body without end [Size, default 64 MiB]
+	FaultBomb     FaultKind = "bomb"     // a few kB of gzip that become a list of empty users [Size, default 16 MiB]
 	FaultRedirect FaultKind = "redirect" // HTTP 302 [Body: where to]
 	FaultHang     FaultKind = "hang"     // no answer until the client leaves or the fault is cleared
 	FaultReset    FaultKind = "reset"    // the connection is reset
@@ -44,7 +45,7 @@ const (
 )
 
 var faultKinds = []FaultKind{
-	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultRedirect, FaultHang, FaultReset, FaultClose,
+	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultBomb, FaultRedirect, FaultHang, FaultReset, FaultClose,
 	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
 	FaultCode, FaultNotAdmin, FaultPoison, FaultUserCode,
 }

@@ -55,6 +55,11 @@ func TestFaultsOfTheNetwork(t *testing.T) {
 				t.Errorf("%v: HTTP %d %q", err, g.status, g.body)
 			}
 		}},
+		{Fault{Kind: FaultBomb, Size: 1 << 20}, func(t *testing.T, g got, err error) {
+			if err != nil || len(g.body) < 1<<20 || !strings.Contains(g.body, `"QueryResult":[{},{},`) {
+				t.Errorf("%v: %d bytes", err, len(g.body))
+			}
+		}},
 		{Fault{Kind: FaultHuge, Size: 1 << 20}, func(t *testing.T, g got, err error) {
 			if err != nil || len(g.body) < 1<<20 {
 				t.Errorf("%v: %d bytes", err, len(g.body))

@@ -60,7 +60,7 @@ func newOpenIM(s *Server, c OpenIM) *openIM {
 
 func (o *openIM) apis() []*api {
 	const mangled = `{"errCode":"0","errMsg":1,"errDlt":null,"data":{"userID":1,"status":[],"results":"none"}}`
-	login := api{backend: o, poison: 1001, mangled: mangled, parse: func([]byte) (request, *failure) { return request{}, nil }}
+	login := api{backend: o, poison: 1001, mangled: mangled, list: openIMHead + `{"token":[`, parse: func([]byte) (request, *failure) { return request{}, nil }}
 	path, answer := PathAdminToken, o.adminToken
 	if o.config.Version == OpenIM380 {
 		path, answer = PathUserToken, o.userToken
@@ -71,11 +71,11 @@ func (o *openIM) apis() []*api {
 	presence := &limiter{rate: o.config.PresenceRate}
 	return append(logins,
 		&api{path: PathOpenIMPresence, kind: OpenIMPresence, backend: o, limit: presence,
-			parse: o.parsePresence, answer: o.presence, poison: 1001, mangled: mangled},
+			parse: o.parsePresence, answer: o.presence, poison: 1001, mangled: mangled, list: openIMHead + `[`},
 		&api{path: PathOpenIMUsersStatus, kind: OpenIMPresence, backend: o, limit: presence,
-			parse: o.parsePresence, answer: o.usersStatus, poison: 1001, mangled: mangled, merged: true},
+			parse: o.parsePresence, answer: o.usersStatus, poison: 1001, mangled: mangled, merged: true, list: openIMHead + `{"statusList":[`},
 		&api{path: PathOpenIMAccounts, kind: OpenIMAccounts, backend: o, limit: &limiter{rate: o.config.AccountsRate},
-			parse: o.parseAccounts, answer: o.accounts, poison: 1001, mangled: mangled},
+			parse: o.parseAccounts, answer: o.accounts, poison: 1001, mangled: mangled, list: openIMHead + `{"results":[`},
 	)
 }
 

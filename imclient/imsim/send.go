@@ -59,6 +59,9 @@ func interrupt(w http.ResponseWriter, c *call) bool {
 			writeText(w, "text/plain", http.StatusFound, "")
 		case FaultHuge:
 			writeHuge(w, or(h.Size, 64<<20))
+		case FaultBomb:
+			w.Header().Set("Content-Encoding", "gzip")
+			writeText(w, "application/json", http.StatusOK, bomb(c.api.list, or(h.Size, 16<<20)))
 		default:
 			continue
 		}
@@ -109,6 +112,30 @@ func writeHuge(w http.ResponseWriter, size int) {
 		size -= n
 	}
 	_, _ = io.WriteString(w, `"}`)
+}
+
+// bombs are those made so far, by what they become: func() string.
+var bombs sync.Map
+
+// bomb is a compressed answer that begins with a list of users and goes on with
+// empty ones for size bytes.
+func bomb(list string, size int) string {
+	type key struct {
+		list string
+		size int
+	}
+	made, _ := bombs.LoadOrStore(key{list, size}, sync.OnceValue(func() string {
+		var out strings.Builder
+		z := gzip.NewWriter(&out)
+		_, _ = io.WriteString(z, list) // into memory: cannot fail
+		users := bytes.Repeat([]byte("{},"), 16<<10)
+		for left := size; left > 0; left -= len(users) {
+			_, _ = z.Write(users[:min(left, len(users))])
+		}
+		_ = z.Close()
+		return out.String()
+	}))
+	return made.(func() string)()
 }
 
 var zippers = sync.Pool{New: func() any {

@@ -61,6 +61,7 @@ func (t *tencent) apis() []*api {
 			answer: func(b []byte, c *call) ([]byte, *failure) {
 				return t.presence(b, c, names, both), nil
 			},
+			list:    `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"QueryResult":[`,
 			mangled: `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":"0","QueryResult":{"To_Account":1,"Status":true,"Detail":"none"}}`,
 		}
 	}
@@ -74,6 +75,7 @@ func (t *tencent) apis() []*api {
 			answer: func(b []byte, c *call) ([]byte, *failure) {
 				return t.accounts(b, c), nil
 			},
+			list:    `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ResultItem":[`,
 			mangled: `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":"0","ResultItem":{"UserID":1,"ResultCode":"none","AccountStatus":false}}`,
 		},
 	}

@@ -6,7 +6,7 @@ import (
 	"syncer/imclient"
 )
 
-// platforms maps Tencent's names, in lower case. Documented for the device list
+// platforms maps Tencent's names, in lower case first. Documented for the device list
 // are iPhone, Android, Web, PC, iPad and Mac; the others come from the webhooks'
 // vocabulary and the SDKs', where the same devices have other names.
 var platforms = map[string]imclient.Platform{
@@ -27,10 +27,20 @@ var platforms = map[string]imclient.Platform{
 	"linux":       imclient.PlatformLinux,
 	"harmony":     imclient.PlatformHarmony,
 	"harmonyos":   imclient.PlatformHarmony,
+
+	// As the answers spell them, which spares the lowering.
+	"iPhone":  imclient.PlatformIOS,
+	"iPad":    imclient.PlatformIPad,
+	"Android": imclient.PlatformAndroid,
+	"Web":     imclient.PlatformWeb,
+	"PC":      imclient.PlatformWindows,
+	"Mac":     imclient.PlatformMacOS,
 }
 
 // platformOf maps a name in any case; ok is false when it is not known.
 func platformOf(name string) (p imclient.Platform, ok bool) {
-	p, ok = platforms[strings.ToLower(name)]
+	if p, ok = platforms[name]; !ok {
+		p, ok = platforms[strings.ToLower(name)]
+	}
 	return p, ok
 }
