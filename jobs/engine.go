@@ -106,6 +106,7 @@ type Engine struct {
 	longestWait   time.Duration // for a tick
 	maintainEvery time.Duration
 	maintainRetry time.Duration
+	gaveWay       int // how often in a row maintenance did
 
 	followers map[followed]*follower // of the schedule; see Schedule
 
@@ -226,6 +227,7 @@ func queueName(appID int16, kind imclient.Kind) string {
 // Start makes missing history partitions and starts to work on the runs of the
 // engine's apps, whoever starts them. The context bounds only the start.
 func (e *Engine) Start(ctx context.Context) error {
+	e.config.Metrics.maintained.SetToCurrentTime()
 	// Sweeps can do without: rows without a partition go to the default one.
 	next := e.maintain(ctx)
 	if err := ctx.Err(); err != nil {

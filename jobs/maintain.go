@@ -16,6 +16,9 @@ const maintainEvery = time.Hour
 // report is then not followed by the next before maintenance had its turn.
 const maintainRetry = time.Minute
 
+// longInUse is after how many retries in a row giving way becomes a warning.
+const longInUse = 10
+
 // rangesKept is how long the ranges of a run that did not go through are kept,
 // to be resumed or asked about.
 const rangesKept = 7 * 24 * time.Hour
@@ -61,18 +64,31 @@ func (e *Engine) maintain(ctx context.Context) time.Duration {
 		_, err = e.store.DropOldRanges(ctx, now.Add(-rangesKept))
 		return err
 	})
-	next := e.maintainEvery
+	inUse, failed := false, false
 	for _, err := range append(errs, err) {
 		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, repo.ErrHistoryInUse):
-			next = e.maintainRetry
-			e.log.Info().Err(err).Stringer("again_in", next).Msg("maintenance gave way")
+			inUse = true
+			if e.gaveWay < longInUse {
+				e.log.Info().Err(err).Stringer("again_in", e.maintainRetry).Msg("maintenance gave way")
+			} else {
+				e.again.warn("", "maintenance has given way for long: partitions are not made or dropped; it will be tried again, and sweeps go on without it", err, nil)
+			}
 		default:
+			failed = true
 			warning(e.log, err).Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
 		}
 	}
-	return next
+	if !inUse && !failed && ctx.Err() == nil {
+		e.config.Metrics.maintained.SetToCurrentTime()
+	}
+	if !inUse {
+		e.gaveWay = 0
+		return e.maintainEvery
+	}
+	e.gaveWay++
+	return e.maintainRetry
 }
 
 // retain removes what is older than the retention.

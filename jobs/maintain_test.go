@@ -87,7 +87,7 @@ func TestMaintain_givesWay(t *testing.T) {
 	}
 	e := w.newEngine(w.spec(), func(e *Engine) {
 		e.config.Partition, e.config.Retention = "day", 24*time.Hour
-		e.maintainRetry = 50 * time.Millisecond
+		e.maintainRetry = time.Millisecond
 	})
 	w.begin(e)
 	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
@@ -95,7 +95,13 @@ func TestMaintain_givesWay(t *testing.T) {
 	if diff := cmp.Diff([]string{"syncer.presence_history_default"}, query(w, pgx.RowTo[string], placesSQL)); diff != "" {
 		t.Errorf("where the rows are while the history is read (-want +got):\n%s", diff)
 	}
-	w.eventually("maintenance gave way again", func() bool { return len(w.log.lines("maintenance gave way")) > 1 })
+	ending := fmt.Sprintf("SELECT pg_terminate_backend(%d);", reader.PgConn().PID())
+	w.eventually("the log warns of who keeps maintenance from its work", func() bool {
+		return len(w.log.lines(`"level":"warn"`, "maintenance has given way for long", ending)) > 0
+	})
+	if n := len(w.log.lines("maintenance gave way", ending)); n < longInUse {
+		t.Errorf("maintenance gave way to the reader %d times before that was a warning", n)
+	}
 	if _, err := reader.Exec(w.ctx, `COMMIT`); err != nil {
 		t.Fatal(err)
 	}

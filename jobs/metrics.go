@@ -19,6 +19,7 @@ type Metrics struct {
 	runs          *prometheus.CounterVec
 	rangeFailures *prometheus.CounterVec
 	rescued       prometheus.Counter
+	maintained    prometheus.Gauge
 
 	users, changes, failures, retries *prometheus.CounterVec
 	askTime, saveTime                 *prometheus.HistogramVec
@@ -60,6 +61,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			"Attempts at a range, or at the planning of a run, that failed, by the class of the error: as of calls, or users_table.", "app", "kind", "class"),
 		rescued: prometheus.NewCounter(prometheus.CounterOpts{Name: "syncer_rescued_ranges_total",
 			Help: "Ranges taken over because their worker gave no sign of life."}),
+		maintained: prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncer_maintained_timestamp_seconds",
+			Help: "When this process last maintained the tables and nothing failed or gave way; before that, when it started."}),
 		users:    counter("syncer_users_observed_total", "Users of the pages that were written, the failed ones included.", "app", "kind"),
 		changes:  counter("syncer_changes_total", "Users whose value was new or different, and written.", "app", "kind"),
 		failures: counter("syncer_user_failures_total", "Users of the pages that were written who came without a value.", "app", "kind"),
@@ -79,7 +82,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			"Pages whose answers were in doubt, because too many users were offline at once, and were asked again.", "app"),
 		disbelievedUsers: counter("syncer_disbelieved_users_total", "Users whose answers stayed in doubt and were not written.", "app"),
 	}
-	registry.MustRegister(m.rescued, m.breakerOpen)
+	registry.MustRegister(m.rescued, m.maintained, m.breakerOpen)
 	return m
 }
 

@@ -5,12 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"syncer/internal/pg"
 )
 
-// ErrHistoryInUse says that maintenance gave way to somebody who uses a
-// history, a long report for instance. What could be done without a lock on it
-// is done; the rest can be tried again soon.
-var ErrHistoryInUse = errors.New("somebody uses the history")
+// ErrHistoryInUse says that maintenance gave way to another session that uses a
+// history, a long report for instance, or maintains it. What could be done without a
+// lock on it is done; the rest can be tried again soon.
+var ErrHistoryInUse = errors.New("another session uses the history")
+
+// inUse returns ErrHistoryInUse, and names the sessions.
+func (s *Store) inUse(ctx context.Context) error {
+	const lockTimeout = 800 * time.Millisecond // of the functions
+	tables := quoted(s.schema, []string{"presence_history", "account_history"})
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout) // it may be a patient one
+	defer cancel()
+	sessions, err := pg.Using(ctx, s.pool, tables, lockTimeout)
+	if err != nil {
+		return errors.Join(ErrHistoryInUse, err)
+	}
+	return fmt.Errorf("%w: %s", ErrHistoryInUse, pg.Describe(sessions))
+}
 
 const makePartitionsSQL = `SELECT syncer.make_history_partitions($1, $2, $3)`
 
@@ -47,7 +62,7 @@ func (s *Store) changePartitions(ctx context.Context, statement string, args ...
 		err := s.pool.QueryRow(ctx, s.sql(statement), args...).Scan(&changed)
 		switch {
 		case err == nil && changed == nil || sqlState(err) == lockNotAvailable:
-			return all, ErrHistoryInUse
+			return all, s.inUse(ctx)
 		case sqlState(err) == insufficientPrivilege:
 			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.schema, err)
 		case err != nil:

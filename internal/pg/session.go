@@ -75,20 +75,25 @@ func Blocking(ctx context.Context, q Querier, application string) ([]Session, er
 	return sessions(ctx, q, blockingSQL, application)
 }
 
-// By modes that conflict with SHARE UPDATE EXCLUSIVE, for which partitions are made and
-// dropped, or, on a partition, with ACCESS EXCLUSIVE: any.
-const usingTablesSQL = `
+// A role without the right to see when another one's transaction began sees that as null.
+// pg_partition_tree would wait for the locks that are asked about.
+const usingSQL = `
+WITH tables AS (
+    SELECT unnest($1::text[]::regclass[])::oid AS oid
+)
 SELECT DISTINCT ` + sessionColumns + `
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.relation = ANY ($1::regclass[]::oid[]) AND l.granted AND l.pid <> pg_backend_pid()
-ORDER BY a.xact_start`
+  AND l.relation IN (SELECT oid FROM tables UNION ALL SELECT i.inhrelid FROM pg_inherits AS i JOIN tables AS t ON t.oid = i.inhparent)
+  AND l.granted AND l.pid <> pg_backend_pid()
+  AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $2::interval)
+ORDER BY a.xact_start NULLS FIRST`
 
-// UsingTables returns the sessions that hold any lock on one of the tables, the oldest
-// transaction first.
-func UsingTables(ctx context.Context, q Querier, tables []string) ([]Session, error) {
-	return sessions(ctx, q, usingTablesSQL, tables)
+// Using returns the sessions that hold a lock of any kind on one of the partitioned
+// tables, or on a partition, in a transaction that is older than a given time.
+func Using(ctx context.Context, q Querier, tables []string, olderThan time.Duration) ([]Session, error) {
+	return sessions(ctx, q, usingSQL, tables, olderThan)
 }
 
 const holdingAdvisorySQL = `
