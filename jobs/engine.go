@@ -158,7 +158,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	river.AddWorker(workers, &rangeWorker{engine: e})
 	clock := &queueClock{store: store}
 	var err error
-	e.queue, err = river.NewClient(riverpgxv5.New(store.Pool()), &river.Config{
+	e.queue, err = river.NewClient(queueDriver{riverpgxv5.New(store.Pool()), store}, &river.Config{
 		ID:      store.Process(),
 		Schema:  store.Schema(),
 		Queues:  queues,
@@ -167,9 +167,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		// lives is told by its signs of life, see housekeeping.
 		JobTimeout:           -1,
 		RescueStuckJobsAfter: 24 * time.Hour,
-		// Within one cooldown the queue announces only the first of several new
-		// jobs; those that follow close upon it, as a run's first range follows
-		// its planning, would wait until they are announced as due.
+		// A queue asks once in a cooldown, however many jobs are announced.
 		FetchCooldown:     river.FetchCooldownMin,
 		FetchPollInterval: askEvery(store.PollOnly(), len(queues)),
 		PollOnly:          store.PollOnly(),
@@ -295,6 +293,9 @@ func (e *Engine) enqueue(ctx context.Context) repo.Enqueue {
 		inserted, err := e.queue.InsertTx(ctx, tx, args, &river.InsertOpts{Queue: queueName(run.AppID, run.Kind)})
 		if err != nil {
 			return 0, fmt.Errorf("insert a job into the queue: %w", err)
+		}
+		if err := e.store.Announce(ctx, tx, inserted.Job.Queue); err != nil {
+			return 0, err
 		}
 		return inserted.Job.ID, nil
 	}

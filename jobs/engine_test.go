@@ -36,6 +36,7 @@ type engineSpec struct {
 	Outage         time.Duration
 	Hold           time.Duration // of a batch by a breaker; 0: as it is outside of tests
 	MaintainEvery  time.Duration // likewise
+	PollOnly       bool
 	// Now replaces the database's clock; another process cannot have it.
 	Now func() time.Time `json:"-"`
 }
@@ -112,7 +113,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 			e.close()
 		}
 	}()
-	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process, Now: s.Now})
+	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process, Now: s.Now, PollOnly: s.PollOnly})
 	if err != nil {
 		return e, err
 	}

@@ -34,7 +34,7 @@ var (
 		"app", "sync_run", "sync_range", "sync_run_user", "observation_gap", "user_failure", "api_quota",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
-		"river_job", "river_leader", "river_queue", "river_notification",
+		"queue_channel", "river_job", "river_leader", "river_queue", "river_notification",
 	}
 	workerSequences = []string{"river_job_id_seq", "river_notification_id_seq"}
 	workerFunctions = []string{

@@ -1,7 +1,16 @@
--- Maintenance takes a lock that only the owner and workers can take. An advisory lock
--- can be held by any role that may connect, and no one would notice.
+-- What any role that may connect can do must not stop the work. It can hold advisory
+-- locks, so maintenance takes locks that only the owner and workers can take. It can
+-- send notifications on channels whose names it knows, so new work is announced on one
+-- that only they can know.
 
 -- +goose Up
+
+CREATE TABLE queue_channel (
+    name text NOT NULL
+);
+COMMENT ON TABLE queue_channel IS 'One row: the channel on which workers announce new work to each other. Roles that are no workers must not read it: who knows the name can flood it.';
+COMMENT ON COLUMN queue_channel.name IS 'The name of the channel after the schema and a dot; random.';
+INSERT INTO queue_channel VALUES ('work_' || replace(gen_random_uuid()::text, '-', ''));
 
 -- +goose StatementBegin
 CREATE FUNCTION lock_for_maintenance(of_table regclass) RETURNS boolean
@@ -92,5 +101,6 @@ END
 $$;
 -- +goose StatementEnd
 DROP FUNCTION lock_for_maintenance;
+DROP TABLE queue_channel;
 COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from the oldest to until; the first ever begins with the oldest row, or with since. Partitions made ahead of since for another period are made anew while they hold no rows, and rows are moved from the default partition to where they belong. Returns how many it made, at most 50 of each history (call it again until it makes none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
 COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time, and removes what is older from the default ones. Returns how many partitions it dropped, at most 50 of each history (call it again until it drops none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
