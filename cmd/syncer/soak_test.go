@@ -82,7 +82,7 @@ var soaked = [4]struct {
 // reports are read. It neither grows nor loses anything.
 func TestSoak(t *testing.T) {
 	const users = 5000
-	cluster, err := pgcluster.Start(t.Context(), pgcluster.Options{})
+	cluster, err := pgcluster.Start(t.Context(), pgcluster.Options{OnDisk: true})
 	if err != nil {
 		t.Fatal(err)
 	}

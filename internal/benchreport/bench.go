@@ -100,7 +100,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cluster, err := pgcluster.Start(ctx, pgcluster.Options{Binaries: bin, Settings: settings})
+	cluster, err := pgcluster.Start(ctx, pgcluster.Options{Binaries: bin, OnDisk: true, Settings: settings})
 	if err != nil {
 		return err
 	}

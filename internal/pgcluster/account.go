@@ -51,9 +51,10 @@ func (a account) own(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// makeDir makes a fresh folder that only the account can look into.
-func (a account) makeDir() (string, error) {
-	base, err := a.tempBase()
+// makeDir makes a fresh folder that only the account can look into, in memory if
+// there is room.
+func (a account) makeDir(inMemory bool) (string, error) {
+	base, err := a.tempBase(inMemory)
 	if err != nil {
 		return "", err
 	}
@@ -68,9 +69,20 @@ func (a account) makeDir() (string, error) {
 	return dir, nil
 }
 
+// memoryFolder is a file system in memory on Linux.
+const memoryFolder = "/dev/shm"
+
+// memoryRoom is how much must be free there. The suite's cluster takes less than
+// 1 GiB; containers often have only 64 MiB.
+const memoryRoom = 4 << 30
+
 // tempBase returns a folder for temporary files that the account can reach and
-// change: root's TMPDIR is often closed to all others.
-func (a account) tempBase() (string, error) {
+// change: root's TMPDIR is often closed to all others. The folder is in memory if
+// that is wanted, memory has room and TMPDIR does not name another folder.
+func (a account) tempBase(inMemory bool) (string, error) {
+	if inMemory && os.Getenv("TMPDIR") == "" && openToAll(memoryFolder) && hasRoom(memoryFolder) {
+		return memoryFolder, nil
+	}
 	if a.credential == nil {
 		return os.TempDir(), nil
 	}
@@ -81,6 +93,12 @@ func (a account) tempBase() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("none of %s can be written by user %s", strings.Join(dirs, ", "), a.name)
+}
+
+// hasRoom reports whether dir has memoryRoom free.
+func hasRoom(dir string) bool {
+	var s syscall.Statfs_t
+	return syscall.Statfs(dir, &s) == nil && uint64(s.Bavail)*uint64(s.Bsize) >= memoryRoom
 }
 
 // openToAll reports whether every user can reach dir and create files in it.

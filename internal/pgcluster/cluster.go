@@ -52,6 +52,9 @@ type Options struct {
 	// machine (fsync and its kin). Without it the cluster is much faster, and
 	// loses nothing when only the server crashes. Benchmarks want it.
 	Durable bool
+	// OnDisk keeps the cluster out of memory, where all but Durable ones are put
+	// if there is room; for more than a GiB of data.
+	OnDisk bool
 	// Settings are server settings, by name, that go before ours. Later ALTER
 	// SYSTEM statements go before these. "port" is not one of them.
 	Settings map[string]string
@@ -75,6 +78,8 @@ func (o Options) settings() map[string]string {
 		// In the cluster's folder instead of /dev/shm, which containers keep
 		// small and in which a killed server leaves its segments.
 		s["dynamic_shared_memory_type"] = "mmap"
+		// Log that is not needed any more makes room early, for memory's sake.
+		s["max_wal_size"] = "256MB"
 	}
 	maps.Copy(s, o.Settings)
 	return s
@@ -86,6 +91,7 @@ type Cluster struct {
 	bin      Binaries
 	account  account
 	env      []string // more of the programs' environment
+	inMemory bool     // dir is in memory if there was room
 	dir      string   // holds data/ and log
 	password string
 	port     int
@@ -112,7 +118,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	c, err := newCluster(o.Binaries)
+	c, err := newCluster(o.Binaries, !o.Durable && !o.OnDisk)
 	if err != nil {
 		return nil, fmt.Errorf("making a Postgres cluster: %w", err)
 	}
@@ -127,12 +133,12 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 // newCluster makes the cluster's folder and sets the watchdog over it.
-func newCluster(bin Binaries) (*Cluster, error) {
+func newCluster(bin Binaries, inMemory bool) (*Cluster, error) {
 	as, err := serverAccount()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := as.makeDir()
+	dir, err := as.makeDir(inMemory)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +147,7 @@ func newCluster(bin Binaries) (*Cluster, error) {
 		_ = os.Remove(dir)
 		return nil, err
 	}
-	return &Cluster{bin: bin, account: as, dir: dir, password: rand.Text(), watchdog: dog}, nil
+	return &Cluster{bin: bin, account: as, inMemory: inMemory, dir: dir, password: rand.Text(), watchdog: dog}, nil
 }
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }

@@ -184,6 +184,25 @@ func TestStart_twoAtOnce(t *testing.T) {
 	}
 }
 
+func TestTempBase(t *testing.T) {
+	as, err := serverAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", "")
+	memory := openToAll(memoryFolder) && hasRoom(memoryFolder)
+	for _, inMemory := range []bool{false, true} {
+		dir, err := as.tempBase(inMemory)
+		if got, want := dir == memoryFolder, inMemory && memory; err != nil || got != want {
+			t.Errorf("in memory %t: %s, %v; want the folder in memory: %t", inMemory, dir, err, want)
+		}
+	}
+	leavesNothing(t) // in a folder of its own
+	if dir, err := as.tempBase(true); err != nil || dir != os.Getenv("TMPDIR") {
+		t.Errorf("with TMPDIR %s: %s, %v", os.Getenv("TMPDIR"), dir, err)
+	}
+}
+
 func TestStart_refusesOtherPasswords(t *testing.T) {
 	c := start(t, Options{})
 	url := strings.Replace(c.URL("postgres"), c.password, "wrong", 1)

@@ -20,7 +20,7 @@ const StandbyName = "standby"
 func (c *Cluster) Standby(ctx context.Context) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	s, err := newCluster(c.bin)
+	s, err := newCluster(c.bin, c.inMemory)
 	if err != nil {
 		return nil, fmt.Errorf("making a standby: %w", err)
 	}
