@@ -154,8 +154,8 @@ func (b *Batch[V]) open() []string {
 // Settle asks for the open ids, and once more together for those still open
 // afterwards, which are then rejected; the answer is dated by now where no call
 // was needed, every id being settled already. ask makes one call and notes what
-// it is told. An error of ask ends it, with nothing but Calls in the answer, but
-// for two cases in which it is the users' failure:
+// it is told. An error of ask ends it, with nothing but Calls and times in the
+// answer, but for two cases in which it is the users' failure:
 //
 //   - ClassPerUser: the only user asked about is rejected. Several become a
 //     ClassBadBatch error, because providers use such codes for one as for all.
@@ -164,6 +164,7 @@ func (b *Batch[V]) open() []string {
 //     whom a backend always trips over would fail its batch for ever.
 func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ctx context.Context, ids []string) error) (Answer[V], error) {
 	const rounds = 2
+	begun := now()
 	for round := range rounds {
 		ids := b.open()
 		b.next = 0
@@ -172,7 +173,7 @@ func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ct
 		}
 		if err := ask(ctx, ids); err != nil {
 			if err = b.blame(err, ids, round > 0); err != nil {
-				return Answer[V]{Calls: b.Calls}, err
+				return Answer[V]{Calls: b.Calls, AskedAt: begun, AnsweredAt: now()}, err
 			}
 		}
 	}

@@ -90,7 +90,10 @@ func (a *asker[V]) askBatch(ctx context.Context, ids []string, result *batchResu
 		return made, err
 	}
 	if len(ids) == 1 {
-		result.add(imclient.Answer[V]{Rejected: []imclient.UserError{{UserID: ids[0], Code: rejectionCode(apiErr), Text: apiErr.Text}}})
+		result.add(imclient.Answer[V]{
+			Rejected: []imclient.UserError{{UserID: ids[0], Code: rejectionCode(apiErr), Text: apiErr.Text}},
+			AskedAt:  answer.AskedAt, AnsweredAt: answer.AnsweredAt,
+		})
 		return made, nil
 	}
 	for _, half := range [][]string{ids[:len(ids)/2], ids[len(ids)/2:]} {

@@ -47,8 +47,9 @@ func (t *tally) add(made repo.Counters) {
 // page is a page on its way: read, then asked about, then written in the order
 // in which the pages were read.
 type page[V comparable] struct {
-	repo.UserPage         // its ids distinct and in order
-	after         *string // the key before it; nil: it is the first
+	repo.UserPage                // its ids distinct and in order
+	after         *string        // the key before it; nil: it is the first
+	repeats       map[string]int // of ids that more than one row has, how many more
 	known         repo.Known[V]
 	result        batchResult[V]
 	review        review
@@ -57,6 +58,23 @@ type page[V comparable] struct {
 	done          chan struct{} // closed when asked about
 	span          trace.Span
 }
+
+// sortIDs puts the ids in order, each once, and notes those of several rows.
+func (p *page[V]) sortIDs() {
+	slices.Sort(p.IDs)
+	for i := 1; i < len(p.IDs); i++ {
+		if p.IDs[i] == p.IDs[i-1] {
+			if p.repeats == nil {
+				p.repeats = make(map[string]int)
+			}
+			p.repeats[p.IDs[i]]++
+		}
+	}
+	p.IDs = slices.Compact(p.IDs)
+}
+
+// rows returns how many rows of the page have the id.
+func (p *page[V]) rows(id string) int { return 1 + p.repeats[id] }
 
 // sight is a user of a page of whom an answer gives a value.
 type sight[V comparable] struct {
@@ -158,9 +176,8 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			(&page[V]{span: span}).endPage(r, err)
 			return false, err
 		}
-		slices.Sort(users.IDs)
-		users.IDs = slices.Compact(users.IDs)
 		p := &page[V]{UserPage: users, after: after, done: make(chan struct{}), span: span}
+		p.sortIDs()
 		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
@@ -249,13 +266,16 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 	seen := make(map[V]int64)
 	for u := range p.sights() {
 		seen[u.value]++
-		out.Known.Add(u.userID)
 		failed, failing := p.known.Failing[u.userID]
+		if !u.prev.Exists() && failed.LastAt.After(u.answer.AskedAt) {
+			continue // the user may have lapsed since, on another page
+		}
+		out.Known.Add(u.userID, p.rows(u.userID))
 		if failing {
-			out.Recovered = append(out.Recovered, u.userID)
+			out.Recovered = append(out.Recovered, repo.Recovery{UserID: u.userID, AskedAt: u.answer.AskedAt})
 		}
 		if u.prev.Exists() {
-			out.Kept.Add(u.userID)
+			out.Kept.Add(u.userID, p.rows(u.userID))
 			if u.prev.Value == u.value {
 				continue
 			}
@@ -263,7 +283,7 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 		change := repo.Change[V]{UserID: u.userID, Value: u.value, AskedAt: u.answer.AskedAt, ObservedAt: u.answer.AnsweredAt}
 		if u.prev.Exists() {
 			change.Prev = u.prev
-			change.NotBefore = lastKnown(u.prev.AskedAt, run.PrevCompleteAt)
+			change.NotBefore = lastKnown(u.prev, run.PrevCompleteAt)
 			if failing {
 				change.NotBefore = later(u.prev.AskedAt, failed.KnownAt)
 			}
@@ -274,8 +294,9 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 		s.count(counts, value, users)
 	}
 	for i := range p.result.answers {
-		for _, rejected := range p.result.answers[i].Rejected {
-			s.reject(run, p, &out, rejected)
+		answer := &p.result.answers[i]
+		for _, rejected := range answer.Rejected {
+			s.reject(run, p, &out, rejected, answer.AskedAt)
 		}
 	}
 	slices.SortFunc(out.Changes, func(a, b repo.Change[V]) int { return strings.Compare(a.UserID, b.UserID) })
@@ -290,38 +311,41 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 
 // reject records that the API rejected a user. One who has been rejected for
 // longer than the run's max_gap lapses: nobody knows the user's value any more.
-// A failure that goes on is most often recorded already.
-func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError) {
+// A failure that goes on is most often recorded already; with a lapse it is recorded
+// anew, so that no answer from before the lapse brings the user back.
+func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError, asked time.Time) {
 	failure := repo.Failure{UserError: rejected}
 	prev := &p.known.Snapshots[p.place(rejected.UserID, 0)]
 	failed, failing := p.known.Failing[rejected.UserID]
+	lapses := false
 	if prev.Exists() {
-		out.Kept.Add(rejected.UserID)
-		failure.KnownAt = lastKnown(prev.AskedAt, run.PrevCompleteAt)
+		out.Kept.Add(rejected.UserID, p.rows(rejected.UserID))
+		failure.KnownAt = lastKnown(prev, run.PrevCompleteAt)
 		now := s.engine.store.Now()
 		knownAt := later(prev.AskedAt, failed.KnownAt)
-		if failing && run.MaxGap > 0 && now.Sub(knownAt) > run.MaxGap {
-			out.Lapses = append(out.Lapses, repo.Lapse{UserID: rejected.UserID, ChangedAt: prev.ChangedAt, NotBefore: knownAt, ObservedAt: now})
+		if lapses = failing && run.MaxGap > 0 && now.Sub(knownAt) > run.MaxGap; lapses {
+			out.Lapses = append(out.Lapses, repo.Lapse{UserID: rejected.UserID, ChangedAt: prev.ChangedAt, NotBefore: knownAt, AskedAt: asked, ObservedAt: now})
 		} else {
-			out.Known.Add(rejected.UserID)
+			out.Known.Add(rejected.UserID, p.rows(rejected.UserID))
 		}
 	}
 	out.Failed++
-	if failing && failed.Code == rejected.Code && !run.RecordFailures {
+	if failing && failed.Code == rejected.Code && !run.RecordFailures && !lapses {
 		return
 	}
 	out.Failures = append(out.Failures, failure)
 }
 
 // lastKnown is when a user was last known to have the snapshot's value: when the
-// question was sent that brought it, or when the previous complete run began,
-// in which it was seen again. Not so if the API has rejected the user since: then
-// user_failure says when.
-func lastKnown(askedAt time.Time, prevComplete *time.Time) time.Time {
-	if prevComplete == nil {
-		return askedAt
+// previous complete run began, in which it was seen again, or when the question was
+// sent that brought it. A snapshot that is newer than the beginning of that run may
+// have overtaken what the run saw. Not so if the API has rejected the user since:
+// then user_failure says when.
+func lastKnown[V comparable](prev *repo.Snapshot[V], prevComplete *time.Time) time.Time {
+	if prevComplete == nil || prev.ChangedAt.After(*prevComplete) {
+		return prev.AskedAt
 	}
-	return later(askedAt, *prevComplete)
+	return *prevComplete
 }
 
 func later(a, b time.Time) time.Time {

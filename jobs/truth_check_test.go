@@ -101,22 +101,35 @@ func (tr *trial) note(w *worker) {
 	for _, id := range page.rejected {
 		tr.say("%s has written that the API rejects %s", w.name, id)
 		run.met[id] = true
-		tr.rejected(tr.users[id], run, now)
+		tr.rejected(tr.users[id], run, page.askedAt[id], now)
 	}
 }
 
 // known is when the user was last known to have the value.
 func (u *simUser) known(run *simRun) time.Time {
-	if u.fail != nil {
+	switch {
+	case u.fail != nil:
 		return later(u.life.asked, u.fail.knownAt)
+	case u.life.answered.After(run.prevComplete):
+		return u.life.asked // what that run saw may have been overtaken
+	default:
+		return run.prevComplete
 	}
-	return later(u.life.asked, run.prevComplete)
 }
 
 func (tr *trial) answered(u *simUser, run *simRun, a told) (changed bool) {
 	u.told = append(u.told, a)
 	old := u.life
+	if u.fail != nil && u.fail.last.After(a.asked) {
+		if old == nil {
+			return false // it may be from before the user lapsed
+		}
+	} else {
+		defer func() { u.fail = nil }()
+	}
 	switch {
+	case old != nil && old.value != a.value && old.answered.After(a.asked):
+		return false // nobody knows which of the two is the newer
 	case old == nil:
 		u.want = append(u.want, simRow{value: spell(a.value), bracket: [2]time.Time{{}, a.answered}, run: run.id})
 		u.life = &life{told: a, since: a.answered}
@@ -129,7 +142,6 @@ func (tr *trial) answered(u *simUser, run *simRun, a told) (changed bool) {
 	default:
 		old.missed = false
 	}
-	u.fail = nil
 	return old == nil || old.value != a.value
 }
 
@@ -151,18 +163,23 @@ func (tr *trial) ends(u *simUser, run *simRun, at time.Time, value string) simRo
 	return row
 }
 
-func (tr *trial) rejected(u *simUser, run *simRun, now time.Time) {
+func (tr *trial) rejected(u *simUser, run *simRun, asked, now time.Time) {
 	switch {
 	case u.fail == nil && u.life == nil:
-		u.fail = &failing{}
+		u.fail = &failing{last: now}
 	case u.fail == nil:
-		u.fail = &failing{knownAt: u.known(run)}
+		u.fail = &failing{knownAt: u.known(run), last: now}
 	case u.life != nil && run.maxGap > 0 && now.Sub(u.known(run)) > run.maxGap:
+		u.fail.last = now
+		if u.life.answered.After(asked) {
+			return // overtaken
+		}
 		tr.ends(u, run, now, "rejected {}")
 		u.want[len(u.want)-1].about = true
 		u.life = nil
+	case run.recorded.Equal(run.start):
+		u.fail.last = now
 	}
-	u.fail.last = now
 }
 
 // pull reads who left or lapsed since the last time.

@@ -157,6 +157,7 @@ type simUser struct {
 	id       string
 	turns    []turn // again and again
 	key      int64
+	twin     int64  // key of a second row of the user, most often on another page; 0: none
 	inside   []span // when the user was in the users table; to is zero while in it
 	rejected bool   // by the API, at present
 
@@ -187,7 +188,7 @@ type life struct {
 
 type failing struct {
 	knownAt time.Time
-	last    time.Time
+	last    time.Time // recorded
 }
 
 // truth is the user's value at a time.
@@ -223,8 +224,11 @@ func (tr *trial) join(u *simUser, key int64) {
 	tr.users[u.id] = u
 	u.key = key
 	tr.exec(`INSERT INTO public.users VALUES ($1, $2)`, key, u.id)
+	if u.twin != 0 {
+		tr.exec(`INSERT INTO public.users VALUES ($1, $2)`, u.twin, u.id)
+	}
 	u.inside = append(u.inside, span{from: tr.clock.Now()})
-	tr.say("%s joins the users table with key %d: %#v", u.id, key, u.turns)
+	tr.say("%s joins the users table with keys %d and %d: %#v", u.id, key, u.twin, u.turns)
 }
 
 func (tr *trial) leave(u *simUser) {

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -81,6 +82,7 @@ func truthTrial(t *rapid.T, l *lab) {
 		"commute":  tr.drawCommuter,
 		"stumble":  tr.drawStumble,
 		"overtake": tr.drawOvertaken,
+		"race":     tr.drawRaces,
 	})
 	tr.windUp()
 	tr.check()
@@ -96,7 +98,7 @@ func (tr *trial) drawJoin(t *rapid.T) {
 			outside = append(outside, u)
 			continue
 		}
-		keys[u.key] = true
+		keys[u.key], keys[u.twin] = true, true
 	}
 	var u *simUser
 	switch {
@@ -110,7 +112,13 @@ func (tr *trial) drawJoin(t *rapid.T) {
 			return turn{turnsLast.Draw(t, "for"), rapid.SampledFrom([]imclient.Presence{offline, onlineIOS, onlineTwo, pushIOS}).Draw(t, "value")}
 		}), 1, 5).Draw(t, "turns")
 	}
-	key := rapid.Int64Range(1, 100).Filter(func(key int64) bool { return !keys[key] }).Draw(t, "key")
+	isFree := func(key int64) bool { return !keys[key] }
+	key := rapid.Int64Range(1, 100).Filter(isFree).Draw(t, "key")
+	keys[key] = true
+	u.twin = 0
+	if rapid.Bool().Draw(t, "two rows") {
+		u.twin = rapid.Int64Range(1, 100).Filter(isFree).Draw(t, "second key")
+	}
 	tr.join(u, key)
 }
 
@@ -255,7 +263,11 @@ func (tr *trial) drawCommuter(t *rapid.T) {
 	first := u.key
 	for _, other := range tr.users {
 		first = min(first, other.key)
+		if other.twin != 0 {
+			first = min(first, other.twin)
+		}
 	}
+	u.twin = 0
 	tr.join(u, first-1) // where the run has been
 	if rapid.Bool().Draw(t, "with another one") {
 		tr.leave(tr.drawUser(t, (*simUser).isInside))
@@ -284,6 +296,41 @@ func (tr *trial) drawStumble(t *rapid.T) {
 	tr.wait(waits.Draw(t, "wait"))
 	tr.resume(1, run)
 	tr.sweep(run, time.Second)
+}
+
+// drawRaces has the page of one row of a user answered, and the rest of the run asked,
+// answered and written before that page is, when the user has changed.
+func (tr *trial) drawRaces(t *rapid.T) {
+	if tr.running() != nil {
+		t.Skip("a run is going")
+	}
+	u := tr.drawUser(t, func(u *simUser) bool { return u.isInside() && u.twin != 0 })
+	for range 2 {
+		tr.drawRace(t, u)
+	}
+}
+
+func (tr *trial) drawRace(t *rapid.T, u *simUser) {
+	key := rapid.SampledFrom([]int64{u.key, u.twin}).Draw(t, "row")
+	run := tr.start(0, maxGaps.Draw(t, "max_gap"), nil)
+	var no, before int
+	var job int64
+	if err := tr.db.QueryRow(tr.ctx, `SELECT range_no, job_id, (SELECT count(*) FROM public.users WHERE id < $2 AND (lower_key IS NULL OR id > lower_key::bigint))
+FROM syncer.sync_range WHERE run_id = $1 AND (lower_key IS NULL OR lower_key::bigint < $2) AND (upper_key IS NULL OR upper_key::bigint >= $2)`,
+		run.id, key).Scan(&no, &job, &before); err != nil {
+		tr.t.Fatal(err)
+	}
+	f := fate{what: freezes, page: before/tr.config.PageUsers + 1, late: rapid.Bool().Draw(t, "late")}
+	w := tr.work(0, run, no, job, latencies.Draw(t, "latency"), f)
+	change := time.Second
+	for change < 31*time.Hour && u.truth(tr.begin, tr.clock.at.Add(change)) == u.truth(tr.begin, tr.clock.at) {
+		change += 10 * time.Second
+	}
+	tr.wait(change)
+	tr.sweep(run, latencies.Draw(t, "latency of the others"))
+	if i := slices.Index(tr.sleepers, w); i >= 0 {
+		tr.wakeUp(i)
+	}
 }
 
 // drawOvertaken has a run stopped, overtaken by another one, and resumed.

@@ -44,6 +44,7 @@ type worker struct {
 
 	page    *simPage
 	pages   int
+	owed    int           // calls that the page takes besides those made
 	written chan struct{} // a page was
 	stuck   chan struct{}
 	wake    chan struct{}
@@ -56,6 +57,7 @@ type simPage struct {
 	ids      []string
 	answers  map[string]told
 	rejected []string
+	askedAt  map[string]time.Time // of those who were rejected
 	calls    int64
 }
 
@@ -184,7 +186,8 @@ func (w *worker) MaxPresenceBatch() int { return 1000 }
 // and answer.
 func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
 	tr := w.trial
-	if w.page == nil || !slices.Contains(w.page.ids, ids[0]) {
+	if w.owed == 0 {
+		w.owed = 1
 		if w.page != nil {
 			select { // the page before comes first
 			case <-w.written:
@@ -192,10 +195,11 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 				return imclient.Answer[imclient.Presence]{}, ctx.Err()
 			}
 		}
-		w.page = &simPage{ids: ids, answers: map[string]told{}}
+		w.page = &simPage{ids: ids, answers: map[string]told{}, askedAt: map[string]time.Time{}}
 		w.pages++
 	}
 	w.page.calls++
+	w.owed--
 	answer := imclient.Answer[imclient.Presence]{AskedAt: tr.clock.Now(), Calls: 1}
 	tr.clock.pass(w.latency)
 	answer.AnsweredAt = tr.clock.Now()
@@ -207,6 +211,9 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 		if u.rejected && tr.badBatch {
 			if len(ids) == 1 {
 				w.page.rejected = append(w.page.rejected, id)
+				w.page.askedAt[id] = answer.AskedAt
+			} else {
+				w.owed += 2
 			}
 			return answer, &imclient.Error{Provider: imclient.ProviderTencent, Class: imclient.ClassBadBatch, Code: "90001"}
 		}
@@ -216,6 +223,7 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 		if u.rejected {
 			answer.Rejected = append(answer.Rejected, imclient.UserError{UserID: id, Code: "70107"})
 			w.page.rejected = append(w.page.rejected, id)
+			w.page.askedAt[id] = answer.AskedAt
 			continue
 		}
 		instant := answer.AskedAt.Add(time.Duration(portion(id, answer.AskedAt) * float64(answer.AnsweredAt.Sub(answer.AskedAt))))

@@ -40,7 +40,7 @@ WITH changed AS (
     SET status = c.status, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2
     FROM changed AS c
     WHERE s.app_id = $1 AND s.user_id = c.user_id
-      AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
+      AND s.changed_at = c.prev_changed_at AND s.changed_at <= c.asked_at AND s.changed_at < c.observed_at
     RETURNING c.user_id, c.prev_status, c.status, c.not_before, c.observed_at
 ), inserted AS (
     INSERT INTO syncer.account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id)
@@ -68,7 +68,8 @@ WITH gone AS (
     DELETE FROM syncer.account_snapshot AS s
     USING ` + lapsesSQL + `
     WHERE s.app_id = $1 AND s.user_id = l.user_id
-      AND s.changed_at = l.prev_changed_at AND s.changed_at < l.observed_at
+      AND s.changed_at = l.prev_changed_at AND s.changed_at <= l.asked_at AND s.changed_at < l.observed_at
+      AND EXISTS (SELECT FROM syncer.user_failure AS f WHERE f.app_id = $1 AND f.kind = 'accounts' AND f.user_id = l.user_id)
     RETURNING s.user_id, s.status AS prev_status, 'rejected'::syncer.account_status AS status, l.not_before, l.observed_at
 )` + leaveAccountsSQL
 
@@ -82,7 +83,7 @@ WITH gone AS (
 
 // See leaversPresenceSQL.
 const leaversAccountsSQL = `
-SELECT snapshots.users, gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
+SELECT gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
 FROM (
     SELECT count(*) AS users
     FROM syncer.account_snapshot
@@ -93,6 +94,13 @@ CROSS JOIN (
     FROM syncer.account_snapshot AS s
     WHERE ` + leftUsersTableSQL + `
 ) AS gone`
+
+// See countPresenceSQL.
+const countAccountsSQL = `
+SELECT CASE WHEN count(*) = count(u.user_id) THEN count(*) END, (coalesce(sum(u.hash), 0) % 4611686018427387904)::bigint
+FROM syncer.account_snapshot AS s
+LEFT JOIN pg_temp.sync_users AS u USING (user_id)
+WHERE s.app_id = $1`
 
 const leaveAccountsSQL = `
 INSERT INTO syncer.account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id)
@@ -111,6 +119,7 @@ func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 		lapseSQL:   lapseAccountsSQL,
 		removeSQL:  removeAccountsSQL,
 		leaversSQL: leaversAccountsSQL,
+		countSQL:   countAccountsSQL,
 		scanner:    accountScanner,
 		columns:    accountColumns,
 		firstSeen: []copyTo[imclient.AccountStatus]{

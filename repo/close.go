@@ -15,11 +15,12 @@ FROM syncer.sync_run
 WHERE run_id = $1 AND status = 'running'
 `
 
-// runLock is how strongly a run is locked. Pages in flight hold the weakest
-// lock there is, FOR KEY SHARE.
+// runLock is how strongly a run is locked.
 type runLock string
 
 const (
+	// forPage is the weakest lock there is: it holds up only the end of the run.
+	forPage runLock = "FOR KEY SHARE"
 	// forProgress excludes all others that plan, finish ranges or close, but not
 	// pages: in a big sweep there is hardly a moment without one in flight.
 	forProgress runLock = "FOR NO KEY UPDATE"
@@ -31,10 +32,14 @@ const (
 // order run, range.
 func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64, lock runLock) (planned bool, err error) {
 	err = tx.QueryRow(ctx, s.sql(lockRunSQL)+string(lock), runID).Scan(&planned)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, ErrGone
-	}
-	return planned, err
+	return planned, goneIfNone(err)
+}
+
+// queueRunLock adds lockRun to a batch.
+func (s *Store) queueRunLock(batch *pgx.Batch, runID int64, lock runLock, planned *bool) {
+	batch.Queue(s.sql(lockRunSQL)+string(lock), runID).QueryRow(func(row pgx.Row) error {
+		return goneIfNone(row.Scan(planned))
+	})
 }
 
 // EndRun closes a run that is still open as failed or cancelled; pages in
@@ -137,7 +142,7 @@ SELECT u.listed OR u.reconciled
           AND other.run_id <> u.run_id AND other.run_id IS DISTINCT FROM prev.run_id)
 FROM syncer.sync_run AS u
 CROSS JOIN (
-    SELECT coalesce(sum(kept_users), 0) AS kept_users, coalesce(bit_xor(kept_hash), 0) AS kept_hash
+    SELECT coalesce(sum(kept_users), 0) AS kept_users, (coalesce(sum(kept_hash), 0) % 4611686018427387904)::bigint AS kept_hash
     FROM syncer.sync_range
     WHERE run_id = $1
 ) AS r
@@ -190,9 +195,8 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 
 // A run that has written no page since it was opened again, or none at all, has
 // looked no longer than until its last one. Of a run that read the whole users
-// table known_users says how many snapshots were left then: when there are more
-// than it met, it does not know all. (When there are not, a later run that meets
-// all whom it knew meets all who have a snapshot.) A run that held users back did
+// table known_users and known_hash are the rows whose user had a snapshot then: if
+// they are not those that it met, it does not know all. A run that held users back did
 // not see them, so it is not complete; Reconcile has said why.
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
@@ -203,13 +207,13 @@ SET status = CASE WHEN $2 = 'succeeded' AND (r.failed > 0 OR u.held_back > 0) TH
     error = coalesce(nullif($4, ''), u.error),
     observed_from = least(u.observed_from, r.page_at), observed_until = coalesce(r.page_at, u.observed_from),
     users = r.users, changed = r.changed, failed = r.failed, calls = r.calls, retries = r.retries,
-    known_users = CASE WHEN NOT u.reconciled OR u.known_users <= r.known_users THEN r.known_users END,
+    known_users = CASE WHEN NOT u.reconciled OR u.known_users = r.known_users AND u.known_hash = r.known_hash THEN r.known_users END,
     known_hash = r.known_hash
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
            coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries, max(page_at) AS page_at,
            coalesce(sum(suspected), 0) AS suspected, coalesce(sum(disbelieved), 0) AS disbelieved,
-           coalesce(sum(known_users), 0) AS known_users, coalesce(bit_xor(known_hash), 0) AS known_hash
+           coalesce(sum(known_users), 0) AS known_users, (coalesce(sum(known_hash), 0) % 4611686018427387904)::bigint AS known_hash
     FROM syncer.sync_range
     WHERE run_id = $1
 ) AS r

@@ -32,6 +32,7 @@ type KnownFailure struct {
 	// KnownAt is when the user was last known to have the value of the snapshot,
 	// zero when there was none.
 	KnownAt time.Time
+	LastAt  time.Time // when it was last recorded
 }
 
 // Snapshots and failures are read in the order of their keys, up to a number of
@@ -42,17 +43,17 @@ SELECT set_config('enable_bitmapscan', 'off', true),
        set_config('enable_sort', 'off', true)`
 
 const loadFailingSQL = `
-SELECT user_id, code, known_at
+SELECT user_id, code, known_at, last_at
 FROM syncer.user_failure
 WHERE app_id = $1 AND kind = $2 AND user_id BETWEEN $3 AND $4
 ORDER BY user_id
 LIMIT $5`
 
 const findFailingSQL = `
-SELECT f.user_id, f.code, f.known_at
+SELECT f.user_id, f.code, f.known_at, f.last_at
 FROM unnest($3::text[]) AS asked (user_id)
 CROSS JOIN LATERAL (
-    SELECT user_id, code, known_at
+    SELECT user_id, code, known_at, last_at
     FROM syncer.user_failure
     WHERE app_id = $1 AND kind = $2 AND user_id = asked.user_id
     LIMIT 1
@@ -153,7 +154,8 @@ func (c collector[V]) failures(n *int) func(pgx.Rows) error {
 		defer rows.Close()
 		var id, code rawText
 		var knownAt *time.Time
-		columns := []any{&id, &code, &knownAt}
+		var lastAt time.Time
+		columns := []any{&id, &code, &knownAt, &lastAt}
 		at := 0
 		for rows.Next() {
 			*n++
@@ -166,7 +168,7 @@ func (c collector[V]) failures(n *int) func(pgx.Rows) error {
 			if c.known.Failing == nil {
 				c.known.Failing = make(map[string]KnownFailure)
 			}
-			failure := KnownFailure{Code: string(code)}
+			failure := KnownFailure{Code: string(code), LastAt: lastAt}
 			if knownAt != nil {
 				failure.KnownAt = *knownAt
 			}

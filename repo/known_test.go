@@ -58,7 +58,7 @@ func TestLoad(t *testing.T) {
 					wanted[i] = want[id]
 					for _, f := range p.Failures {
 						if f.UserID == id {
-							failing[id] = repo.KnownFailure{Code: "70169", KnownAt: f.KnownAt}
+							failing[id] = repo.KnownFailure{Code: "70169", KnownAt: f.KnownAt, LastAt: noon}
 						}
 					}
 				}

@@ -8,15 +8,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Population is a set of users, told from others by their number and by a hash
-// of their ids: enough to see that nobody left, without a row for each.
+// Population is the users of some rows, told from others by their number and by a
+// hash of their ids: enough to see that nobody left, without a row for each. A user
+// of several rows counts as often.
 type Population struct {
 	Users int64
-	Hash  uint64 // the ids' hashes, combined with XOR
+	Hash  int64 // the sum of the ids' hashes, modulo 2^62
 }
 
-// Add adds a user.
-func (p *Population) Add(id string) {
+// populationHash bounds hashes so that the sum of two does not overflow a bigint.
+// XOR in place of the sum would not see users of two rows.
+const populationHash = 1<<62 - 1
+
+// Add adds a user of so many rows.
+func (p *Population) Add(id string, rows int) {
+	p.Users += int64(rows)
+	p.Hash = (p.Hash + int64(rows)*hashOf(id)) & populationHash
+}
+
+func hashOf(id string) int64 {
 	// FNV-1a, whose last bytes stir little, and the finish of SplitMix64.
 	h := uint64(14695981039346656037)
 	for i := range len(id) {
@@ -24,17 +34,16 @@ func (p *Population) Add(id string) {
 	}
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>27) * 0x94d049bb133111eb
-	p.Users++
-	p.Hash ^= h ^ h>>31
+	return int64(h^h>>31) & populationHash
 }
 
 // lapsesSQL are the users whom the API has rejected for too long: $3 user_id,
-// $4 prev_changed_at, $5 not_before, $6 observed_at.
-const lapsesSQL = `unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[])
-        AS l (user_id, prev_changed_at, not_before, observed_at)`
+// $4 prev_changed_at, $5 not_before, $6 asked_at, $7 observed_at.
+const lapsesSQL = `unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])
+        AS l (user_id, prev_changed_at, not_before, asked_at, observed_at)`
 
 const createUsersSQL = `
-CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL) ON COMMIT DROP`
+CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL, hash bigint NOT NULL) ON COMMIT DROP`
 
 const analyzeUsersSQL = `ANALYZE pg_temp.sync_users`
 
@@ -44,12 +53,12 @@ const leftUsersTableSQL = `s.app_id = $1 AND s.changed_at < $3
       AND NOT EXISTS (SELECT FROM pg_temp.sync_users AS u WHERE u.user_id = s.user_id)`
 
 // When such a user was last known to have the value: in the previous complete
-// run ($4), unless the API rejected the user.
+// run ($4), if the snapshot was there before it and unless the API rejected the user.
 const lastKnownSQL = `least($3, coalesce((
                   SELECT coalesce(f.known_at, s.asked_at)
                   FROM syncer.user_failure AS f
                   WHERE f.app_id = $1 AND f.kind = $5 AND f.user_id = s.user_id
-              ), greatest(s.asked_at, $4)))`
+              ), CASE WHEN s.changed_at <= $4 THEN $4 ELSE s.asked_at END))`
 
 // How many users the complete run before run $2 knew; NULL if there was none.
 const prevKnownSQL = `(
@@ -63,7 +72,7 @@ const prevKnownSQL = `(
 
 const setReconciledSQL = `
 UPDATE syncer.sync_run
-SET reconciled = true, removed = removed + $2, known_users = $3, held_back = $4, error = nullif($5, '')
+SET reconciled = true, removed = removed + $2, known_users = $3, known_hash = $4, held_back = $5, error = nullif($6, '')
 WHERE run_id = $1`
 
 // Leavers are the users with a snapshot who are not in the users table.
@@ -91,28 +100,19 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 			return err
 		}
 		readUntil := v.store.Now()
-		if _, err := v.store.lockRun(ctx, tx, r.Run.ID, forProgress); err != nil {
+		if _, err := v.store.fence(ctx, tx, r, forProgress); err != nil {
 			return err
 		}
-		var owned bool
-		err := tx.QueryRow(ctx, v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).Scan(&owned)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrGone
-		}
-		if err != nil {
-			return err
-		}
-		var snapshots int64
 		leavers = Leavers{}
 		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.leaversSQL), r.Run.AppID, r.Run.ID, readFrom).
-			Scan(&snapshots, &leavers.Users, &leavers.Known); err != nil {
+			Scan(&leavers.Users, &leavers.Known); err != nil {
 			return fmt.Errorf("count the users who left: %w", err)
 		}
 		if leavers.Users > 0 {
 			leavers.HeldBack = hold(leavers)
 		}
 		if leavers.HeldBack != "" {
-			_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, 0, snapshots, leavers.Users, leavers.HeldBack)
+			_, err := tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, 0, nil, 0, leavers.Users, leavers.HeldBack)
 			return err
 		}
 		if leavers.Users > 0 {
@@ -122,7 +122,12 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 			}
 			leavers.Users = tag.RowsAffected()
 		}
-		_, err = tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, leavers.Users, snapshots-leavers.Users, 0, "")
+		var left *int64
+		var hash int64
+		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.countSQL), r.Run.AppID).Scan(&left, &hash); err != nil {
+			return fmt.Errorf("count who is left: %w", err)
+		}
+		_, err := tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, leavers.Users, left, hash, 0, "")
 		return err
 	})
 	if errors.Is(err, ErrGone) {
@@ -139,7 +144,7 @@ func copyUsers(ctx context.Context, tx pgx.Tx, next func(context.Context) ([]str
 		return err
 	}
 	source := &usersCopy{next: func() ([]string, error) { return next(ctx) }}
-	_, err := tx.CopyFrom(patiently(ctx), pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id"}, source)
+	_, err := tx.CopyFrom(patiently(ctx), pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id", "hash"}, source)
 	if source.err != nil {
 		return source.err // of which the database only has the words
 	}
@@ -171,7 +176,7 @@ func (c *usersCopy) Next() bool {
 }
 
 // Values gives the user.
-func (c *usersCopy) Values() ([]any, error) { return []any{c.part[c.at]}, nil }
+func (c *usersCopy) Values() ([]any, error) { return []any{c.part[c.at], hashOf(c.part[c.at])}, nil }
 
 // Err says why there was no further part.
 func (c *usersCopy) Err() error { return c.err }

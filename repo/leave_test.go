@@ -74,7 +74,7 @@ func TestReconcile(t *testing.T) {
 	}
 	wantLines(t, b.conn, "the range", `SELECT status FROM sync_range WHERE run_id = 3`, "running")
 	b.clock.pass(time.Second)
-	read := table([]string{"carol", "alice"}, []string{"dave", "erin", "alice"})
+	read := table([]string{"carol", "alice"}, []string{"dave", "erin"})
 	left, err := values.Reconcile(t.Context(), third, func(ctx context.Context) ([]string, error) {
 		b.clock.pass(time.Second) // bob leaves as late as now
 		return read(ctx)
@@ -358,8 +358,8 @@ func TestRejectedForTooLong(t *testing.T) {
 	}
 	p = page[imclient.Presence]("c")
 	p.Lapses = []repo.Lapse{
-		{UserID: "bob", ChangedAt: at(0), NotBefore: at(30), ObservedAt: at(300)},
-		{UserID: "alice", ChangedAt: at(-1), NotBefore: at(30), ObservedAt: at(300)}, // compared with another snapshot
+		{UserID: "bob", ChangedAt: at(0), NotBefore: at(30), AskedAt: at(300), ObservedAt: at(300)},
+		{UserID: "alice", ChangedAt: at(-1), NotBefore: at(30), AskedAt: at(300), ObservedAt: at(300)}, // compared with another snapshot
 	}
 	save(t, values, r, p, 0)
 	save(t, values, r, p, 0) // replayed

@@ -10,26 +10,24 @@ import (
 
 // Plan is a claim on the planning of a run: where to go on cutting.
 type Plan struct {
-	Run     Run
-	store   *Store
-	attempt int
-	cursor  *string
+	Run    Run
+	store  *Store
+	claim  claim
+	cursor *string
 }
-
-func (p *Plan) claim() claim { return claim{p.Run.ID, PlanRange, p.attempt} }
 
 // Done says that this process works on the planning no more, however it ended:
 // Beat gives no further sign of life for it. Call it always.
-func (p *Plan) Done() { p.store.letGo(p.claim()) }
+func (p *Plan) Done() { p.store.letGo(p.claim) }
 
 // Cursor is the key up to which ranges have been cut; nil at the start.
 func (p *Plan) Cursor() *string { return p.cursor }
 
 const claimPlanSQL = `
 UPDATE syncer.sync_run AS u
-SET plan_attempt = plan_attempt + 1, plan_owner = $3, plan_beat_at = $4
+SET plan_attempt = plan_attempt + 1, plan_claim = gen_random_uuid(), plan_owner = $3, plan_beat_at = $4
 WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned
-RETURNING ` + runColumns + `, u.plan_attempt, u.plan_cursor`
+RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor`
 
 // ClaimPlan takes over the planning of a run for the queue's job. ErrGone: the
 // run is closed or planned, or the planning was given to another job.
@@ -39,7 +37,8 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 	if err == nil {
 		p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Plan, error) {
 			var p Plan
-			err := row.Scan(p.Run.fields(&p.attempt, &p.cursor)...)
+			err := row.Scan(p.Run.fields(&p.claim.attempt, &p.claim.token, &p.cursor)...)
+			p.claim.runID, p.claim.rangeNo = p.Run.ID, PlanRange
 			return p, err
 		})
 	}
@@ -50,19 +49,27 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 		return nil, fmt.Errorf("claim the planning of run %d: %w", runID, err)
 	}
 	p.store = s
-	s.hold(p.claim())
+	s.hold(p.claim)
 	return &p, nil
+}
+
+// planHeldSQL is true of the run whose planning the claim holds. $1 to $3 are
+// Plan.args.
+const planHeldSQL = `run_id = $1 AND plan_attempt = $2 AND plan_claim = $3 AND status = 'running' AND NOT planned`
+
+func (p *Plan) args(more ...any) []any {
+	return append([]any{p.claim.runID, p.claim.attempt, p.claim.token}, more...)
 }
 
 const releasePlanSQL = `
 UPDATE syncer.sync_run
 SET plan_beat_at = NULL
-WHERE run_id = $1 AND plan_attempt = $2`
+WHERE ` + planHeldSQL
 
 // ReleasePlan gives the planning back unfinished, to be claimed again by the
 // same job of the queue.
 func (s *Store) ReleasePlan(ctx context.Context, p *Plan) error {
-	if _, err := s.pool.Exec(ctx, s.sql(releasePlanSQL), p.Run.ID, p.attempt); err != nil {
+	if _, err := s.pool.Exec(ctx, s.sql(releasePlanSQL), p.args()...); err != nil {
 		return fmt.Errorf("release the planning of run %d: %w", p.Run.ID, err)
 	}
 	return nil
@@ -76,22 +83,19 @@ VALUES ($1, $2, $3, $4, $5)`
 // that of forProgress: pages in doubt become ranges too.
 const movePlanSQL = `
 UPDATE syncer.sync_run
-SET plan_ranges = plan_ranges + 1, plan_cursor = $3, planned = $4, plan_beat_at = $5
-WHERE run_id = $1 AND plan_attempt = $2 AND status = 'running' AND NOT planned
+SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6
+WHERE ` + planHeldSQL + ` AND plan_cursor IS NOT DISTINCT FROM $4
 RETURNING plan_ranges`
 
 // AddRange adds the range after the plan's cursor, up to and with key upper
 // (nil: to the end of the table, which ends the planning), and enqueues it. A
-// plan that has been taken over is ErrGone.
+// plan that has been taken over, or is not where p left it, is ErrGone.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var no int
-		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.Run.ID, p.attempt, upper, upper == nil, s.Now()).Scan(&no)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrGone
-		}
+		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.args(p.cursor, upper, s.Now())...).Scan(&no)
 		if err != nil {
-			return err
+			return goneIfNone(err)
 		}
 		jobID, err := enqueue(tx, p.Run, no)
 		if err != nil {

@@ -31,8 +31,9 @@ ORDER BY s.user_id`
 
 // One statement writes snapshot and history of what changed. The snapshot is
 // touched only where it is still the one that the change was compared with, and
-// the history gets only rows whose snapshot was touched: replaying a page
-// writes nothing. The history's row takes along since when the previous state
+// where its answer had arrived before the question of the change was sent: of two
+// questions that overlap only the backend knows which it answered first. The history
+// gets only rows whose snapshot was touched: replaying a page writes nothing. The history's row takes along since when the previous state
 // lasted, so that it is a whole stretch of it, whatever retention has dropped.
 const savePresenceSQL = `
 WITH changed AS (
@@ -55,7 +56,7 @@ WITH changed AS (
         LIMIT 1
     ) AS prev
     WHERE s.app_id = $1 AND s.user_id = c.user_id
-      AND s.changed_at = c.prev_changed_at AND s.changed_at < c.observed_at
+      AND s.changed_at = c.prev_changed_at AND s.changed_at <= c.asked_at AND s.changed_at < c.observed_at
     RETURNING c.user_id, c.prev_state, prev.since AS prev_since, prev.since_after AS prev_since_after,
               c.state, c.platforms, c.not_before, c.observed_at
 ), inserted AS (
@@ -78,13 +79,16 @@ WITH changed AS (
 )
 SELECT (SELECT count(*) FROM updated) + (SELECT count(*) FROM inserted)`
 
-// A user who lapses or leaves loses the snapshot, and the history says so.
+// A user who lapses or leaves loses the snapshot, and the history says so. A user
+// who has been answered since, on another page, has no user_failure any more and
+// does not lapse.
 const lapsePresenceSQL = `
 WITH gone AS (
     DELETE FROM syncer.presence_snapshot AS s
     USING ` + lapsesSQL + `
     WHERE s.app_id = $1 AND s.user_id = l.user_id
-      AND s.changed_at = l.prev_changed_at AND s.changed_at < l.observed_at
+      AND s.changed_at = l.prev_changed_at AND s.changed_at <= l.asked_at AND s.changed_at < l.observed_at
+      AND EXISTS (SELECT FROM syncer.user_failure AS f WHERE f.app_id = $1 AND f.kind = 'presence' AND f.user_id = l.user_id)
     RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
               'rejected'::syncer.presence_state AS state, l.not_before, l.observed_at
 )` + leavePresenceSQL
@@ -97,9 +101,9 @@ WITH gone AS (
               'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leavePresenceSQL
 
-// Snapshots of the app, users who left, and users known before: see Leavers.
+// Users who left, and users known before: see Leavers.
 const leaversPresenceSQL = `
-SELECT snapshots.users, gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
+SELECT gone.users, greatest(gone.users, least(snapshots.users, ` + prevKnownSQL + `))
 FROM (
     SELECT count(*) AS users
     FROM syncer.presence_snapshot
@@ -110,6 +114,14 @@ CROSS JOIN (
     FROM syncer.presence_snapshot AS s
     WHERE ` + leftUsersTableSQL + `
 ) AS gone`
+
+// The rows of the users table whose user has a snapshot, as a Population; null if a
+// user has a snapshot and no row.
+const countPresenceSQL = `
+SELECT CASE WHEN count(*) = count(u.user_id) THEN count(*) END, (coalesce(sum(u.hash), 0) % 4611686018427387904)::bigint
+FROM syncer.presence_snapshot AS s
+LEFT JOIN pg_temp.sync_users AS u USING (user_id)
+WHERE s.app_id = $1`
 
 const leavePresenceSQL = `
 INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
@@ -128,6 +140,7 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 		lapseSQL:   lapsePresenceSQL,
 		removeSQL:  removePresenceSQL,
 		leaversSQL: leaversPresenceSQL,
+		countSQL:   countPresenceSQL,
 		scanner:    presenceScanner,
 		columns:    presenceColumns,
 		firstSeen: []copyTo[imclient.Presence]{

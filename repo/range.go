@@ -20,26 +20,25 @@ type Range struct {
 	// 0: an ordinary range.
 	Suspicion int
 	store     *Store
-	attempt   int
+	claim     claim
+	position  *string   // the last key that this worker, or the one before it, has dealt with; nil: none
 	pageAt    time.Time // when this worker wrote its last page of it; zero: none yet
 }
-
-func (r *Range) claim() claim { return claim{r.Run.ID, r.No, r.attempt} }
 
 // Done says that this process works on the range no more, however it ended:
 // Beat gives no further sign of life for it. Call it always, or a range that
 // could not be given back is kept from everybody as long as the process lives.
-func (r *Range) Done() { r.store.letGo(r.claim()) }
+func (r *Range) Done() { r.store.letGo(r.claim) }
 
 const claimRangeSQL = `
 UPDATE syncer.sync_range AS r
-SET status = 'running', attempt = attempt + 1, owner = $4, beat_at = $5, error = NULL
+SET status = 'running', attempt = attempt + 1, claim = gen_random_uuid(), owner = $4, beat_at = $5, error = NULL
 FROM syncer.sync_run AS u
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.status = 'pending' OR r.status = 'running' AND r.beat_at < $6)
   AND (r.ask_after IS NULL OR r.ask_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
-RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspicion, r.attempt`
+RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspicion, r.attempt, r.claim`
 
 // ClaimRange takes a range for the queue's job. ErrHeld: another worker has it
 // and gave a sign of life since staleBefore. ErrGone: it is done, its run is
@@ -51,7 +50,8 @@ func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID 
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {
 			var c Range
-			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.Suspicion, &c.attempt)...)
+			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.Suspicion, &c.claim.attempt, &c.claim.token)...)
+			c.claim.runID, c.claim.rangeNo, c.position = c.Run.ID, c.No, c.Lower
 			return c, err
 		})
 	}
@@ -62,20 +62,20 @@ func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID 
 		return nil, fmt.Errorf("claim range %d of run %d: %w", rangeNo, runID, err)
 	}
 	claimed.store = s
-	s.hold(claimed.claim())
+	s.hold(claimed.claim)
 	return &claimed, nil
 }
 
 const releaseRangeSQL = `
 UPDATE syncer.sync_range
-SET status = 'pending', beat_at = NULL, error = nullif($4, ''), calls = calls + $5, retries = retries + $6
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'`
+SET status = 'pending', beat_at = NULL, error = nullif($5, ''), calls = calls + $6, retries = retries + $7
+WHERE ` + heldSQL
 
 // ReleaseRange gives a range back unfinished, to be claimed again by the same
 // job of the queue. reason says why when it failed; unsaved are the calls made
 // for pages that were not written.
 func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsaved Counters) error {
-	_, err := s.pool.Exec(ctx, s.sql(releaseRangeSQL), r.Run.ID, r.No, r.attempt, reason, unsaved.Calls, unsaved.Retries)
+	_, err := s.pool.Exec(ctx, s.sql(releaseRangeSQL), r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
 	if err != nil {
 		return fmt.Errorf("release range %d of run %d: %w", r.No, r.Run.ID, err)
 	}
@@ -84,13 +84,13 @@ func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsav
 
 const addCallsSQL = `
 UPDATE syncer.sync_range
-SET calls = calls + $4, retries = retries + $5
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'`
+SET calls = calls + $5, retries = retries + $6
+WHERE ` + heldSQL
 
 // AddCalls counts calls made for pages that will not be written, before a range
 // is given up.
 func (s *Store) AddCalls(ctx context.Context, r *Range, unsaved Counters) error {
-	if _, err := s.pool.Exec(ctx, s.sql(addCallsSQL), r.Run.ID, r.No, r.attempt, unsaved.Calls, unsaved.Retries); err != nil {
+	if _, err := s.pool.Exec(ctx, s.sql(addCallsSQL), r.claim.args(unsaved.Calls, unsaved.Retries)...); err != nil {
 		return fmt.Errorf("count the calls of range %d of run %d: %w", r.No, r.Run.ID, err)
 	}
 	return nil
@@ -98,8 +98,8 @@ func (s *Store) AddCalls(ctx context.Context, r *Range, unsaved Counters) error 
 
 const endRangeSQL = `
 UPDATE syncer.sync_range
-SET status = $4, beat_at = NULL, error = nullif($5, '')
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'`
+SET status = $3, beat_at = NULL, error = nullif($4, '')
+WHERE run_id = $1 AND range_no = $2`
 
 // FinishRange ends a range as done, or as failed when reason is given, and with
 // the last one closes the run. complete runs in the same transaction. With
@@ -113,16 +113,12 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		// No page in flight can be of a range that is done, so the run is closed
 		// without waiting for any.
-		planned, err := s.lockRun(ctx, tx, r.Run.ID, forProgress)
+		planned, err := s.fence(ctx, tx, r, forProgress)
 		if err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, s.sql(endRangeSQL), r.Run.ID, r.No, r.attempt, status, reason)
-		if err != nil {
+		if _, err := tx.Exec(ctx, s.sql(endRangeSQL), r.Run.ID, r.No, status, reason); err != nil {
 			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return ErrGone
 		}
 		if r.Suspicion > 0 {
 			if err := s.settleSuspect(ctx, tx, r.Run.ID); err != nil {

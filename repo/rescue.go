@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // A range that is locked has a page in flight, which is its sign of life: one
@@ -17,7 +18,7 @@ SET beat_at = $1
 FROM (
     SELECT run_id, range_no
     FROM syncer.sync_range
-    JOIN unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt) USING (run_id, range_no, attempt)
+    JOIN unnest($2::bigint[], $3::int[], $4::int[], $5::uuid[]) AS held (run_id, range_no, attempt, claim) USING (run_id, range_no, attempt, claim)
     WHERE status = 'running'
     FOR UPDATE OF sync_range SKIP LOCKED
 ) AS alive
@@ -26,8 +27,8 @@ WHERE r.run_id = alive.run_id AND r.range_no = alive.range_no`
 const beatPlansSQL = `
 UPDATE syncer.sync_run AS u
 SET plan_beat_at = $1
-FROM unnest($2::bigint[], $3::int[], $4::int[]) AS held (run_id, range_no, attempt)
-WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.attempt
+FROM unnest($2::bigint[], $3::int[], $4::int[], $5::uuid[]) AS held (run_id, range_no, attempt, claim)
+WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.attempt AND u.plan_claim = held.claim
   AND u.status = 'running' AND NOT u.planned AND u.plan_beat_at IS NOT NULL`
 
 // Beat gives a sign of life for all that this process works on: what it claimed
@@ -36,16 +37,17 @@ WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.att
 func (s *Store) Beat(ctx context.Context) error {
 	var runIDs []int64
 	var rangeNos, attempts []int
+	var tokens []pgtype.UUID
 	s.heldMu.Lock()
 	for c := range s.held {
-		runIDs, rangeNos, attempts = append(runIDs, c.runID), append(rangeNos, c.rangeNo), append(attempts, c.attempt)
+		runIDs, rangeNos, attempts, tokens = append(runIDs, c.runID), append(rangeNos, c.rangeNo), append(attempts, c.attempt), append(tokens, c.token)
 	}
 	s.heldMu.Unlock()
 	if len(runIDs) == 0 {
 		return nil
 	}
 	for _, statement := range []string{beatRangesSQL, beatPlansSQL} {
-		if _, err := s.pool.Exec(ctx, s.sql(statement), s.Now(), runIDs, rangeNos, attempts); err != nil {
+		if _, err := s.pool.Exec(ctx, s.sql(statement), s.Now(), runIDs, rangeNos, attempts, tokens); err != nil {
 			return fmt.Errorf("give a sign of life: %w", err)
 		}
 	}
@@ -83,12 +85,12 @@ FOR NO KEY UPDATE OF u SKIP LOCKED`
 
 const requeueRangeSQL = `
 UPDATE syncer.sync_range
-SET status = 'pending', beat_at = NULL, job_id = $3
+SET status = 'pending', beat_at = NULL, job_id = $3, claim = NULL
 WHERE run_id = $1 AND range_no = $2`
 
 const requeuePlanSQL = `
 UPDATE syncer.sync_run
-SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1
+SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1, plan_claim = NULL
 WHERE run_id = $1`
 
 // A process that froze while it was sending a page to the database keeps what the

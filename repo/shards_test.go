@@ -41,7 +41,7 @@ func TestStatementsFitShards(t *testing.T) {
 	conn := connect(t, migrated(t))
 	exec(t, conn, `SET plan_cache_mode = force_generic_plan; SET jit = off`)
 	// What Reconcile fills.
-	exec(t, conn, `CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL)`)
+	exec(t, conn, `CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL, hash bigint NOT NULL)`)
 	tables := usersOf(t, conn)
 	all := statements(t)
 	if len(all) < 50 {

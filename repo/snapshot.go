@@ -39,18 +39,23 @@ type Lapse struct {
 	UserID     string
 	ChangedAt  time.Time // of the snapshot
 	NotBefore  time.Time
+	AskedAt    time.Time
 	ObservedAt time.Time
+}
+
+// Recovery is a user who had a user_failure row and has a value now.
+type Recovery struct {
+	UserID  string
+	AskedAt time.Time
 }
 
 // Page is all that one page of a range leads to; SavePage writes it at once.
 type Page[V comparable] struct {
-	LastKey  string      // the range goes on after this key
-	Changes  []Change[V] // sorted by user id, each user once
-	Failures []Failure
-	Lapses   []Lapse
-	// Recovered are users of the page that had a user_failure row and have a
-	// value now.
-	Recovered []string
+	LastKey   string      // the range goes on after this key
+	Changes   []Change[V] // sorted by user id, each user once
+	Failures  []Failure
+	Lapses    []Lapse
+	Recovered []Recovery
 	Counters              // Changed is ignored: what was written counts
 	Counts    RangeCounts // of the whole range so far
 	Kept      Population  // the page's users who had a snapshot before
@@ -72,6 +77,7 @@ type Values[V comparable] struct {
 	lapseSQL   string
 	removeSQL  string
 	leaversSQL string
+	countSQL   string
 	// scanner makes a function that reads a row of loadSQL or findSQL.
 	scanner func() func(pgx.Rows) (userID rawText, s Snapshot[V], err error)
 	// columns gives the arguments of saveSQL after the common ones.
@@ -81,21 +87,6 @@ type Values[V comparable] struct {
 	// scattered: see Load.
 	scattered atomic.Bool
 }
-
-// The fence. The run is locked against being ended, the range against being
-// claimed by another worker, until the page is committed. The lock on the run is
-// the weakest one, which holds up only EndRun; see runLock.
-const fenceRunSQL = `
-SELECT true
-FROM syncer.sync_run
-WHERE run_id = $1 AND status = 'running'
-FOR KEY SHARE`
-
-const fenceRangeSQL = `
-SELECT true
-FROM syncer.sync_range
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3 AND status = 'running'
-FOR UPDATE`
 
 // Writes find their rows by the primary key, for the same reason for which
 // loadPresenceSQL is written as it is.
@@ -112,21 +103,24 @@ ORDER BY n.user_id
 ON CONFLICT (app_id, kind, user_id) DO UPDATE
 SET code = excluded.code, message = excluded.message, last_at = excluded.last_at, times = f.times + 1`
 
+// A failure that was recorded after the question was sent is the newer one, and stays.
 const dropFailuresSQL = `
-DELETE FROM syncer.user_failure
-WHERE app_id = $1 AND kind = $2 AND user_id = ANY ($3)`
+DELETE FROM syncer.user_failure AS f
+USING unnest($3::text[], $4::timestamptz[]) AS n (user_id, asked_at)
+WHERE f.app_id = $1 AND f.kind = $2 AND f.user_id = n.user_id AND f.last_at <= n.asked_at`
 
 const moveRangeSQL = `
 UPDATE syncer.sync_range
-SET cursor_key = $4, users = users + $5, changed = changed + $6, failed = failed + $7,
-    calls = calls + $8, retries = retries + $9, counts = $10, beat_at = $11, page_at = $11,
-    kept_users = kept_users + $12, kept_hash = kept_hash # $13, known_users = known_users + $14, known_hash = known_hash # $15
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3`
+SET cursor_key = $3, users = users + $4, changed = changed + $5, failed = failed + $6,
+    calls = calls + $7, retries = retries + $8, counts = $9, beat_at = $10, page_at = $10,
+    kept_users = kept_users + $11, kept_hash = (kept_hash + $12) & 4611686018427387903,
+    known_users = known_users + $13, known_hash = (known_hash + $14) & 4611686018427387903
+WHERE run_id = $1 AND range_no = $2`
 
 // SavePage writes a page and moves the range's cursor past it, in one
 // transaction, or nothing at all. It returns how many users were changed: a
-// change whose snapshot is no longer the one it was compared with (the same
-// user on two pages) is left out. ErrGone: the range has another owner, or the
+// change whose snapshot is no longer the one it was compared with, or is newer
+// than its question (the same user on two pages), is left out. ErrGone: the range has another owner, or the
 // run is closed.
 func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, error) {
 	counts, err := json.Marshal(p.Counts)
@@ -146,9 +140,9 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 				return err
 			}
 			changed += n
-			_, err = tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, r.attempt, p.LastKey,
+			_, err = tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, p.LastKey,
 				p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
-				p.Kept.Users, int64(p.Kept.Hash), p.Known.Users, int64(p.Known.Hash))
+				p.Kept.Users, p.Kept.Hash, p.Known.Users, p.Known.Hash)
 			return err
 		})
 	}
@@ -162,7 +156,7 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 	if err != nil {
 		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", p.LastKey, r.No, r.Run.ID, err)
 	}
-	r.pageAt = now
+	r.pageAt, r.position = now, &p.LastKey
 	return changed, nil
 }
 
@@ -180,21 +174,14 @@ WHERE run_id = $1
 // savePage sends fence and writes in one round trip; when the fence holds no
 // row, the writes after it are rolled back with it.
 func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], changes []Change[V], now time.Time, changed *int64) error {
-	fence := func(row pgx.Row) error {
-		var owned bool
-		err := row.Scan(&owned)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrGone
-		}
-		return err
-	}
 	var batch pgx.Batch
-	batch.Queue(v.store.sql(fenceRunSQL), r.Run.ID).QueryRow(fence)
+	var planned bool
+	v.store.queueRunLock(&batch, r.Run.ID, forPage, &planned)
 	// While this worker goes on, the run does.
 	if now.Sub(r.pageAt) > r.Run.MaxGap {
 		batch.Queue(v.store.sql(standstillSQL), r.Run.ID, now)
 	}
-	batch.Queue(v.store.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).QueryRow(fence)
+	v.store.queueFence(&batch, r)
 	batch.Queue(byKeySQL)
 	if len(changes) > 0 {
 		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(changes)...)
@@ -210,7 +197,7 @@ func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V]
 		batch.Queue(v.store.sql(saveFailuresSQL), append([]any{r.Run.AppID, v.kind, now}, failureColumns(p.Failures)...)...)
 	}
 	if len(p.Recovered) > 0 {
-		batch.Queue(v.store.sql(dropFailuresSQL), r.Run.AppID, v.kind, p.Recovered)
+		batch.Queue(v.store.sql(dropFailuresSQL), append([]any{r.Run.AppID, v.kind}, recoveredColumns(p.Recovered)...)...)
 	}
 	return tx.SendBatch(ctx, &batch).Close()
 }
@@ -242,15 +229,27 @@ func failureColumns(failures []Failure) []any {
 	return []any{ids, codes, messages, knownAt}
 }
 
-// lapseColumns are $3 user_id, $4 prev_changed_at, $5 not_before, $6 observed_at.
+// recoveredColumns are $3 user_id, $4 asked_at.
+func recoveredColumns(recovered []Recovery) []any {
+	ids, askedAt := make([]string, len(recovered)), make([]time.Time, len(recovered))
+	for i, r := range recovered {
+		ids[i], askedAt[i] = r.UserID, r.AskedAt
+	}
+	return []any{ids, askedAt}
+}
+
+// lapseColumns are $3 user_id, $4 prev_changed_at, $5 not_before, $6 asked_at,
+// $7 observed_at.
 func lapseColumns(lapses []Lapse) []any {
 	n := len(lapses)
 	ids := make([]string, n)
-	changedAt, notBefore, observedAt := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
+	changedAt, notBefore := make([]time.Time, n), make([]time.Time, n)
+	askedAt, observedAt := make([]time.Time, n), make([]time.Time, n)
 	for i, l := range lapses {
-		ids[i], changedAt[i], notBefore[i], observedAt[i] = l.UserID, l.ChangedAt, earlier(l.NotBefore, l.ObservedAt), l.ObservedAt
+		ids[i], changedAt[i], notBefore[i] = l.UserID, l.ChangedAt, earlier(l.NotBefore, l.ObservedAt)
+		askedAt[i], observedAt[i] = l.AskedAt, l.ObservedAt
 	}
-	return []any{ids, changedAt, notBefore, observedAt}
+	return []any{ids, changedAt, notBefore, askedAt, observedAt}
 }
 
 // changeColumns are the columns that every kind has: $3 user_id,

@@ -96,7 +96,7 @@ func TestOtherSchema(t *testing.T) {
 	}
 	r := b.claim(t, runID, 1)
 	p := alicePage()
-	p.Recovered = []string{"carol"}
+	p.Recovered = []repo.Recovery{{UserID: "carol", AskedAt: at(0)}}
 	save(t, b.store.Presence(), r, p, 1)
 	if _, err := b.store.Rescue(t.Context(), []int16{b.app.ID}, at(-60), enqueueThere); err != nil {
 		t.Error(err)

@@ -43,24 +43,16 @@ VALUES ($1, $2, 'done', $3, $4, $4, $5, $6, $7, $8, $9)`
 // A page counts as suspected once, however often it is asked again.
 const passAsideSQL = `
 UPDATE syncer.sync_range
-SET cursor_key = $4, calls = calls + $5, retries = retries + $6,
-    suspected = suspected + CASE WHEN suspicion = 0 THEN 1 ELSE 0 END, beat_at = $7
-WHERE run_id = $1 AND range_no = $2 AND attempt = $3`
+SET cursor_key = $3, calls = calls + $4, retries = retries + $5,
+    suspected = suspected + CASE WHEN suspicion = 0 THEN 1 ELSE 0 END, beat_at = $6
+WHERE run_id = $1 AND range_no = $2`
 
 // SetAside makes a range of a page in doubt and moves the cursor of its old
 // range past it, in one transaction, or does nothing at all. It returns the new
 // range's number. ErrGone: as for SavePage.
 func (s *Store) SetAside(ctx context.Context, r *Range, a Aside, enqueue Enqueue) (no int, err error) {
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.lockRun(ctx, tx, r.Run.ID, forProgress); err != nil {
-			return err
-		}
-		var owned bool
-		err := tx.QueryRow(ctx, s.sql(fenceRangeSQL), r.Run.ID, r.No, r.attempt).Scan(&owned)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrGone
-		}
-		if err != nil {
+		if _, err := s.fence(ctx, tx, r, forProgress); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, s.sql(numberAsideSQL), r.Run.ID).Scan(&no); err != nil {
@@ -69,7 +61,7 @@ func (s *Store) SetAside(ctx context.Context, r *Range, a Aside, enqueue Enqueue
 		if err := s.addAside(ctx, tx, r.Run, no, a, enqueue); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, s.sql(passAsideSQL), r.Run.ID, r.No, r.attempt, a.LastKey, a.Calls, a.Retries, s.Now())
+		_, err := tx.Exec(ctx, s.sql(passAsideSQL), r.Run.ID, r.No, a.LastKey, a.Calls, a.Retries, s.Now())
 		return err
 	})
 	if errors.Is(err, ErrGone) {
@@ -78,6 +70,7 @@ func (s *Store) SetAside(ctx context.Context, r *Range, a Aside, enqueue Enqueue
 	if err != nil {
 		return 0, fmt.Errorf("set aside the page up to key %s of range %d of run %d: %w", a.LastKey, r.No, r.Run.ID, err)
 	}
+	r.position = &a.LastKey
 	return no, nil
 }
 

@@ -79,7 +79,7 @@ func failures(errs ...imclient.UserError) []repo.Failure {
 // population is a set of users.
 func population(ids ...string) (p repo.Population) {
 	for _, id := range ids {
-		p.Add(id)
+		p.Add(id, 1)
 	}
 	return p
 }
@@ -289,7 +289,7 @@ func TestFailuresAndRecovery(t *testing.T) {
 	b.clock.pass(time.Minute)
 	p = page[imclient.Presence]("2")
 	p.Failures = failures(imclient.UserError{UserID: "bob", Code: "70500", Text: "busy"})
-	p.Failed, p.Recovered = 1, []string{"alice", "never failed"}
+	p.Failed, p.Recovered = 1, []repo.Recovery{{UserID: "alice", AskedAt: at(0)}, {UserID: "never failed", AskedAt: at(0)}}
 	save(t, values, r, p, 0)
 	wantLines(t, b.conn, "failures", failuresSQL,
 		"presence  null_id 2 rows 12:00:00 12:00:00 1",
