@@ -44,7 +44,7 @@ COMMENT ON COLUMN presence_rollup.first_at IS 'When the app''s first complete pr
 -- app, so that nothing has to be joined to each stretch, and the planner does not
 -- take the stretches for fewer than they are. Not inlined, like presence_gaps.
 -- +goose StatementBegin
-CREATE FUNCTION presence_slots(from_day date, to_day date, tz text, beyond_rollup boolean)
+CREATE FUNCTION presence_slots(from_day date, to_day date, tz text, beyond_rollup boolean, of_any_zone boolean)
 RETURNS TABLE (app_id smallint, begins timestamptz, bounds timestamptz[], days date[])
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10 -- of one, each app would read the history
 SET search_path FROM CURRENT
@@ -52,9 +52,13 @@ AS $$
     WITH span AS (
         SELECT a.app_id, d.first_day, day_start(d.first_day, tz) AS begins, day_start(to_day + 1, tz) AS ends
         FROM app AS a
-        LEFT JOIN presence_rollup AS r ON r.app_id = a.app_id AND r.zone = tz AND beyond_rollup
+        LEFT JOIN presence_rollup AS r ON r.app_id = a.app_id AND beyond_rollup AND (r.zone = tz OR of_any_zone)
         CROSS JOIN LATERAL (
-            SELECT greatest(from_day, CASE WHEN r.until_day IS NOT NULL THEN least(r.until_day + 1, (as_of() AT TIME ZONE tz)::date) END) AS first_day
+            -- The day of tz in which the first day begins that is not rolled up.
+            SELECT greatest(from_day, CASE
+                WHEN r.zone = tz THEN least(r.until_day + 1, (as_of() AT TIME ZONE tz)::date)
+                WHEN r.zone IS NOT NULL THEN (day_start(least(r.until_day + 1, (as_of() AT TIME ZONE r.zone)::date), r.zone) AT TIME ZONE tz)::date
+            END) AS first_day
         ) AS d
         WHERE d.first_day <= to_day
     ), bound AS (
@@ -75,10 +79,10 @@ AS $$
     GROUP BY b.app_id
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION presence_slots IS 'The local days from from_day to to_day, cut at gaps: one row per app. Part n lies from bounds[n] to bounds[n + 1] and belongs to days[n], which is infinity in a gap; there is a bound more than parts. begins is the first bound. With beyond_rollup only days that presence_day does not cover.';
+COMMENT ON FUNCTION presence_slots IS 'The local days from from_day to to_day, cut at gaps: one row per app. Part n lies from bounds[n] to bounds[n + 1] and belongs to days[n], which is infinity in a gap; there is a bound more than parts. begins is the first bound. With beyond_rollup only days that presence_day does not cover in tz; with of_any_zone also if it has days of another zone.';
 
 -- +goose StatementBegin
-CREATE FUNCTION presence_daily_from_history(from_day date, to_day date, tz text, beyond_rollup boolean) RETURNS SETOF presence_day
+CREATE FUNCTION presence_daily_from_history(from_day date, to_day date, tz text, beyond_rollup boolean, of_any_zone boolean) RETURNS SETOF presence_day
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     -- Intervals are summed up, not seconds: exact in whatever order.
@@ -87,15 +91,15 @@ BEGIN ATOMIC
            min(greatest(t.begun, t.begins)), max(least(t.ended, t.ends))
     FROM (
         SELECT e.app_id, e.user_id, e.begun, e.ended, b.days[slot] AS day, b.bounds[slot] AS begins, b.bounds[slot + 1] AS ends
-        FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
+        FROM presence_slots(from_day, to_day, tz, beyond_rollup, of_any_zone) AS b
         JOIN presence_ended_stretch AS e USING (app_id)
         CROSS JOIN LATERAL generate_series(greatest(width_bucket(e.begun, b.bounds), 1), least(width_bucket(e.ended, b.bounds), cardinality(b.days) - 1)) AS slot
         -- For the index, and to leave out partitions.
         WHERE e.ended_by >= day_start(from_day, tz) AND e.begun_from < day_start(to_day + 1, tz)
-          AND e.ended_by >= (SELECT min(f.begins) FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS f)
+          AND e.ended_by >= (SELECT min(f.begins) FROM presence_slots(from_day, to_day, tz, beyond_rollup, of_any_zone) AS f)
         UNION ALL
         SELECT o.app_id, o.user_id, o.begun, o.ended, b.days[slot] AS day, b.bounds[slot] AS begins, b.bounds[slot + 1] AS ends
-        FROM presence_slots(from_day, to_day, tz, beyond_rollup) AS b
+        FROM presence_slots(from_day, to_day, tz, beyond_rollup, of_any_zone) AS b
         JOIN presence_open_stretch AS o USING (app_id)
         CROSS JOIN LATERAL generate_series(greatest(width_bucket(o.begun, b.bounds), 1), least(width_bucket(o.ended, b.bounds), cardinality(b.days) - 1)) AS slot
     ) AS t
@@ -104,7 +108,7 @@ BEGIN ATOMIC
     GROUP BY t.app_id, t.user_id, t.day;
 END;
 -- +goose StatementEnd
-COMMENT ON FUNCTION presence_daily_from_history IS 'The rows of presence_daily computed from the history. With beyond_rollup only of days that presence_day does not cover.';
+COMMENT ON FUNCTION presence_daily_from_history IS 'The rows of presence_daily computed from the history. With beyond_rollup only of days that presence_day does not cover in tz; with of_any_zone also if it has days of another zone.';
 
 -- A type of its own, because the columns of a function have no collation: users
 -- could not be looked up by index.
@@ -141,7 +145,7 @@ BEGIN ATOMIC
           AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE tz)::date
         UNION ALL
         SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
-        FROM presence_daily_from_history(from_day, to_day, tz, true) AS p
+        FROM presence_daily_from_history(from_day, to_day, tz, true, false) AS p
     ) AS d
     JOIN app AS a USING (app_id);
 END;
@@ -151,8 +155,14 @@ COMMENT ON FUNCTION presence_daily IS 'Users'' days from from_day to to_day, bot
 -- A user's days are the bits of a mask, from 29 days before from_day on; the days
 -- on which the user counts for the last 7 or 30 are the same mask, shifted and
 -- combined. That spares sorting all users' days, and counts bits in the end.
+--
+-- A day that is rolled up in another zone touches two days of tz. The user was
+-- online at its first_online and just before its last_online, so these tell in
+-- which of the two. Where it touches three, because it has 25 hours, the history
+-- tells of the one in the middle. The bits before the first day and behind the last
+-- are for what lies outside.
 -- +goose StatementBegin
-CREATE FUNCTION active_users(from_day date, to_day date, tz text)
+CREATE FUNCTION active_users_within(from_day date, to_day date, tz text)
 RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint, monthly bigint, observed_seconds double precision)
 LANGUAGE sql STABLE PARALLEL SAFE
 SET search_path FROM CURRENT
@@ -160,19 +170,39 @@ SET jit = off -- it takes longer than the query
 SET enable_sort = off -- the planner takes the rows for few, and sorting them for cheap
 SET work_mem = '64MB' -- for hashing
 AS $$
-    WITH mask AS (
-        SELECT u.app_id, bit_or(set_bit(none.days, u.day - from_day + 29, 1)) AS days
+    WITH bound AS MATERIALIZED (
+        SELECT array_agg(day_start(from_day - 29 + n, tz) ORDER BY n) AS starts
+        FROM generate_series(0, to_day - from_day + 30) AS n
+    ), mask AS (
+        SELECT u.app_id, bit_or(set_bit(set_bit(none.days, u.first_no, 1), u.last_no, 1)) AS days
         FROM (
-            SELECT p.app_id, p.user_id, p.day
+            SELECT p.app_id, p.user_id, p.day - from_day + 30 AS first_no, p.day - from_day + 30 AS last_no
             FROM presence_day AS p
             JOIN presence_rollup AS r USING (app_id)
             WHERE r.zone = tz AND p.day BETWEEN from_day - 29 AND to_day
               AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE tz)::date
             UNION ALL
-            SELECT p.app_id, p.user_id, p.day
-            FROM presence_daily_from_history(from_day - 29, to_day, tz, true) AS p
+            SELECT p.app_id, p.user_id, width_bucket(p.first_online, b.starts),
+                   width_bucket(greatest(p.first_online, p.last_online - interval '1 microsecond'), b.starts)
+            FROM presence_day AS p
+            JOIN presence_rollup AS r USING (app_id)
+            CROSS JOIN bound AS b
+            WHERE r.zone <> tz AND p.day BETWEEN from_day - 31 AND to_day + 2
+              AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE r.zone)::date
+            UNION ALL
+            SELECT p.app_id, p.user_id, m.no, m.no
+            FROM presence_rollup AS r
+            CROSS JOIN generate_series(1, to_day - from_day + 30) AS m (no)
+            CROSS JOIN LATERAL (SELECT from_day - 30 + m.no AS day) AS d
+            CROSS JOIN LATERAL (SELECT (day_start(d.day, tz) AT TIME ZONE r.zone)::date AS day) AS rolled
+            CROSS JOIN LATERAL presence_daily_from_history(d.day, d.day, tz, false, false) AS p
+            WHERE r.zone <> tz AND p.app_id = r.app_id
+              AND day_start(rolled.day, r.zone) < day_start(d.day, tz) AND day_start(d.day + 1, tz) < day_start(rolled.day + 1, r.zone)
+            UNION ALL
+            SELECT p.app_id, p.user_id, p.day - from_day + 30, p.day - from_day + 30
+            FROM presence_daily_from_history(from_day - 29, to_day, tz, true, true) AS p
         ) AS u
-        CROSS JOIN (SELECT repeat('0', to_day - from_day + 30)::varbit AS days) AS none
+        CROSS JOIN (SELECT repeat('0', to_day - from_day + 32)::varbit AS days) AS none
         GROUP BY u.app_id, u.user_id
     ), active AS MATERIALIZED (
         SELECT m.app_id, m.days, d4.days | (d4.days >> 3) AS days7, d16.days | (d16.days >> 14) AS days30
@@ -182,33 +212,23 @@ AS $$
         CROSS JOIN LATERAL (SELECT d4.days | (d4.days >> 4) AS days OFFSET 0) AS d8
         CROSS JOIN LATERAL (SELECT d8.days | (d8.days >> 8) AS days OFFSET 0) AS d16
     ), users AS (
-        SELECT a.app_id, n, sum(get_bit(a.days, n + 29)) AS daily, sum(get_bit(a.days7, n + 29)) AS weekly, sum(get_bit(a.days30, n + 29)) AS monthly
+        SELECT a.app_id, n, sum(get_bit(a.days, n + 30)) AS daily, sum(get_bit(a.days7, n + 30)) AS weekly, sum(get_bit(a.days30, n + 30)) AS monthly
         FROM active AS a
         CROSS JOIN generate_series(0, to_day - from_day) AS n
         GROUP BY a.app_id, n
     ), day AS (
-        SELECT o.app_id, o.app, from_day + n AS day, n, f.first_day, f.known_day,
+        SELECT o.app_id, o.app, from_day + n AS day, n,
                greatest(day_start(from_day + n, tz), f.first_at) AS begins,
                least(day_start(from_day + n + 1, tz), o.observed_until) AS ends
         FROM sync_observed AS o
         LEFT JOIN presence_rollup AS r USING (app_id)
-        -- The first day of the app, and the first of which it is known who was online:
-        -- the history may be dropped, what was rolled up in this zone is not.
-        CROSS JOIN LATERAL (
-            SELECT b.first_at, (b.first_at AT TIME ZONE tz)::date AS first_day,
-                   CASE WHEN r.zone <> tz AND r.kept_from > b.first_at THEN ((r.kept_from - interval '1 microsecond') AT TIME ZONE tz)::date + 1
-                        ELSE '-infinity' END AS known_day
-            FROM (SELECT least(r.first_at, o.first_started_at) AS first_at) AS b
-        ) AS f
+        CROSS JOIN LATERAL (SELECT least(r.first_at, o.first_started_at) AS first_at) AS f
         CROSS JOIN generate_series(0, to_day - from_day) AS n
         WHERE o.kind = 'presence'
-          AND from_day + n BETWEEN f.first_day AND (as_of() AT TIME ZONE tz)::date
+          AND from_day + n BETWEEN (f.first_at AT TIME ZONE tz)::date AND (as_of() AT TIME ZONE tz)::date
     )
-    SELECT d.app_id, d.app, d.day,
-           CASE WHEN d.day >= d.known_day THEN coalesce(u.daily, 0) END,
-           CASE WHEN greatest(d.day - 6, d.first_day) >= d.known_day THEN coalesce(u.weekly, 0) END,
-           CASE WHEN greatest(d.day - 29, d.first_day) >= d.known_day THEN coalesce(u.monthly, 0) END,
-           CASE WHEN d.day >= d.known_day THEN greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds END
+    SELECT d.app_id, d.app, d.day, coalesce(u.daily, 0), coalesce(u.weekly, 0), coalesce(u.monthly, 0),
+           greatest(date_part('epoch', d.ends - d.begins), 0) - g.seconds
     FROM day AS d
     LEFT JOIN users AS u USING (app_id, n)
     CROSS JOIN LATERAL (
@@ -218,7 +238,26 @@ AS $$
     ) AS g
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. A value is null where retention has dropped the history of one of its days, which it keeps in the zone report.timezone alone. Quick when tz is report.timezone of the configuration, else computed from the history.';
+COMMENT ON FUNCTION active_users_within IS 'active_users of days of which something can be known: it costs as much for each day.';
+
+-- +goose StatementBegin
+CREATE FUNCTION active_users(from_day date, to_day date, tz text)
+RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint, monthly bigint, observed_seconds double precision)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT a.app_id, a.app, a.day, a.daily, a.weekly, a.monthly, a.observed_seconds
+    FROM (
+        SELECT greatest(from_day, (min(least(r.first_at, o.first_started_at)) AT TIME ZONE tz)::date) AS first_day,
+               least(to_day, (as_of() AT TIME ZONE tz)::date) AS last_day
+        FROM sync_observed AS o
+        LEFT JOIN presence_rollup AS r USING (app_id)
+        WHERE o.kind = 'presence'
+    ) AS known
+    CROSS JOIN LATERAL active_users_within(known.first_day, known.last_day, tz) AS a
+    WHERE known.first_day <= known.last_day;
+END;
+-- +goose StatementEnd
+COMMENT ON FUNCTION active_users IS 'Active users from from_day to to_day, both included, days local to the time zone tz: one row per app and day, from the app''s first complete run until as_of(), days without users included. daily, weekly, monthly: distinct users who were online in the day, in the 7 days and in the 30 days that end with it; observed_seconds: how much of the day was observed, outside of gaps. Quick when tz is report.timezone of the configuration, else computed from the history.';
 
 -- +goose StatementBegin
 CREATE FUNCTION roll_up_presence(of_app smallint, in_zone text, history_from timestamptz) RETURNS boolean
@@ -310,7 +349,7 @@ BEGIN
             WHERE p.app_id = of_app AND p.day = late_day + n AND p.user_id = l.user_id;
             INSERT INTO presence_day (app_id, user_id, day, online_seconds, sessions, first_online, last_online)
             SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
-            FROM presence_daily_from_history(late_day, done.until_day, in_zone, false) AS p
+            FROM presence_daily_from_history(late_day, done.until_day, in_zone, false, false) AS p
             WHERE p.app_id = of_app AND p.user_id = ANY (late_users);
         END IF;
     END IF;
@@ -321,7 +360,7 @@ BEGIN
         WHERE p.app_id = of_app AND p.day > done.until_day AND p.day <= last_day;
         INSERT INTO presence_day (app_id, user_id, day, online_seconds, sessions, first_online, last_online)
         SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
-        FROM presence_daily_from_history(done.until_day + 1, last_day, in_zone, false) AS p
+        FROM presence_daily_from_history(done.until_day + 1, last_day, in_zone, false, false) AS p
         WHERE p.app_id = of_app
         ORDER BY p.day, p.user_id;
         done.until_day := last_day;
@@ -343,6 +382,7 @@ COMMENT ON FUNCTION roll_up_presence IS 'Brings presence_day of an app up to the
 
 DROP FUNCTION roll_up_presence;
 DROP FUNCTION active_users;
+DROP FUNCTION active_users_within;
 DROP FUNCTION presence_daily;
 DROP TYPE presence_daily_row;
 DROP FUNCTION presence_daily_from_history;

@@ -22,7 +22,7 @@ var (
 	}
 	readFunctions = []string{
 		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",
-		"presence_gaps()", "presence_slots(date, date, text, boolean)", "presence_daily_from_history(date, date, text, boolean)",
+		"presence_gaps()", "active_users_within(date, date, text)", "presence_slots(date, date, text, boolean, boolean)", "presence_daily_from_history(date, date, text, boolean, boolean)",
 	}
 )
 

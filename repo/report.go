@@ -185,15 +185,13 @@ func (r *Reader) Concurrency(ctx context.Context, s Span, buckets []time.Time) (
 
 // ActiveUsersRow is one local day of an app.
 type ActiveUsersRow struct {
-	App string `json:"app"`
-	Day string `json:"day"`
-	// The counts, and how much of the day was observed; nil: retention has dropped
-	// the history of the day, or of one of the 7 or 30 days.
-	Daily           *int64   `json:"daily"`
-	Weekly          *int64   `json:"weekly"`
-	Monthly         *int64   `json:"monthly"`
-	ObservedSeconds *float64 `json:"observed_seconds"`
-	DaySeconds      float64  `json:"day_seconds"` // not 86,400 when clocks change
+	App             string  `json:"app"`
+	Day             string  `json:"day"`
+	Daily           int64   `json:"daily"`
+	Weekly          int64   `json:"weekly"`
+	Monthly         int64   `json:"monthly"`
+	ObservedSeconds float64 `json:"observed_seconds"`
+	DaySeconds      float64 `json:"day_seconds"` // not 86,400 when clocks change
 }
 
 const activeUsersSQL = `

@@ -149,7 +149,7 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 		return r
 	}
 	today := h.AsOf.In(h.Span.Location).Format(time.DateOnly)
-	partly, dropped := false, false
+	partly := false
 	for _, of := range groups(rows, func(row repo.ActiveUsersRow) string { return row.App }) {
 		app := of[0].App
 		c := h.dailyChart("Active users: "+app, "line", "users")
@@ -158,30 +158,23 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 		t := Table{Title: app, Columns: columns("day", ">in the day", ">in 7 days", ">in 30 days", ">observed")}
 		for _, row := range of {
 			c.X = append(c.X, h.middle(row.Day))
-			cells := []string{weekday(row.Day)}
-			for i, n := range []*int64{row.Daily, row.Weekly, row.Monthly} {
-				c.Series[i].Values = append(c.Series[i].Values, maybe(n))
-				cells = append(cells, maybeCount(n))
-				dropped = dropped || n == nil
+			for i, n := range []int64{row.Daily, row.Weekly, row.Monthly} {
+				c.Series[i].Values = append(c.Series[i].Values, value(n))
 			}
-			seen := ""
-			switch {
-			case row.Day == today:
+			seen := observed(row.ObservedSeconds, row.DaySeconds)
+			if seen != "" {
+				partly = true
+			}
+			if row.Day == today {
 				seen = "so far"
-			case row.ObservedSeconds != nil:
-				seen = observed(*row.ObservedSeconds, row.DaySeconds)
-				partly = partly || seen != ""
 			}
-			t.Rows = append(t.Rows, append(cells, seen))
+			t.Rows = append(t.Rows, []string{weekday(row.Day), Count(row.Daily), Count(row.Weekly), Count(row.Monthly), seen})
 		}
 		c.shade(h, gaps, app, "presence")
 		r.Charts, r.Tables = append(r.Charts, c), append(r.Tables, t)
 	}
 	if partly {
 		r.Notes = append(r.Notes, "observed: how much of the day somebody looked, where it is not all. Who was online only outside of it is not counted.")
-	}
-	if dropped {
-		r.Notes = append(r.Notes, "Blank: the history of the day, or of one of the 7 or 30 days, is past [history] retention. It is kept by day in the zone of [report] timezone alone.")
 	}
 	return r
 }

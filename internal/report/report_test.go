@@ -71,16 +71,16 @@ func sample(t *testing.T) (Head, []Report) {
 	var accounts []repo.AccountsRow
 	for n := 22; n <= 28; n++ {
 		i := int64(n - 22)
-		a := repo.ActiveUsersRow{App: "main", Day: day(n), Daily: ptr(9000 + 100*i), Weekly: ptr(12000 + 500*i), Monthly: ptr(12000 + 700*i), ObservedSeconds: ptr(86400.0), DaySeconds: 86400}
+		a := repo.ActiveUsersRow{App: "main", Day: day(n), Daily: 9000 + 100*i, Weekly: 12000 + 500*i, Monthly: 12000 + 700*i, ObservedSeconds: 86400, DaySeconds: 86400}
 		s := repo.SessionsRow{App: "main", Day: ptr(day(n)), Sessions: 15000 + 300*i, MedianSeconds: 1500, P90Seconds: 7200.5, LongestSeconds: 50000}
 		switch n {
 		case 24:
-			a.ObservedSeconds = ptr(66600.0)
+			a.ObservedSeconds = 66600
 			s.CutByGap = 4200
 		case 25:
-			a.DaySeconds, a.ObservedSeconds = 90000, ptr(90000.0)
+			a.DaySeconds, a.ObservedSeconds = 90000, 90000
 		case 28:
-			a.ObservedSeconds = ptr(55800.0)
+			a.ObservedSeconds = 55800
 			s.Open = 900
 		}
 		active, begun = append(active, a), append(begun, s)

@@ -29,14 +29,6 @@ func Count(n int64) string {
 	return s
 }
 
-// maybeCount writes a number, or nothing if it is not known.
-func maybeCount(n *int64) string {
-	if n == nil {
-		return ""
-	}
-	return Count(*n)
-}
-
 // some writes how many there are of something, which is named in the singular.
 func some(n int64, what string) string {
 	if n != 1 {
