@@ -82,17 +82,20 @@ func (d *demo) weekDatabase(ctx context.Context) (url string, err error) {
 	return url, os.WriteFile(filepath.Join(d.dir, "week_url"), []byte(url), 0o600)
 }
 
-// liveThrough sweeps tick by tick and draws a line for each day.
+// liveThrough sweeps tick by tick and draws a line for each calendar day: the first
+// and the last are not whole.
 func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start time.Time) error {
 	fmt.Fprintf(d.screen.out, "  %-12s%-26s%-26s%7s\n", "day (UTC)", "tencent: online, by hour", "openim", "changed")
-	for i := range d.days {
-		from := start.Add(time.Duration(i) * day)
-		if _, err := s.Accounts(ctx, from.Add(weekEvery/2)); err != nil {
+	end := start.Add(time.Duration(d.days) * day)
+	tick := start
+	for from := start.Truncate(day); tick.Before(end); from = from.Add(day) {
+		if _, err := s.Accounts(ctx, tick.Add(weekEvery/2)); err != nil {
 			return err
 		}
 		var changed int64
 		var notes []string
-		for tick := from.Add(weekEvery); !tick.After(from.Add(day)); tick = tick.Add(weekEvery) {
+		for tick.Before(end) && tick.Before(from.Add(day)) {
+			tick = tick.Add(weekEvery)
 			note, err := d.goWrong(s, tick.Sub(start))
 			if err != nil {
 				return err
