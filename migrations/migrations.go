@@ -71,6 +71,7 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 	poolConfig.ConnConfig.RuntimeParams["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
 	application := "syncer migrate " + rand.Text()[:6]
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = application
+	poolConfig.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	poolConfig.ConnConfig.RuntimeParams[probe] = "on"
 	overrideSession(poolConfig)
 	poolConfig.MaxConns = 3

@@ -38,3 +38,7 @@ func overrideSession(c *pgxpool.Config) {
 		return conn.Exec(ctx, unlimitedTransactionSQL).Close()
 	}
 }
+
+// speakUTF8 makes connections exchange text in UTF-8, whatever role, database, server or
+// URL set.
+func speakUTF8(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["client_encoding"] = utf8Encoding }

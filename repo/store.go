@@ -67,6 +67,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	poolConfig.MaxConns = int32(c.MaxConns)
 	boundWaits(poolConfig, c.AnswerWithin, c.Tracer)
 	dropReadOnly(poolConfig)
+	speakUTF8(poolConfig)
 	s := &Store{schema: c.Schema, process: c.Process, pollOnly: c.PollOnly, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
 	params := poolConfig.ConnConfig.RuntimeParams
 	if c.PollOnly {
@@ -239,17 +240,19 @@ func (s *Store) CheckWritable(ctx context.Context) error {
 
 // SQLSTATEs that decide something. Source: PostgreSQL, Appendix A.
 const (
-	serializationFailure  = "40001"
-	deadlockDetected      = "40P01"
-	uniqueViolation       = "23505"
-	undefinedTable        = "42P01"
-	invalidSchemaName     = "3F000"
-	insufficientPrivilege = "42501"
-	lockNotAvailable      = "55P03"
-	invalidParameterValue = "22023"
-	undefinedObject       = "42704"
-	queryCanceled         = "57014"
-	readOnlyTransaction   = "25006"
+	serializationFailure     = "40001"
+	deadlockDetected         = "40P01"
+	uniqueViolation          = "23505"
+	undefinedTable           = "42P01"
+	invalidSchemaName        = "3F000"
+	insufficientPrivilege    = "42501"
+	lockNotAvailable         = "55P03"
+	invalidParameterValue    = "22023"
+	undefinedObject          = "42704"
+	untranslatableCharacter  = "22P05"
+	characterNotInRepertoire = "22021"
+	queryCanceled            = "57014"
+	readOnlyTransaction      = "25006"
 
 	idleInTransactionTimeout = "25P03"
 )
