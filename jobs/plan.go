@@ -29,13 +29,15 @@ func (planArgs) InsertOpts() river.InsertOpts {
 type userSource interface {
 	Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error)
 	Page(ctx context.Context, after, upto *string, limit int) (repo.UserPage, error)
+	// Order names the order of the keys, once one has been cut.
+	Order() string
 }
 
 func (e *Engine) source(app *App, run repo.Run) userSource {
 	if run.Listed {
 		return e.store.Listed(run.ID)
 	}
-	return app.Users
+	return app.Users.Walk(run.KeyOrder)
 }
 
 // planWorker cuts the users of a run into ranges. Ranges are worked on as soon
@@ -78,6 +80,7 @@ func (e *Engine) plan(ctx context.Context, plan *repo.Plan) error {
 		if err != nil {
 			return err
 		}
+		plan.Run.KeyOrder = source.Order()
 		upper := &key
 		if !more {
 			upper = nil

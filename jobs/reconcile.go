@@ -56,17 +56,18 @@ func (e *Engine) holdBack(run repo.Run, l repo.Leavers) string {
 // usersOf goes through a users table: each call gives the ids of the next rows
 // that have one, until there are none left.
 func usersOf(users *repo.Users) func(context.Context) ([]string, error) {
+	walk := users.Walk("")
 	var after *string
 	atEnd := false
 	return func(ctx context.Context) ([]string, error) {
 		var ids []string
 		for len(ids) == 0 && !atEnd {
-			page, err := users.Page(ctx, after, nil, usersRead)
+			page, err := walk.Page(ctx, after, nil, usersRead)
 			if err != nil {
 				return nil, err
 			}
 			ids, after = page.IDs, new(page.LastKey)
-			atEnd = page.Rows < usersRead
+			atEnd = !page.More
 		}
 		return ids, nil
 	}

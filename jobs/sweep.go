@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +48,8 @@ func (t *tally) add(made repo.Counters) {
 // page is a page on its way: read, then asked about, then written in the order
 // in which the pages were read.
 type page[V comparable] struct {
-	repo.UserPage                // its ids distinct and in order
+	repo.UserPage                // ids distinct and in order, with the names of unfit ones
+	asked         []string       // the ids without the unfit ones
 	after         *string        // the key before it; nil: it is the first
 	repeats       map[string]int // of ids that more than one row has, how many more
 	known         repo.Known[V]
@@ -178,6 +180,7 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 		}
 		p := &page[V]{UserPage: users, after: after, done: make(chan struct{}), span: span}
 		p.sortIDs()
+		p.rejectUnfit()
 		asked.Go(func() {
 			defer close(p.done)
 			defer func() { <-places }()
@@ -190,12 +193,29 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			p.endPage(r, cmp.Or(p.err, errUnwritten))
 			return false, ctx.Err()
 		}
-		if users.Rows < limit {
+		if !users.More {
 			return false, nil
 		}
 		after = new(p.LastKey)
 	}
 	return true, nil
+}
+
+// rejectUnfit rejects the users who cannot be asked about. The others are asked.
+func (p *page[V]) rejectUnfit() {
+	p.asked = p.IDs
+	if len(p.Unfit) == 0 {
+		return
+	}
+	p.IDs = slices.Clone(p.asked)
+	rejected := make(map[string]imclient.UserError)
+	for _, u := range p.Unfit {
+		p.IDs = append(p.IDs, u.ID)
+		rejected[u.ID] = imclient.UserError{UserID: u.ID, Code: imclient.CodeInvalidID, Text: u.Text}
+	}
+	slices.Sort(p.IDs)
+	p.IDs = slices.Compact(p.IDs)
+	p.result.add(imclient.Answer[V]{Rejected: slices.Collect(maps.Values(rejected))})
 }
 
 // query asks about the page's users, loads what is known about them and judges
@@ -208,7 +228,7 @@ func (s *sweep[V]) query(ctx context.Context, r *repo.Range, p *page[V]) error {
 	defer func(begun time.Time) {
 		s.engine.config.Metrics.asked(s.engine.apps[r.Run.AppID].Name, r.Run.Kind, time.Since(begun))
 	}(time.Now())
-	if err := s.askAll(ctx, p.IDs, &p.result); err != nil {
+	if err := s.askAll(ctx, p.asked, &p.result); err != nil {
 		return err
 	}
 	var err error

@@ -59,6 +59,102 @@ func TestUsers_badIDs(t *testing.T) {
 	}
 }
 
+// TestUsers_unfit: an id that is no text, or too long for anything, fails alone, under a
+// name that can be stored; all others are swept. The table is in a database that knows
+// no encoding, whose keys are no text either.
+func TestUsers_unfit(t *testing.T) {
+	t.Parallel()
+	const users = 1000
+	other := pgtest.DatabaseIn(t, "SQL_ASCII")
+	w := setup(t, worldOptions{users: users})
+	elsewhere, err := pgxpool.New(w.ctx, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(elsewhere.Close)
+	there := &world{t: t, ctx: w.ctx, db: elsewhere}
+	there.exec(`
+CREATE TABLE members (name text PRIMARY KEY);
+INSERT INTO members SELECT 'u' || lpad(n::text, 6, '0') FROM generate_series(1, 1000) AS n;
+INSERT INTO members VALUES (convert_from('\x4a6f73e9', 'SQL_ASCII')), (repeat('x', 2600)), (repeat('x', 2601))`)
+	s := w.spec()
+	s.Page, s.Range = 100, 300
+	s.Users = repo.UsersConfig{URL: other, Table: []string{"members"}, KeyColumn: "name", UserID: "name"}
+	e := w.engine(s)
+	for _, k := range bothTables {
+		for range 2 { // what is known already is no trouble
+			run := w.backfill(e, imclient.ProviderOpenIM, k.kind)
+			w.ended(run, repo.RunPartial)
+			if run.Failed != 3 || run.Users != users+3 {
+				t.Errorf("%s: counters %+v", k.kind, run.Counters)
+			}
+		}
+		app := e.app(imclient.ProviderOpenIM)
+		codes := map[string]int{}
+		for id, code := range w.failing(k.kind, app.ID) {
+			codes[id[:min(len(id), 4)]+" "+code]++
+		}
+		if diff := cmp.Diff(map[string]int{`Jos\ invalid_id`: 1, "xxxx invalid_id": 2}, codes); diff != "" {
+			t.Errorf("%s: failing users (-want +got):\n%s", k.kind, diff)
+		}
+		w.truthful(k, app, userIDs(users))
+	}
+	if n := w.count(`SELECT count(*) FROM syncer.user_failure WHERE message LIKE '%row with key Jos\\xe9 is not text%' OR message LIKE '%row with key xxx%has 260_ bytes%'`); n != 6 {
+		t.Errorf("%d of 6 messages say which rows and what is wrong", n)
+	}
+	there.exec(`DELETE FROM members WHERE name NOT LIKE 'u%'`)
+	w.ended(w.backfill(e, imclient.ProviderOpenIM, imclient.KindPresence), repo.RunSucceeded)
+}
+
+// TestUsers_altered: the key of the users table is altered while the engine works.
+func TestUsers_altered(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{users: 500})
+	s := w.spec()
+	s.Page, s.Range = 30, 100
+	e := w.engine(s)
+	app := e.app(imclient.ProviderOpenIM)
+	failed := func(want ...string) {
+		t.Helper()
+		run := w.backfill(e, imclient.ProviderOpenIM, imclient.KindPresence)
+		w.ended(run, repo.RunFailed)
+		for _, part := range want {
+			if !strings.Contains(run.Error, part) {
+				t.Errorf("the run's error is %q, want %q in it", run.Error, part)
+			}
+		}
+	}
+	swept := func() {
+		t.Helper()
+		run := w.backfill(e, imclient.ProviderOpenIM, imclient.KindPresence)
+		w.ended(run, repo.RunSucceeded)
+		if run.Users != 500 {
+			t.Errorf("%d users, want 500", run.Users)
+		}
+		w.truthful(presenceTables, app, userIDs(500))
+	}
+	swept()
+	w.exec(`ALTER TABLE public.users ALTER id TYPE numeric`)
+	swept()
+	w.exec(`ALTER TABLE public.users ALTER id TYPE text`)
+	swept()
+	w.exec(`ALTER TABLE public.users DROP CONSTRAINT users_pkey`)
+	failed("no unique index", "key_column")
+	w.exec(`ALTER TABLE public.users ADD PRIMARY KEY (id)`)
+	swept()
+	// A run that was cut by the old order does not go on by the new one.
+	w.exec(`UPDATE public.users SET id = lpad(id, 6, '0')`)
+	w.exec(`CREATE FUNCTION syncer.alter_key() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE syncer.sync_run SET key_order = 'pg_catalog.int8 by pg_catalog.integer_ops' WHERE run_id = new.run_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER alter_key AFTER INSERT ON syncer.sync_range FOR EACH ROW WHEN (new.upper_key IS NULL) EXECUTE FUNCTION syncer.alter_key()`)
+	failed("column id has been altered meanwhile", "integer_ops", "text_ops", "the next one goes by the new order")
+	w.exec(`DROP TRIGGER alter_key ON syncer.sync_range`)
+	swept()
+}
+
 func TestUsers_none(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{})

@@ -38,7 +38,7 @@ func (l *Listed) Cut(ctx context.Context, after *string, n int) (key string, ok 
 }
 
 const listedPageSQL = `
-SELECT user_id, user_id
+SELECT user_id
 FROM syncer.sync_run_user
 WHERE run_id = $1 AND user_id > $2 AND ($3::text IS NULL OR user_id <= $3)
 ORDER BY user_id
@@ -46,16 +46,24 @@ LIMIT $4`
 
 // Page gives at most limit users after one and up to another.
 func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
-	rows, err := l.store.pool.Query(ctx, l.store.sql(listedPageSQL), l.runID, fromStart(after), upto, limit)
+	rows, err := l.store.pool.Query(ctx, l.store.sql(listedPageSQL), l.runID, fromStart(after), upto, limit+1)
 	if err != nil {
 		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}
-	page, err := collectUsers(rows, limit)
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
+	}
+	page := UserPage{More: len(ids) > limit}
+	page.IDs = ids[:min(len(ids), limit)]
+	if page.Rows = len(page.IDs); page.Rows > 0 {
+		page.LastKey = page.IDs[page.Rows-1]
 	}
 	return page, nil
 }
+
+// Order returns "": the order of a list never changes.
+func (l *Listed) Order() string { return "" }
 
 // fromStart: every id that is in the list sorts after the empty string.
 func fromStart(after *string) string {

@@ -83,17 +83,18 @@ VALUES ($1, $2, $3, $4, $5)`
 // that of forProgress: pages in doubt become ranges too.
 const movePlanSQL = `
 UPDATE syncer.sync_run
-SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6
+SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6, key_order = nullif($7, '')
 WHERE ` + planHeldSQL + ` AND plan_cursor IS NOT DISTINCT FROM $4
 RETURNING plan_ranges`
 
 // AddRange adds the range after the plan's cursor, up to and with key upper
-// (nil: to the end of the table, which ends the planning), and enqueues it. A
-// plan that has been taken over, or is not where p left it, is ErrGone.
+// (nil: to the end of the table, which ends the planning), and enqueues it. The
+// run's KeyOrder must be that of upper. A plan that has been taken over, or is not
+// where p left it, is ErrGone.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var no int
-		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.args(p.cursor, upper, s.Now())...).Scan(&no)
+		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.args(p.cursor, upper, s.Now(), p.Run.KeyOrder)...).Scan(&no)
 		if err != nil {
 			return goneIfNone(err)
 		}

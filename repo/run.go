@@ -67,6 +67,7 @@ type Run struct {
 	FinishedAt     *time.Time
 	Listed         bool
 	Planned        bool
+	KeyOrder       string // in which the keys of its ranges are; "" for a list, and until the first is cut
 	PrevCompleteAt *time.Time
 	MaxGap         time.Duration // 0: nothing is scheduled to come after it
 	// RecordFailures says that failures which go on are recorded anew, not only new
@@ -93,13 +94,13 @@ func (r *Run) Duration(now time.Time) time.Duration {
 // runColumns goes with fields: what of a run is read, in one order everywhere.
 const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
-    u.listed, u.planned, u.prev_complete_at, coalesce(u.max_gap, '0'), coalesce(u.failures_recorded_at = u.started_at, true),
+    u.listed, u.planned, coalesce(u.key_order, ''), u.prev_complete_at, coalesce(u.max_gap, '0'), coalesce(u.failures_recorded_at = u.started_at, true),
     u.users, u.changed, u.failed, u.calls, u.retries, u.let_leave, u.removed, u.held_back,
     u.suspect, u.suspected, u.disbelieved, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
-		&r.Listed, &r.Planned, &r.PrevCompleteAt, &r.MaxGap, &r.RecordFailures,
+		&r.Listed, &r.Planned, &r.KeyOrder, &r.PrevCompleteAt, &r.MaxGap, &r.RecordFailures,
 		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.LetLeave, &r.Removed, &r.HeldBack,
 		&r.Suspect, &r.Suspected, &r.Disbelieved, &r.Error}, more...)
 }

@@ -154,7 +154,7 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 		return 0, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", p.LastKey, r.No, r.Run.ID, err)
+		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", shown([]byte(p.LastKey), shownKey), r.No, r.Run.ID, err)
 	}
 	r.pageAt, r.position = now, &p.LastKey
 	return changed, nil

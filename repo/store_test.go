@@ -174,7 +174,7 @@ func TestListed(t *testing.T) {
 					t.Fatal(err)
 				}
 				got = append(got, page.IDs...)
-				if page.Rows < 3 {
+				if !page.More {
 					break
 				}
 				start = &page.LastKey

@@ -68,7 +68,7 @@ func (s *Store) SetAside(ctx context.Context, r *Range, a Aside, enqueue Enqueue
 		return 0, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("set aside the page up to key %s of range %d of run %d: %w", a.LastKey, r.No, r.Run.ID, err)
+		return 0, fmt.Errorf("set aside the page up to key %s of range %d of run %d: %w", shown([]byte(a.LastKey), shownKey), r.No, r.Run.ID, err)
 	}
 	r.position = &a.LastKey
 	return no, nil

@@ -32,9 +32,6 @@ type Users struct {
 	tries  []try
 	// reading holds a place for each statement.
 	reading chan struct{}
-
-	mu      sync.Mutex
-	keyType string // SQL type of the key column, once known
 }
 
 // UsersError is a mistake in the description of the users table: no retry will
@@ -143,6 +140,7 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 	poolConfig.MaxConns = usersConns
 	boundWaits(poolConfig, 0, tracer) // statements have the bounds of their try
 	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
+	speakUTF8(poolConfig)
 	// Whether or not a pooler is between: a statement takes so long that it does not
 	// matter that it is sent whole each time.
 	keepNothing(poolConfig)
@@ -153,12 +151,22 @@ func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pg
 	return pool, nil
 }
 
+// readingSettings are the settings on which the text of keys depends. Keys travel as text
+// and must read back as the same keys, whatever the database is set to: "CST", which
+// other styles than ISO write, is ambiguous. bytea_output is not among them: bytea
+// reads all of its forms, and user_id may depend on it. With row_security off Postgres
+// refuses statements from which policies would hide rows; syncer would take the users of
+// hidden rows for users who left.
+var readingSettings = []string{
+	"datestyle = 'ISO'", "intervalstyle = 'postgres'", "extra_float_digits = 1", "array_nulls = on", "lc_monetary = 'C'",
+	"row_security = off",
+}
+
 // beginReading begins a transaction that cannot write, in which a statement may
-// take so long. Keys travel as text and must be read back as what they were, whatever
-// the database is set to: "CST" for one, which other styles write, is ambiguous.
+// take so long.
 func beginReading(timeout time.Duration) pgx.TxOptions {
-	return pgx.TxOptions{BeginQuery: fmt.Sprintf(
-		"BEGIN READ ONLY; SET LOCAL statement_timeout = %d; SET LOCAL datestyle = 'ISO'; SET LOCAL extra_float_digits = 1", timeout.Milliseconds())}
+	return pgx.TxOptions{BeginQuery: fmt.Sprintf("BEGIN READ ONLY; SET LOCAL statement_timeout = %d; SET LOCAL %s",
+		timeout.Milliseconds(), strings.Join(readingSettings, "; SET LOCAL "))}
 }
 
 // read lets f read, and once more with more time where the database says that it
@@ -239,78 +247,12 @@ func (u *Users) column() string {
 	return u.table() + "." + pgx.Identifier{u.config.KeyColumn}.Sanitize()
 }
 
-// slice gives FROM and WHERE of the keys after one and up to another, and their
-// arguments. Keys travel as text and are compared as what the column is, in
-// the column's own collation.
-func (u *Users) slice(keyType string, after, upto *string) (string, []any) {
-	var b strings.Builder
-	var args []any
-	fmt.Fprintf(&b, "FROM %s\nWHERE %s IS NOT NULL", u.table(), u.column())
-	for _, bound := range []struct {
-		operator string
-		key      *string
-	}{{">", after}, {"<=", upto}} {
-		if bound.key != nil {
-			args = append(args, *bound.key)
-			fmt.Fprintf(&b, "\n  AND %s %s CAST($%d::text AS %s)", u.column(), bound.operator, len(args), keyType)
-		}
-	}
+// writeCondition adds the configured condition to a WHERE.
+func (u *Users) writeCondition(b *strings.Builder) {
 	if u.config.Where != "" {
 		// On lines of its own: it may end in a comment.
-		fmt.Fprintf(&b, "\n  AND (\n%s\n)", u.config.Where)
+		fmt.Fprintf(b, "\n  AND (\n%s\n)", u.config.Where)
 	}
-	return b.String(), args
-}
-
-// Cut gives the key of the n-th row after one; ok is false when fewer are left.
-func (u *Users) Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error) {
-	done, err := u.place(ctx)
-	if err != nil {
-		return "", false, err
-	}
-	defer done()
-	keyType, err := u.key(ctx)
-	if err != nil {
-		return "", false, err
-	}
-	from, args := u.slice(keyType, after, nil)
-	statement := fmt.Sprintf("SELECT %s::text\n%s\nORDER BY %s\nOFFSET %d LIMIT 1", u.column(), from, u.column(), n-1)
-	err = u.one(ctx, statement, args, &key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", false, nil
-	}
-	if err != nil {
-		return "", false, u.explain("cut a range", err)
-	}
-	return key, true, nil
-}
-
-// Page gives at most limit rows after one key and up to another, in the order
-// of the keys.
-func (u *Users) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
-	done, err := u.place(ctx)
-	if err != nil {
-		return UserPage{}, err
-	}
-	defer done()
-	keyType, err := u.key(ctx)
-	if err != nil {
-		return UserPage{}, err
-	}
-	from, args := u.slice(keyType, after, upto)
-	statement := fmt.Sprintf("SELECT %s::text, (\n%s\n)::text\n%s\nORDER BY %s\nLIMIT %d", u.column(), u.config.UserID, from, u.column(), limit)
-	var page UserPage
-	err = u.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, statement, args...)
-		if err == nil {
-			page, err = collectUsers(rows, limit)
-		}
-		return err
-	})
-	if err != nil {
-		return UserPage{}, u.explain("read a page", err)
-	}
-	return page, nil
 }
 
 // Count counts the rows that a whole sweep goes through.
@@ -320,81 +262,24 @@ func (u *Users) Count(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	defer done()
-	from, args := u.slice("", nil, nil)
+	var b strings.Builder
+	fmt.Fprintf(&b, "SELECT count(*)\nFROM %s\nWHERE %s", u.table(), u.present())
+	u.writeCondition(&b)
 	var n int64
-	if err := u.one(ctx, "SELECT count(*)\n"+from, args, &n); err != nil {
+	if err := u.one(ctx, b.String(), nil, &n); err != nil {
 		return 0, u.explain("count the rows", err)
 	}
 	return n, nil
 }
 
-const keyColumnSQL = `
-SELECT format_type(a.atttypid, a.atttypmod),
-       c.relkind::text,
-       a.attnotnull,
-       EXISTS (
-           SELECT FROM pg_index AS i
-           WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
-             AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
-       )
-FROM pg_class AS c
-LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = $2 AND NOT a.attisdropped AND a.attnum > 0
-WHERE c.oid = to_regclass($1)`
-
-// key gives the SQL type of the key column. The first time it also checks that
-// paging by it loses no row: a table's key must be unique and indexed, and have
-// no NULL within the condition.
-func (u *Users) key(ctx context.Context) (string, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.keyType != "" {
-		return u.keyType, nil
-	}
-	var keyType *string
-	var relkind string
-	var notNull *bool
-	var unique bool
-	err := u.one(ctx, keyColumnSQL, []any{u.table(), u.config.KeyColumn}, &keyType, &relkind, &notNull, &unique)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return "", u.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
-	case err != nil:
-		return "", u.explain("look at the table", err)
-	case keyType == nil:
-		return "", u.mistake(fmt.Sprintf("has no column %s: check [users] key_column", u.config.KeyColumn), nil)
-	}
-	isTable := relkind == "r" || relkind == "p" || relkind == "m"
-	if isTable && !unique {
-		return "", u.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index", u.config.KeyColumn), nil)
-	}
-	if !isTable || !*notNull {
-		if err := u.refuseNullKeys(ctx); err != nil {
-			return "", err
-		}
-	}
-	u.keyType = *keyType
-	return u.keyType, nil
-}
-
-func (u *Users) refuseNullKeys(ctx context.Context) error {
-	statement := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s IS NULL", u.table(), u.column())
-	if u.config.Where != "" {
-		statement += " AND (\n" + u.config.Where + "\n)"
-	}
-	var found bool
-	if err := u.one(ctx, statement+")", nil, &found); err != nil {
-		return u.explain("look for NULL keys", err)
-	}
-	if found {
-		return u.mistake(fmt.Sprintf("column %s is NULL in some rows, which paging by it would never reach: set [users] key_column to a column without NULL, or leave those rows out with [users] where", u.config.KeyColumn), nil)
-	}
-	return nil
-}
-
 // Check looks at the table as a sweep will use it, without changing anything:
 // that it and the key column are there and that a page can be read.
 func (u *Users) Check(ctx context.Context) error {
-	_, err := u.Page(ctx, nil, nil, 1)
+	w := u.Walk("")
+	if _, _, err := w.Cut(ctx, nil, 1); err != nil {
+		return err
+	}
+	_, err := w.Page(ctx, nil, nil, 1)
 	return err
 }
 
@@ -402,17 +287,26 @@ func (u *Users) mistake(text string, err error) error {
 	return &UsersError{Table: u.Name(), Text: text, Err: err}
 }
 
+// hiddenRows is the routine of Postgres that refuses a statement because row security
+// would hide rows. Neither the SQLSTATE nor the message tells it from a missing
+// privilege: the message is in the server's language.
+const hiddenRows = "check_enable_rls"
+
 // explain tells mistakes in the configuration (SQLSTATE classes 42: syntax and
-// names, 22: data that does not fit the expression, 25: it tries to write, and
-// 0A: not supported) from a database that cannot be reached now.
+// names, 22: data that does not fit the expression, 21: several values where one
+// belongs, 25: it tries to write, and 0A: not supported) from a database that cannot
+// be reached now.
 func (u *Users) explain(doing string, err error) error {
 	code := sqlState(err)
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Routine == hiddenRows {
+		return u.mistake(fmt.Sprintf("%s: %s: its policies hide rows from this role, and syncer would take the users of hidden rows for users who left: ALTER ROLE … BYPASSRLS, or set [users] table to a view that belongs to the table's owner (and choose rows with [users] where)", doing, pgErr.Message), err)
+	}
 	switch {
 	case code == insufficientPrivilege:
-		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema)", err)
+		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema, and on that of the key's type)", err)
 	case code == idleInTransactionTimeout: // this process was silent for too long
 		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
-	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
+	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "21"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
 	case code == queryCanceled:
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)

@@ -51,7 +51,7 @@ func TestUsers_slow(t *testing.T) {
 	t.Parallel()
 	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"})
 	users.tries = []try{tryFor(50*time.Millisecond, usersGrace), tryFor(100*time.Millisecond, usersGrace)}
-	_, err := users.Page(t.Context(), nil, nil, 10)
+	_, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err == nil || !strings.Contains(err.Error(), "canceling statement due to statement timeout") || !strings.Contains(err.Error(), "an index that serves [users] where is missing") {
 		t.Errorf("Page: %v", err)
 	}
@@ -62,7 +62,7 @@ func TestUsers_patience(t *testing.T) {
 	t.Parallel()
 	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "id > 0 AND pg_sleep(0.3) IS NOT NULL"})
 	users.tries[0] = tryFor(50*time.Millisecond, usersGrace)
-	page, err := users.Page(t.Context(), nil, nil, 10)
+	page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestUsers_lost(t *testing.T) {
 	if err = users.explain("read a page", err); !errors.Is(err, errNoAnswer) || !strings.Contains(err.Error(), "no connection to the database that [users] url names") || reads != 1 {
 		t.Errorf("%d reads: %v", reads, err)
 	}
-	page, err := users.Page(t.Context(), nil, nil, 10)
+	page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestUsers_settings(t *testing.T) {
 current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setting('statement_timeout'), set_config('statement_timeout', '0', false)))`
 	users, conn := limitedUsers(t, UsersConfig{UserID: settings})
 	for range 3 {
-		page, err := users.Page(t.Context(), nil, nil, 1)
+		page, err := users.Walk("").Page(t.Context(), nil, nil, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,11 +115,11 @@ current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setti
 		}
 	}
 	users.config.UserID = `(SELECT set_config('transaction_read_only', 'off', false) || public.forget(id))`
-	if _, err := users.Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-write mode must be set before any query") {
+	if _, err := users.Walk("").Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-write mode must be set before any query") {
 		t.Errorf("a transaction is made writable: %v", err)
 	}
 	users.config.UserID, users.config.Where = "uid", "public.forget(id)"
-	if _, err := users.Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-only transaction") {
+	if _, err := users.Walk("").Page(t.Context(), nil, nil, 1); err == nil || !strings.Contains(err.Error(), "read-only transaction") {
 		t.Errorf("a function writes: %v", err)
 	}
 	var left int
@@ -152,7 +152,7 @@ func TestUsers_silent(t *testing.T) {
 		t.Errorf("it is called a mistake: %v", mistake)
 	}
 	users.tries = tries
-	page, err := users.Page(t.Context(), nil, nil, 10)
+	page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

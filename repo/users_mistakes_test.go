@@ -75,11 +75,11 @@ func TestMistakes(t *testing.T) {
 				users := openUsers(t, test.config)
 				err := users.Check(t.Context())
 				if err == nil { // rows that break come after the first
-					_, err = users.Page(t.Context(), nil, nil, 10)
+					_, err = users.Walk("").Page(t.Context(), nil, nil, 10)
 				}
 				wantMistake(t, err, test.want...)
 				if test.config.Where != "" && !strings.HasPrefix(name, "NULL") {
-					_, _, err := users.Cut(t.Context(), nil, 1)
+					_, _, err := users.Walk("").Cut(t.Context(), nil, 1)
 					wantMistake(t, err, test.want...)
 					_, err = users.Count(t.Context())
 					wantMistake(t, err, "count the rows")
@@ -162,7 +162,7 @@ CREATE SCHEMA crm; CREATE TABLE crm.users (id int PRIMARY KEY); GRANT SELECT ON 
 	wantMistake(t, users.Check(t.Context()), "may not read it", "GRANT SELECT")
 	_, err := users.Count(t.Context())
 	wantMistake(t, err, "GRANT SELECT")
-	_, _, err = users.Cut(t.Context(), nil, 1)
+	_, _, err = users.Walk("").Cut(t.Context(), nil, 1)
 	wantMistake(t, err, "GRANT SELECT")
 	hidden := openUsers(t, repo.UsersConfig{URL: asRole, Table: []string{"crm", "users"}})
 	wantMistake(t, hidden.Check(t.Context()), "may not read it", "USAGE on its schema")

@@ -50,7 +50,7 @@ func TestUsersDatabases_shared(t *testing.T) {
 		want[i] = fmt.Sprintf("a%02d", i)
 		users.Close() // ends nothing of the others
 		group.Go(func() error {
-			page, err := users.Page(t.Context(), nil, nil, 10)
+			page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 			got[i] = strings.Join(page.IDs, "")
 			return err
 		})
@@ -79,7 +79,7 @@ func TestUsersDatabases_lockedTable(t *testing.T) {
 	var group errgroup.Group
 	for range 20 {
 		group.Go(func() error {
-			_, err := tables[0].Page(t.Context(), nil, nil, 10)
+			_, err := tables[0].Walk("").Page(t.Context(), nil, nil, 10)
 			return err
 		})
 	}

@@ -1,0 +1,139 @@
+package repo_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"syncer/internal/pgtest"
+	"syncer/repo"
+)
+
+// TestUsers_encodings: ids arrive as text whatever the database's encoding is. One that
+// is none fails alone; a key that is none is paged by all the same.
+func TestUsers_encodings(t *testing.T) {
+	t.Parallel()
+	// Bytes of the ids that are not ASCII, in hexadecimal.
+	for encoding, test := range map[string]struct {
+		text  map[string]string // and what they are
+		unfit map[string]string // and how they are shown
+	}{
+		"LATIN1":    {text: map[string]string{"4a6f73e9": "José", "c3a9": "Ã©"}},
+		"SQL_ASCII": {text: map[string]string{"5a6fc3ab": "Zoë"}, unfit: map[string]string{"4a6f73e9": `Jos\xe9`, "c3": `\xc3`}},
+		"WIN1252":   {text: map[string]string{"80": "€"}, unfit: map[string]string{"4a81": `J\x81`, "9d80": `\x9d\x80`}},
+		"EUC_JP":    {text: map[string]string{"c6fc": "日"}, unfit: map[string]string{"61fcfe": `a\xfc\xfe`}},
+	} {
+		t.Run(encoding, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.DatabaseIn(t, encoding)
+			conn := connect(t, url)
+			exec(t, conn, `CREATE TABLE public.users (id text PRIMARY KEY); INSERT INTO public.users SELECT 'u' || n FROM generate_series(1, 997) AS n`)
+			var want []string
+			for n := range 997 {
+				want = append(want, fmt.Sprintf("u%d", n+1))
+			}
+			for raw, text := range test.text {
+				exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
+				want = append(want, text)
+			}
+			for raw := range test.unfit {
+				exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
+			}
+			slices.Sort(want)
+			users := openUsers(t, repo.UsersConfig{URL: url})
+			for _, limit := range []int{1, 100, 2000} {
+				var got []string
+				unfit := map[string]string{}
+				walk := users.Walk("")
+				for after := (*string)(nil); ; {
+					upto, more, err := walk.Cut(t.Context(), after, 450)
+					if err != nil {
+						t.Fatal(err)
+					}
+					upper := &upto
+					if !more {
+						upper = nil
+					}
+					for {
+						page, err := walk.Page(t.Context(), after, upper, limit)
+						if err != nil {
+							t.Fatal(err)
+						}
+						got = append(got, page.IDs...)
+						for _, u := range page.Unfit {
+							unfit[u.ID] = u.Text
+						}
+						if after = &page.LastKey; !page.More {
+							break
+						}
+					}
+					if !more {
+						break
+					}
+				}
+				slices.Sort(got)
+				if diff := gocmp.Diff(want, got); diff != "" {
+					t.Errorf("pages of %d (-want +got):\n%s", limit, diff)
+				}
+				if len(unfit) != len(test.unfit) {
+					t.Errorf("pages of %d: unfit ids %q", limit, unfit)
+				}
+				for _, shown := range test.unfit {
+					found := false
+					for id, text := range unfit {
+						found = found || strings.HasPrefix(id, shown+"…") && strings.Contains(text, "not text in UTF-8") && strings.Contains(text, "key "+shown)
+					}
+					if !found {
+						t.Errorf("pages of %d: none of the unfit ids %q is %s", limit, unfit, shown)
+					}
+				}
+			}
+			// A user is found in it, with a key that is shown.
+			for _, id := range append([]string{"u5"}, want[len(want)-1]) {
+				rows, err := users.FindUser(t.Context(), id, false)
+				if err != nil || len(rows) != 1 || *rows[0].UserID != id {
+					t.Errorf("FindUser of %s: %v, %v", id, rows, err)
+				}
+			}
+			if rows, err := users.FindUser(t.Context(), "Ж", false); err != nil || len(rows) > 0 {
+				t.Errorf("FindUser of a text that the encoding has not: %v, %v", rows, err)
+			}
+		})
+	}
+}
+
+// TestClientEncoding: text is exchanged in UTF-8, whatever role and database are set to.
+func TestClientEncoding(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	exec(t, b.conn, `
+CREATE TABLE public.users (id text PRIMARY KEY);
+INSERT INTO public.users VALUES ('Zoë'), ('北京'), ('u1')`)
+	name := value[string](t, b.conn, `SELECT current_database()`)
+	for _, encoding := range []string{"latin1", "GBK", "SQL_ASCII", "SJIS"} {
+		exec(t, b.conn, `ALTER DATABASE `+name+` SET client_encoding = `+encoding)
+		for _, url := range []string{b.url, withParameters(t, b.url, "client_encoding", encoding)} {
+			users := openUsers(t, repo.UsersConfig{URL: url, Where: "id <> 'ü'"})
+			got := walkPages(t, users, nil, nil, 1)
+			slices.Sort(got)
+			if diff := gocmp.Diff([]string{"Zoë", "u1", "北京"}, got); diff != "" {
+				t.Errorf("client_encoding = %s (-want +got):\n%s", encoding, diff)
+			}
+			// The queue's listener takes a connection of the pool.
+			for _, pollOnly := range []bool{false, true} {
+				store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", PollOnly: pollOnly})
+				var encoded, text string
+				if err := store.Pool().QueryRow(t.Context(), `SELECT current_setting('client_encoding'), encode(convert_to($1, 'UTF8'), 'hex')`, "Zoë").Scan(&encoded, &text); err != nil {
+					t.Fatal(err)
+				}
+				if diff := gocmp.Diff("UTF8 5a6fc3ab", encoded+" "+text); diff != "" {
+					t.Errorf("client_encoding = %s, poll_only %t (-want +got):\n%s", encoding, pollOnly, diff)
+				}
+				store.Close()
+			}
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// userKey says how the keys of a users table are compared, ordered and written as
+// text: by one operator family and one collation, those of the unique index. Without
+// them ORDER BY and > can disagree: > is looked up in search_path, and both take the
+// column's collation, not the index's.
+type userKey struct {
+	column   string // the key column, qualified, as the operators take it
+	typ      string // the type that the operators take
+	collate  string // " COLLATE …"; "": the column's own
+	sort     string // what rows are ordered by
+	encoding string // of the database
+	order    string // names type, operator family and collation
+	nullable bool   // a row may have no key
+	// The operators, with their schema.
+	less, lessEqual, equal, greater string
+}
+
+// value returns the SQL that reads a key from text.
+func (k *userKey) value(text string) string {
+	return fmt.Sprintf("CAST(%s AS %s)%s", text, k.typ, k.collate)
+}
+
+// bound returns the SQL of the key that a cursor holds, and adds its argument to args.
+func (k *userKey) bound(cursor string, args *[]any) string {
+	if raw, ok := cursorBytes(cursor); ok {
+		*args = append(*args, raw)
+		return k.value(fmt.Sprintf("pg_catalog.convert_from($%d::bytea, %s)", len(*args), literal(k.encoding)))
+	}
+	*args = append(*args, cursor)
+	return k.value(fmt.Sprintf("$%d::text", len(*args)))
+}
+
+// asIs returns the SQL that yields a text as it is stored. In a database that is not
+// UTF-8 it yields bytes, because Postgres refuses to send what it cannot convert.
+func (k *userKey) asIs(text string) string {
+	if k.encoding == utf8Encoding {
+		return text
+	}
+	return fmt.Sprintf("pg_catalog.convert_to(%s, %s)", text, literal(k.encoding))
+}
+
+// A table has the order of a unique btree index of the key column alone, so that the
+// index serves the pages and no two rows have the same key. The primary key goes first,
+// then the column's default operator class and collation. An index whose < belongs to
+// another family too is of no use, because ORDER BY … USING does not say which family
+// it means. A view or a foreign table has no index; it has the default order of the
+// type.
+//
+// An operator class takes the column's type, or one to which that converts for free
+// (text for varchar, the base type for a domain), or a pseudo-type such as anyarray.
+const userKeySQL = `
+WITH RECURSIVE key AS (
+    SELECT c.oid AS relid, c.relkind, a.attnum, a.attnotnull, a.atttypid, a.atttypmod, a.attcollation
+    FROM pg_catalog.pg_class AS c
+    LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = $2 AND NOT a.attisdropped AND a.attnum > 0
+    WHERE c.oid = pg_catalog.to_regclass($1)
+), layer AS (
+    SELECT atttypid AS oid FROM key
+    UNION ALL
+    SELECT t.typbasetype FROM layer JOIN pg_catalog.pg_type AS t USING (oid) WHERE t.typtype = 'd'
+), base AS (
+    SELECT t.oid, CASE t.typtype WHEN 'e' THEN 'anyenum' WHEN 'c' THEN 'record' WHEN 'r' THEN 'anyrange' WHEN 'm' THEN 'anymultirange'
+        ELSE CASE t.typcategory WHEN 'A' THEN 'anyarray' END END::pg_catalog.regtype AS kind
+    FROM layer JOIN pg_catalog.pg_type AS t USING (oid)
+    WHERE t.typtype <> 'd'
+), btree AS (
+    SELECT o.oid, o.opcintype, o.opcdefault
+    FROM pg_catalog.pg_opclass AS o
+    JOIN pg_catalog.pg_am AS m ON m.oid = o.opcmethod
+    WHERE m.amname = 'btree'
+      AND (o.opcdefault OR NOT EXISTS (
+          SELECT FROM pg_catalog.pg_amop AS a
+          JOIN pg_catalog.pg_amop AS b ON b.amopopr = a.amopopr AND b.amopmethod = a.amopmethod AND b.amopfamily <> a.amopfamily
+          WHERE a.amopfamily = o.opcfamily AND a.amoplefttype = o.opcintype AND a.amopstrategy = 1 AND b.amopstrategy IN (1, 5)))
+), found AS (
+    SELECT btree.oid AS opclass, i.indcollation[0] AS collation, i.indoption[0] AS option,
+           ARRAY[NOT i.indisprimary, NOT btree.opcdefault, i.indcollation[0] <> key.attcollation] AS rank, i.indexrelid AS id
+    FROM key
+    JOIN pg_catalog.pg_index AS i ON i.indrelid = key.relid AND i.indkey[0] = key.attnum AND i.indnkeyatts = 1
+    JOIN btree ON btree.oid = i.indclass[0]
+    WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL
+    UNION ALL
+    SELECT btree.oid, key.attcollation, 0, ARRAY[btree.opcintype <> base.oid, NOT t.typispreferred], btree.oid
+    FROM key, base, btree JOIN pg_catalog.pg_type AS t ON t.oid = btree.opcintype
+    WHERE key.relkind IN ('v', 'f') AND btree.opcdefault
+      AND (btree.opcintype IN (base.oid, base.kind) OR EXISTS (
+          SELECT FROM pg_catalog.pg_cast AS c
+          WHERE c.castsource = base.oid AND c.casttarget = btree.opcintype AND c.castmethod = 'b' AND c.castcontext = 'i'))
+    ORDER BY rank, id
+    LIMIT 1
+)
+SELECT key.relkind::text, key.attnotnull, pg_catalog.format_type(key.atttypid, key.atttypmod), pg_catalog.getdatabaseencoding(),
+       (SELECT pg_catalog.string_agg(h.inhrelid::pg_catalog.regclass::text, ', ' ORDER BY h.inhrelid)
+        FROM pg_catalog.pg_inherits AS h
+        WHERE h.inhparent = key.relid AND key.relkind <> 'p'),
+       pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.typname), t.oid <> key.atttypid,
+       o.opcdefault AND (o.opcintype = base.oid OR o.opcintype = base.kind) IS TRUE,
+       pg_catalog.quote_ident(fn.nspname) || '.' || pg_catalog.quote_ident(f.opfname),
+       pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(c.collname),
+       found.option,
+       (SELECT pg_catalog.array_agg(pg_catalog.format('OPERATOR(%I.%s)', n.nspname, p.oprname) ORDER BY a.amopstrategy)
+        FROM pg_catalog.pg_amop AS a
+        JOIN pg_catalog.pg_operator AS p ON p.oid = a.amopopr
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = p.oprnamespace
+        WHERE a.amopfamily = f.oid AND a.amoplefttype = o.opcintype AND a.amoprighttype = o.opcintype AND a.amoppurpose = 's')
+FROM key
+LEFT JOIN base ON true
+LEFT JOIN found ON true
+LEFT JOIN pg_catalog.pg_opclass AS o ON o.oid = found.opclass
+LEFT JOIN pg_catalog.pg_opfamily AS f ON f.oid = o.opcfamily
+LEFT JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.opfnamespace
+LEFT JOIN pg_catalog.pg_type AS t ON t.oid = CASE WHEN o.opcintype = base.kind THEN base.oid ELSE o.opcintype END
+LEFT JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_collation AS c ON c.oid = found.collation
+LEFT JOIN pg_catalog.pg_namespace AS cn ON cn.oid = c.collnamespace`
+
+// indexDescending and indexNullsFirst are flags of pg_index.indoption.
+const (
+	indexDescending = 1 << iota
+	indexNullsFirst
+)
+
+// key reads how the key column is ordered. A table that cannot be paged by it without
+// losing users is a mistake.
+func (u *Users) key(ctx context.Context) (*userKey, error) {
+	var relkind, encoding string
+	var notNull *bool
+	var columnType, children, typ, family, collation *string
+	var option *int16
+	var cast, usual *bool
+	var operators []string // <, <=, =, >=, >
+	err := u.one(ctx, userKeySQL, []any{u.table(), u.config.KeyColumn},
+		&relkind, &notNull, &columnType, &encoding, &children, &typ, &cast, &usual, &family, &collation, &option, &operators)
+	column := u.config.KeyColumn
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, u.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
+	case err != nil:
+		return nil, u.explain("look at the table", err)
+	case columnType == nil:
+		return nil, u.mistake(fmt.Sprintf("has no column %s: check [users] key_column", column), nil)
+	}
+	indexed := relkind != "v" && relkind != "f"
+	switch {
+	case children != nil:
+		return nil, u.mistake(fmt.Sprintf("is the parent of %s, whose rows its unique index does not cover, so a key could occur twice: set [users] table to a view, CREATE VIEW … AS SELECT … FROM ONLY %s, or of all of them if no key occurs twice", *children, u.table()), nil)
+	case typ == nil && indexed:
+		return nil, u.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index (without a condition, and not of an operator class that borrows its operators from another)", column), nil)
+	case typ == nil || len(operators) != 5:
+		return nil, u.mistake(fmt.Sprintf("column %s is of type %s, whose values have no order to page by: set [users] key_column to a column of another type", column, *columnType), nil)
+	}
+	k := &userKey{
+		typ: *typ, encoding: encoding, nullable: !indexed || !*notNull, order: *typ + " by " + *family,
+		less: operators[0], lessEqual: operators[1], equal: operators[2], greater: operators[4],
+	}
+	if collation != nil {
+		k.order += " in " + *collation
+		if indexed { // elsewhere it is the column's, and a foreign server may not know it by name
+			k.collate = " COLLATE " + *collation
+		}
+	}
+	nulls := "LAST"
+	// A descending index is read backwards.
+	if descending, first := *option&indexDescending != 0, *option&indexNullsFirst != 0; descending != first {
+		nulls = "FIRST"
+	}
+	k.column = u.column()
+	if *cast { // a cast to the column's own type would hide the index from the planner
+		k.column += "::" + k.typ
+	}
+	k.column += k.collate
+	k.sort = fmt.Sprintf("%s USING %s", k.column, k.less)
+	if *usual { // ORDER BY finds the default by itself, also for a domain over an enum, which has no operators
+		k.sort = u.column() + k.collate
+	}
+	k.sort += " NULLS " + nulls
+	return k, nil
+}
+
+// present returns the condition that a row has a key. IS NOT NULL is false for a
+// composite value with a NULL field.
+func (u *Users) present() string { return u.column() + " IS DISTINCT FROM NULL" }
+
+// refuseNullKeys looks for rows without a key, which paging would skip.
+func (u *Users) refuseNullKeys(ctx context.Context) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "SELECT EXISTS (\nSELECT FROM %s\nWHERE NOT %s", u.table(), u.present())
+	u.writeCondition(&b)
+	var found bool
+	if err := u.one(ctx, b.String()+"\n)", nil, &found); err != nil {
+		return u.explain("look for NULL keys", err)
+	}
+	if found {
+		return u.mistake(fmt.Sprintf("column %s is NULL in some rows, which paging by it would never reach: set [users] key_column to a column without NULL, or leave those rows out with [users] where", u.config.KeyColumn), nil)
+	}
+	return nil
+}
