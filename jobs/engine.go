@@ -91,6 +91,9 @@ type Engine struct {
 	scheduled atomic.Pointer[[]Job] // what Schedule was given; nil: nothing yet
 	rounds    rounds                // of the housekeeping
 	troubles  troubles
+	stalls    stalls
+	watched   atomic.Pointer[[]watchedJob] // whose ticks are to be recorded; nil: none yet
+	loads     map[string]*load             // by queue
 
 	// opinions are those of the apps whose provider has them, by app.
 	opinions map[int16]*secondOpinion
@@ -107,6 +110,7 @@ type Engine struct {
 	maintainEvery time.Duration
 	maintainRetry time.Duration
 	gaveWay       int // how often in a row maintenance did
+	stallRounds   int
 
 	followers map[followed]*follower // of the schedule; see Schedule
 
@@ -133,6 +137,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 
 		firstRetry:    firstRetry,
 		longestWait:   longestWait,
+		loads:         make(map[string]*load, 2*len(apps)),
+		stallRounds:   stallRounds(c.RescueAfter),
 		maintainEvery: maintainEvery,
 		maintainRetry: maintainRetry,
 	}
@@ -148,6 +154,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 			name := queueName(app.ID, kind)
 			queues[name] = river.QueueConfig{MaxWorkers: c.Workers}
 			e.queues = append(e.queues, name)
+			e.loads[name] = newLoad(app, kind)
 			e.breakers[name] = e.newBreaker(app, kind)
 		}
 		e.asking[queueName(app.ID, imclient.KindPresence)] = make(chan struct{}, pagesAsked(c.PageUsers, app.Presence.MaxPresenceBatch()))
@@ -308,7 +315,7 @@ func (e *Engine) housekeeping(ctx context.Context) error {
 	e.again.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, e.config.RescueAfter/3)
 	defer cancel()
-	err := errors.Join(e.store.ReadClock(ctx), e.store.CheckClock(ctx), e.store.Beat(ctx), e.rescue(ctx))
+	err := errors.Join(e.store.ReadClock(ctx), e.store.CheckClock(ctx), e.store.Beat(ctx), e.rescue(ctx), e.watchWork(ctx))
 	e.troubles.note("housekeeping", err)
 	return err
 }

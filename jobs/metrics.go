@@ -29,6 +29,7 @@ type Metrics struct {
 	quotaWait *prometheus.CounterVec
 
 	breakerOpen *prometheus.GaugeVec
+	stalled     *prometheus.GaugeVec
 
 	suspectPages     *prometheus.CounterVec
 	disbelievedUsers *prometheus.CounterVec
@@ -78,11 +79,13 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			"Time that calls waited for their call times, of all calls together: more than a second a second when several wait.", "app", "api"),
 		breakerOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_api_breaker_open",
 			Help: "1 while an API gives this process no answer, and calls but for a probe now and then are held back."}, []string{"app", "kind"}),
+		stalled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_work_stalled",
+			Help: "1 while work is due that this process, which has workers free, is not given, or a tick that no process records."}, []string{"app", "kind"}),
 		suspectPages: counter("syncer_suspect_pages_total",
 			"Pages whose answers were in doubt, because too many users were offline at once, and were asked again.", "app"),
 		disbelievedUsers: counter("syncer_disbelieved_users_total", "Users whose answers stayed in doubt and were not written.", "app"),
 	}
-	registry.MustRegister(m.rescued, m.maintained, m.breakerOpen)
+	registry.MustRegister(m.rescued, m.maintained, m.breakerOpen, m.stalled)
 	return m
 }
 
@@ -93,6 +96,7 @@ func (m *Metrics) show(app string) {
 	m.disbelievedUsers.WithLabelValues(app)
 	for _, kind := range imclient.Kinds() {
 		m.breakerOpen.WithLabelValues(app, string(kind))
+		m.stalled.WithLabelValues(app, string(kind))
 		for _, c := range []*prometheus.CounterVec{m.users, m.changes, m.failures, m.retries} {
 			c.WithLabelValues(app, string(kind))
 		}

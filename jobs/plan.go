@@ -55,6 +55,8 @@ func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
 // Work plans a run to its end, going on where an earlier attempt came to.
 func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 	e := w.engine
+	load := e.loads[job.Queue]
+	defer load.begin()()
 	plan, err := e.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
 	if errors.Is(err, repo.ErrGone) {
 		return nil
@@ -63,6 +65,7 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 		return e.unclaimed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()
+	load.claims.Add(1)
 	ctx, span := e.beginWork(ctx, plan.Run, "plan")
 	err = imclient.Guard(func() error { return e.plan(ctx, plan) })
 	end(span, err)

@@ -70,6 +70,8 @@ func (w *rangeWorker) NextRetry(job *river.Job[rangeArgs]) time.Time {
 // Work sweeps the range to its end, going on after the last page written.
 func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error {
 	e := w.engine
+	load := e.loads[job.Queue]
+	defer load.begin()()
 	if rest := e.left.rest(job.Args); rest > 0 {
 		return snooze(min(rest, offerEvery))
 	}
@@ -86,6 +88,7 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		return e.unclaimed(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	}
 	defer claimed.Done()
+	load.claims.Add(1)
 	begun := time.Now()
 	ctx, span := e.beginWork(ctx, claimed.Run, "range")
 	defer span.End()

@@ -70,12 +70,22 @@ func (e *Engine) Schedule(scheduled []Job) {
 			ctx, cancel := e.untilStopped()
 			f = &follower{cancel: cancel, changes: make(chan change, 1)}
 			e.followers[key] = f
-			e.background.Go(func() { e.follow(ctx, job, key.appID, f.changes) })
+			started := e.store.Now()
+			if !job.CatchUp {
+				f.from = started
+			}
+			e.background.Go(func() { e.follow(ctx, job, key.appID, started, f.changes) })
 		} else if !sameTicks(f.job, job) {
-			f.change(change{job: job, at: e.store.Now()})
+			f.from = e.store.Now()
+			f.change(change{job: job, at: f.from})
 		}
 		f.job = job
 	}
+	watched := make([]watchedJob, 0, len(e.followers))
+	for key, f := range e.followers {
+		watched = append(watched, watchedJob{followed: key, job: f.job, from: f.from})
+	}
+	e.watched.Store(&watched)
 }
 
 // followed names a job of an app whose ticks are followed.
@@ -88,6 +98,7 @@ type followed struct {
 // follower is the goroutine that follows a job of an app.
 type follower struct {
 	job     Job
+	from    time.Time   // ticks up to it are not the job's to start
 	changes chan change // holds at most the newest one
 	cancel  context.CancelFunc
 }
@@ -125,11 +136,10 @@ const tickTimeout = 30 * time.Second
 
 // follow starts the runs of one job for one app. A change of the job holds from
 // its time on: ticks until then are those of the job before, be they started late.
-func (e *Engine) follow(ctx context.Context, job Job, appID int16, changes <-chan change) {
+func (e *Engine) follow(ctx context.Context, job Job, appID int16, started time.Time, changes <-chan change) {
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Logger()
 	var last time.Time // the newest tick that is dealt with
 	var next *change   // waits until the ticks before it are dealt with
-	started := e.store.Now()
 	for known := false; ; {
 		again := false
 		wake := time.After(tickRetry)

@@ -55,7 +55,16 @@ func (t *troubles) newest(within time.Duration) error {
 	return fmt.Errorf("%w: %s: %w", ErrTrouble, what, newest.err)
 }
 
-// Trouble is ErrTrouble, and why, when the last attempt to write a page, to start
-// the run of a tick or to keep house failed for the database; nil when all went
-// well, or nothing was tried for as long as it takes to take over lost ranges.
-func (e *Engine) Trouble() error { return e.troubles.newest(e.config.RescueAfter) }
+// Trouble returns ErrTrouble, and why, if the last attempt to write a page, to start
+// the run of a tick or to keep house failed for the database, and ErrStalled if work is
+// due that is not taken up. It returns nil if all went well, or nothing was tried for as
+// long as it takes to take over lost ranges.
+func (e *Engine) Trouble() error {
+	if err := e.troubles.newest(e.config.RescueAfter); err != nil {
+		return err
+	}
+	if stalled := e.stalls.found.Load(); stalled != nil {
+		return *stalled
+	}
+	return nil
+}
