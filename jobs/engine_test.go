@@ -18,6 +18,7 @@ import (
 type engineSpec struct {
 	Database, Base string
 	Process        string
+	Tenant         string // of all apps
 	Providers      []imclient.Provider
 	Rate           float64 // calls a second of each API
 	Batch          int     // users of a call to OpenIM
@@ -44,7 +45,7 @@ type engineSpec struct {
 // spec is what suits most tests: both apps, no rate limit worth the name.
 func (w *world) spec() engineSpec {
 	return engineSpec{
-		Database: w.url, Base: w.base, Process: "engine-1",
+		Database: w.url, Base: w.base, Process: "engine-1", Tenant: "sim",
 		Providers: []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM},
 		Rate:      5000, Batch: 500, Timeout: 10 * time.Second, Key: simKey, Secret: simSecret,
 		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
@@ -145,7 +146,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 }
 
 func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, provider imclient.Provider, log zerolog.Logger) (*App, error) {
-	app, err := store.EnsureApp(ctx, string(provider), provider)
+	app, err := store.EnsureApp(ctx, string(provider), provider, s.Tenant)
 	if err != nil {
 		return nil, err
 	}

@@ -98,7 +98,7 @@ func TestForgotten_backup(t *testing.T) {
 func (f *forgotten) check(databaseURL string) {
 	t, ctx := f.t, f.t.Context()
 	a, b := f.open(databaseURL, "a"), f.open(databaseURL, "b")
-	app, err := a.EnsureApp(ctx, "main", imclient.ProviderTencent)
+	app, err := a.EnsureApp(ctx, "main", imclient.ProviderTencent, "forgotten")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,6 +84,10 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 		return nil
 	case errors.Is(err, repo.ErrHeld):
 		return snooze(e.config.RescueAfter / 2)
+	case errors.Is(err, repo.ErrMoved):
+		e.troubles.note("claim a range", err)
+		_ = e.unclaimed(ctx, job.Args.RunID, job.Args.RangeNo, err)
+		return snooze(offerEvery) // for a process that knows the present address
 	case err != nil:
 		return e.unclaimed(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	}

@@ -118,7 +118,7 @@ func (l *lab) trial(t simT) *trial {
 	})
 	tr.exec(`TRUNCATE public.users`)
 	var err error
-	if tr.app, err = l.stores[0].EnsureApp(ctx, fmt.Sprint("trial ", l.trials), imclient.ProviderTencent); err != nil {
+	if tr.app, err = l.stores[0].EnsureApp(ctx, fmt.Sprint("trial ", l.trials), imclient.ProviderTencent, "trial"); err != nil {
 		t.Fatal(err)
 	}
 	return tr

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,42 +16,222 @@ type App struct {
 	ID       int16
 	Name     string
 	Provider imclient.Provider
+	// Tenant is whose users the app's rows are about: an SDKAppID, or the normalised
+	// address of an OpenIM deployment. "": not recorded yet.
+	Tenant string
 }
 
 const findAppSQL = `
-SELECT app_id, name, provider
+SELECT app_id, name, provider, coalesce(tenant, '')
 FROM syncer.app
 WHERE name = $1`
 
 const addAppSQL = `
-INSERT INTO syncer.app (name, provider, created_at)
-VALUES ($1, $2, $3)
+INSERT INTO syncer.app (name, provider, created_at, tenant, tenant_since)
+VALUES ($1, $2, $3, $4, $3)
 ON CONFLICT (name) DO NOTHING`
 
-// EnsureApp gives the app of that name and adds it when it is new. A name that
-// stands for an app of another provider is an error: its history would mix two
-// populations.
-func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Provider) (App, error) {
+// EnsureApp returns the app of that name, and adds it if it is new. A name that
+// stands for another provider or tenant is an error: its history would mix two
+// populations. A tenant is not bound before the first value of a user is stored, so
+// that a mistake in a first configuration can be mended. From then on, ranges are
+// claimed by this store only as long as the tenant stays: see ErrMoved.
+func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Provider, tenant string) (App, error) {
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
-		if _, err := s.pool.Exec(ctx, s.sql(addAppSQL), name, provider, s.Now()); err != nil {
+		if _, err := s.pool.Exec(ctx, s.sql(addAppSQL), name, provider, s.Now(), tenant); err != nil {
 			return App{}, fmt.Errorf("add app %s: %w", name, err)
 		}
 		app, err = s.FindApp(ctx, name)
 	}
+	if err == nil && app.Provider == provider && app.Tenant != tenant {
+		app, err = s.bind(ctx, app, tenant)
+	}
+	if err == nil {
+		err = app.mismatch(provider, tenant)
+	}
 	if err != nil {
 		return App{}, err
 	}
-	if app.Provider != provider {
-		return App{}, fmt.Errorf("app %q was %s so far and is %s in the configuration now: give the new one another name", name, app.Provider, provider)
+	s.tenantsMu.Lock()
+	defer s.tenantsMu.Unlock()
+	tenants := maps.Clone(s.tenants)
+	if tenants == nil {
+		tenants = make(map[int16]string)
+	}
+	tenants[app.ID] = tenant
+	s.tenants = tenants
+	return app, nil
+}
+
+// CheckApp returns the error with which EnsureApp would refuse the app. It changes
+// nothing.
+func (s *Store) CheckApp(ctx context.Context, name string, provider imclient.Provider, tenant string) error {
+	app, err := s.FindApp(ctx, name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	mismatch := app.mismatch(provider, tenant)
+	if mismatch == nil || app.Provider != provider {
+		return mismatch
+	}
+	var bound bool
+	if err := s.pool.QueryRow(ctx, s.sql(boundSQL), app.ID).Scan(&bound); err != nil {
+		return fmt.Errorf("look whether app %s has any history: %w", name, err)
+	}
+	if !bound {
+		return nil
+	}
+	return mismatch
+}
+
+// mismatch says what is wrong with a configuration that has another provider or
+// tenant under the app's name.
+func (a App) mismatch(provider imclient.Provider, tenant string) error {
+	switch {
+	case a.Provider != provider:
+		return fmt.Errorf("app %q was %s so far and is %s in the configuration now: give the new one another name", a.Name, a.Provider, provider)
+	case a.Tenant == tenant:
+		return nil
+	case provider == imclient.ProviderTencent:
+		return fmt.Errorf("app %q was SDKAppID %s so far and is SDKAppID %s in the configuration now: "+
+			"its history would mix the users of both; put sdk_app_id back, or give the new one another name", a.Name, a.Tenant, tenant)
+	default:
+		return fmt.Errorf("app %q was the deployment at %s so far and is at %s in the configuration now: "+
+			"if that is another deployment, give it another name, or its history would mix the users of both; "+
+			"if the deployment has moved, stop the processes that have the old address and run: syncer app moved %s", a.Name, a.Tenant, tenant, a.Name)
+	}
+}
+
+// An app is bound to its tenant once something of a user is known, or may be any
+// moment, because a run is going.
+const boundSQL = `
+SELECT EXISTS (SELECT FROM syncer.presence_snapshot WHERE app_id = $1)
+    OR EXISTS (SELECT FROM syncer.account_snapshot WHERE app_id = $1)
+    OR EXISTS (SELECT FROM syncer.presence_history WHERE app_id = $1)
+    OR EXISTS (SELECT FROM syncer.account_history WHERE app_id = $1)
+    OR EXISTS (SELECT FROM syncer.sync_run WHERE app_id = $1 AND status = 'running')`
+
+// No run of the app is opened meanwhile: starting one takes FOR KEY SHARE, for the
+// foreign key, and resuming one with keepAppSQL.
+const lockAppSQL = `
+SELECT app_id, name, provider, coalesce(tenant, '')
+FROM syncer.app
+WHERE app_id = $1
+FOR UPDATE`
+
+const keepAppSQL = `
+SELECT true
+FROM syncer.app
+WHERE app_id = $1
+FOR KEY SHARE`
+
+const bindAppSQL = `
+UPDATE syncer.app
+SET tenant = $2, tenant_since = $3
+WHERE app_id = $1`
+
+// bind binds an app to a tenant if it has none, or if nothing is known of the users
+// of the one it has. It returns the app as it is then.
+func (s *Store) bind(ctx context.Context, app App, tenant string) (App, error) {
+	err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
+		if app, err = lockApp(ctx, tx, s.sql(lockAppSQL), app.ID); err != nil {
+			return err
+		}
+		bound := false
+		if app.Tenant != "" {
+			err = tx.QueryRow(ctx, s.sql(boundSQL), app.ID).Scan(&bound)
+		}
+		if err != nil || bound {
+			return err
+		}
+		app.Tenant = tenant
+		_, err = tx.Exec(ctx, s.sql(bindAppSQL), app.ID, tenant, s.Now())
+		return err
+	})
+	if err != nil {
+		return App{}, fmt.Errorf("record the tenant of app %s: %w", app.Name, err)
 	}
 	return app, nil
+}
+
+func lockApp(ctx context.Context, tx pgx.Tx, statement string, id int16) (app App, err error) {
+	err = tx.QueryRow(ctx, statement, id).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant)
+	return app, err
+}
+
+const moveAppSQL = `
+UPDATE syncer.app
+SET tenant = $2, tenant_since = $3,
+    earlier_tenants = earlier_tenants || jsonb_build_object('tenant', tenant, 'since', tenant_since, 'until', $3::timestamptz)
+WHERE app_id = $1`
+
+const openRunsSQL = `
+SELECT run_id
+FROM syncer.sync_run
+WHERE app_id = $1 AND status = 'running'
+ORDER BY run_id`
+
+// ErrMoved says that an app has moved to another tenant than the one with which
+// this store knows it.
+var ErrMoved = errors.New("the app has moved (syncer app moved): restart this process with the present configuration")
+
+// MoveApp records that an app's tenant has another address now, with the same
+// users, and cancels the runs that are going. Processes that have the old address
+// write nothing from then on: their pages are of runs that are closed, and they
+// claim no further range. It returns the address before; the same one if nothing
+// changed.
+func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from string, cancelled int, err error) {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		now, err := lockApp(ctx, tx, s.sql(lockAppSQL), app.ID)
+		if err != nil {
+			return err
+		}
+		if from, cancelled = now.Tenant, 0; from == tenant {
+			return nil
+		}
+		rows, err := tx.Query(ctx, s.sql(openRunsSQL), app.ID)
+		if err != nil {
+			return err
+		}
+		open, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil {
+			return err
+		}
+		for _, runID := range open {
+			if _, err := s.lockRun(ctx, tx, runID, forEnd); errors.Is(err, ErrGone) {
+				continue // closed meanwhile
+			} else if err != nil {
+				return err
+			}
+			if err := s.closeRun(ctx, tx, runID, RunCancelled, "the deployment moved to "+tenant); err != nil {
+				return err
+			}
+			cancelled++
+		}
+		_, err = tx.Exec(ctx, s.sql(moveAppSQL), app.ID, tenant, s.Now())
+		return err
+	})
+	if err != nil {
+		return "", 0, fmt.Errorf("move app %s: %w", app.Name, err)
+	}
+	return from, cancelled, nil
+}
+
+// knownTenants are those with which EnsureApp found the apps, by app.
+func (s *Store) knownTenants() map[int16]string {
+	s.tenantsMu.Lock()
+	defer s.tenantsMu.Unlock()
+	return s.tenants
 }
 
 // FindApp gives the app of that name, or pgx.ErrNoRows, wrapped.
 func (s *Store) FindApp(ctx context.Context, name string) (App, error) {
 	var app App
-	if err := s.pool.QueryRow(ctx, s.sql(findAppSQL), name).Scan(&app.ID, &app.Name, &app.Provider); err != nil {
+	if err := s.pool.QueryRow(ctx, s.sql(findAppSQL), name).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant); err != nil {
 		return App{}, fmt.Errorf("find app %s: %w", name, err)
 	}
 	return app, nil

@@ -51,7 +51,7 @@ func TestReconcile(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	values := b.store.Presence()
-	other, err := b.store.EnsureApp(t.Context(), "other", imclient.ProviderOpenIM)
+	other, err := b.store.EnsureApp(t.Context(), "other", imclient.ProviderOpenIM, "other")
 	if err != nil {
 		t.Fatal(err)
 	}

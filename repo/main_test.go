@@ -59,7 +59,7 @@ func newBench(t testing.TB) *bench {
 	b.store = b.open(t, "first")
 	b.conn = connect(t, b.url)
 	var err error
-	if b.app, err = b.store.EnsureApp(t.Context(), "main", imclient.ProviderTencent); err != nil {
+	if b.app, err = b.store.EnsureApp(t.Context(), "main", imclient.ProviderTencent, "1400000001"); err != nil {
 		t.Fatal(err)
 	}
 	return b

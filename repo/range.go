@@ -30,22 +30,26 @@ type Range struct {
 // could not be given back is kept from everybody as long as the process lives.
 func (r *Range) Done() { r.store.letGo(r.claim) }
 
+// App a is still the tenant's with which this store knows it, by $4, if it does.
+const sameTenantSQL = `coalesce($4::jsonb ->> a.app_id::text, a.tenant) IS NOT DISTINCT FROM a.tenant`
+
 const claimRangeSQL = `
 UPDATE syncer.sync_range AS r
-SET status = 'running', attempt = attempt + 1, claim = gen_random_uuid(), owner = $4, beat_at = $5, error = NULL
+SET status = 'running', attempt = attempt + 1, claim = gen_random_uuid(), owner = $7, beat_at = $5, error = NULL
 FROM syncer.sync_run AS u
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.status = 'pending' OR r.status = 'running' AND r.beat_at < $6)
   AND (r.ask_after IS NULL OR r.ask_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
+  AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameTenantSQL + `)
 RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspicion, r.attempt, r.claim`
 
 // ClaimRange takes a range for the queue's job. ErrHeld: another worker has it
 // and gave a sign of life since staleBefore. ErrGone: it is done, its run is
 // closed, or it was given to another job. EarlyError: it is in doubt, and its
-// time has not come.
+// time has not come. ErrMoved: its app is another tenant's now.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
-	rows, err := s.pool.Query(ctx, s.sql(claimRangeSQL), runID, rangeNo, jobID, s.process, s.Now(), staleBefore)
+	rows, err := s.pool.Query(ctx, s.sql(claimRangeSQL), runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.process)
 	var claimed Range
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {

@@ -40,6 +40,9 @@ WHERE run_id = $1`
 // so long ago that its ranges have been dropped; start a new one.
 func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, s.sql(keepAppSQL), run.AppID); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID, s.Now())
 		if err != nil {
 			return err

@@ -24,12 +24,12 @@ ORDER BY a.name, p.day`
 func TestRollUp(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	second, err := b.store.EnsureApp(t.Context(), "second", imclient.ProviderOpenIM)
+	second, err := b.store.EnsureApp(t.Context(), "second", imclient.ProviderOpenIM, "second")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// An app without a run has nothing to roll up, and keeps no other from it.
-	if _, err := b.store.EnsureApp(t.Context(), "idle", imclient.ProviderOpenIM); err != nil {
+	if _, err := b.store.EnsureApp(t.Context(), "idle", imclient.ProviderOpenIM, "idle"); err != nil {
 		t.Fatal(err)
 	}
 	berlin, err := time.LoadLocation("Europe/Berlin")

@@ -54,6 +54,9 @@ type Store struct {
 	clock    *clock
 	now      func() time.Time
 
+	tenantsMu sync.Mutex
+	tenants   map[int16]string // with which EnsureApp found the apps; never changed, only replaced
+
 	heldMu sync.Mutex
 	held   map[claim]struct{} // what this process works on at present
 }

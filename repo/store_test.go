@@ -69,7 +69,7 @@ func TestOtherSchema(t *testing.T) {
 	b := &bench{url: url, clock: clock, conn: connect(t, url)}
 	exec(t, b.conn, `SET search_path = im_status`)
 	b.store = openStore(t, repo.Config{URL: url, Schema: schema, MaxConns: 4, Process: "p", Now: clock.Now})
-	if b.app, err = b.store.EnsureApp(t.Context(), "main", imclient.ProviderTencent); err != nil {
+	if b.app, err = b.store.EnsureApp(t.Context(), "main", imclient.ProviderTencent, "1400000001"); err != nil {
 		t.Fatal(err)
 	}
 	if made, err := b.store.MakePartitions(t.Context(), "day", at(3600)); made != 2 || err != nil {
@@ -122,7 +122,7 @@ func TestEnsureApp(t *testing.T) {
 	var group errgroup.Group
 	for i := range ids {
 		group.Go(func() error {
-			app, err := stores[i%3].EnsureApp(t.Context(), "new", imclient.ProviderOpenIM)
+			app, err := stores[i%3].EnsureApp(t.Context(), "new", imclient.ProviderOpenIM, "new")
 			ids[i] = app.ID
 			return err
 		})
@@ -133,7 +133,7 @@ func TestEnsureApp(t *testing.T) {
 	if len(slices.Compact(ids)) != 1 {
 		t.Errorf("the same app has the numbers %d", ids)
 	}
-	if _, err := b.store.EnsureApp(t.Context(), "new", imclient.ProviderTencent); err == nil || !strings.Contains(err.Error(), `app "new" was openim so far`) {
+	if _, err := b.store.EnsureApp(t.Context(), "new", imclient.ProviderTencent, "new"); err == nil || !strings.Contains(err.Error(), `app "new" was openim so far`) {
 		t.Errorf("an app that changed its provider: %v", err)
 	}
 	if _, err := b.store.FindApp(t.Context(), "nobody"); !errors.Is(err, pgx.ErrNoRows) {

@@ -96,22 +96,25 @@ func (e *EarlyError) Error() string {
 }
 
 const unclaimedSQL = `
-SELECT r.status = 'running', r.ask_after
+SELECT NOT (` + sameTenantSQL + `), r.status = 'running', r.ask_after
 FROM syncer.sync_range AS r
 JOIN syncer.sync_run AS u USING (run_id)
+JOIN syncer.app AS a USING (app_id)
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND r.status IN ('pending', 'running') AND u.status = 'running'`
 
 // unclaimed says why a range could not be claimed.
 func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID int64) error {
-	var held bool
+	var moved, held bool
 	var askAfter *time.Time
-	err := s.pool.QueryRow(ctx, s.sql(unclaimedSQL), runID, rangeNo, jobID).Scan(&held, &askAfter)
+	err := s.pool.QueryRow(ctx, s.sql(unclaimedSQL), runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &askAfter)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrGone
 	case err != nil:
 		return fmt.Errorf("look who holds range %d of run %d: %w", rangeNo, runID, err)
+	case moved:
+		return ErrMoved
 	case !held && askAfter != nil:
 		return &EarlyError{AskAfter: *askAfter}
 	default:

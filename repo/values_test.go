@@ -242,7 +242,7 @@ func TestBracketsAfterTheClockWasSetBack(t *testing.T) {
 func TestAppsAndKindsApart(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	other, err := b.store.EnsureApp(t.Context(), "other", imclient.ProviderOpenIM)
+	other, err := b.store.EnsureApp(t.Context(), "other", imclient.ProviderOpenIM, "other")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,6 +158,14 @@ func (ch *checker) database(ctx context.Context) {
 		advice = ""
 	}
 	ch.say(fmt.Sprintf("database %s, schema %s", db.URL, db.Schema), err, advice)
+	if err != nil {
+		return
+	}
+	for _, app := range ch.config.Apps {
+		if err := store.CheckApp(ctx, app.Name, app.Provider, app.Tenant()); err != nil {
+			ch.say("app "+app.Name, err, "")
+		}
+	}
 }
 
 func (ch *checker) app(ctx context.Context, app config.App) {

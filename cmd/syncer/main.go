@@ -103,6 +103,7 @@ func (p *program) command() *cli.Command {
 			p.backfillCommand(),
 			p.migrateCommand(),
 			p.configCommand(),
+			p.appCommand(),
 			p.runsCommand(),
 			p.explainCommand(),
 			p.reportCommand(),

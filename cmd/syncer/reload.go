@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -31,6 +32,9 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 	if err != nil {
 		return keep(err)
 	}
+	if err := s.sameTenants(old, loaded); err != nil {
+		return keep(err)
+	}
 	inForce := withoutRestart(old, loaded)
 	scheduled, err := s.scheduled(inForce.Jobs)
 	if err != nil {
@@ -56,6 +60,25 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 	}
 	s.log.Info().Strs("changed", config.Changes(old, inForce)).Msg("configuration reloaded")
 	return inForce
+}
+
+// sameTenants refuses a configuration in which the name of an app stands for
+// another tenant than the one that is recorded. Apps that have not changed are not
+// looked up, so that a reload does not need the database.
+func (s *system) sameTenants(old, loaded *config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	for _, app := range loaded.Apps {
+		if slices.ContainsFunc(old.Apps, func(before config.App) bool {
+			return before.Name == app.Name && before.Provider == app.Provider && before.Tenant() == app.Tenant()
+		}) {
+			continue
+		}
+		if err := s.store.CheckApp(ctx, app.Name, app.Provider, app.Tenant()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withoutRestart gives the old configuration with what takes no restart from the

@@ -64,6 +64,13 @@ func TestReload(t *testing.T) {
 	p.said(`"settings":["database.max_conns","apps.more"],"time"`)
 	p.said(`"changed":[],`)
 
+	// Another deployment under an app's name is refused; nothing else changes either.
+	elsewhere := strings.Replace(w.simURL, "127.0.0.1", "localhost", 1)
+	w.edit(w.simURL, elsewhere, `level = "info"`, `level = "debug"`)
+	p.signal(syscall.SIGHUP)
+	p.said("and is at " + elsewhere + " in the configuration now")
+	w.edit(elsewhere, w.simURL, `level = "debug"`, `level = "info"`)
+
 	// A job that is no longer there is named: its ticks stop.
 	w.edit("[[jobs]]\nname     = \"presence\"", "[[jobs]]\nname     = \"other\"")
 	p.signal(syscall.SIGHUP)
@@ -73,7 +80,7 @@ func TestReload(t *testing.T) {
 
 	log := p.stderr.String()
 	for text, want := range map[string]int{
-		"the configuration is not reloaded": 1, `jobs[0].schedule`: 1, "need a restart": 2, // at each reload after the change
+		"the configuration is not reloaded": 2, `jobs[0].schedule`: 1, "need a restart": 2, // at each reload after the change
 		"the job is removed: the configuration no longer has it, and its ticks stop": 1,
 	} {
 		if n := strings.Count(log, text); n != want {

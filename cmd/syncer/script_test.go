@@ -37,6 +37,7 @@ func TestScripts(t *testing.T) {
 			env.Vars = append(env.Vars, goRace)
 			env.Setenv("DATABASE_URL", w.dbURL)
 			env.Setenv("SIM", w.simURL)
+			env.Setenv("SIM_BY_NAME", strings.Replace(w.simURL, "127.0.0.1", "localhost", 1))
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -133,6 +133,7 @@ func TestSecrets(t *testing.T) {
 	gone := []string{"SYNCER_APPS_MAIN_TENCENT_BASE_URL=http://127.0.0.1:1", "SYNCER_APPS_CHAT_OPENIM_BASE_URL=http://127.0.0.1:1"}
 	stdout, _ := w.run(exitFailed, append(gone, "config", "check", "--connect")...)
 	wantText(t, stdout, "connection refused")
+	w.run(exitDone, append(gone, "app", "moved", "chat")...)
 	p := w.start(append(gone, "backfill", "--resume")...)
 	p.said("failed; it will be retried")
 	p.kill()

@@ -182,7 +182,7 @@ func processName() string {
 }
 
 func (s *system) openApp(ctx context.Context, c config.App) error {
-	app, err := s.store.EnsureApp(ctx, c.Name, c.Provider)
+	app, err := s.store.EnsureApp(ctx, c.Name, c.Provider, c.Tenant())
 	if err != nil {
 		return err
 	}

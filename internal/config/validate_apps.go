@@ -17,7 +17,7 @@ func (v validator) apps() {
 		v.problem("apps", "is missing: at least one [[apps]] is needed")
 	}
 	names := make([]string, len(v.c.Apps))
-	sdkApps := map[int64]string{}
+	tenants := map[string]string{}
 	for i := range v.c.Apps {
 		app := &v.c.Apps[i]
 		path := fmt.Sprintf("apps[%d]", i)
@@ -26,12 +26,14 @@ func (v validator) apps() {
 		v.usersTable(path, app)
 		if app.Tencent != nil {
 			v.tencent(path+".tencent", app.Tencent)
-			v.sharedQuota(sdkApps, app)
 		}
 		if app.OpenIM != nil {
 			openim := path + ".openim"
 			v.baseURL(openim+".base_url", &app.OpenIM.BaseURL, "the secret and tokens could be read on the way; allow_http = true if that network is yours", app.OpenIM.AllowHTTP)
 			v.caFile(openim+".ca_file", &app.OpenIM.CAFile)
+		}
+		if (app.Tencent == nil) != (app.OpenIM == nil) {
+			v.sharedQuota(tenants, app)
 		}
 	}
 	v.names("apps", names)
@@ -140,15 +142,23 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// sharedQuota warns of two apps that are one to the provider: its limit counts
-// their calls together, but each keeps to its rate alone.
-func (v validator) sharedQuota(names map[int64]string, app *App) {
-	id := app.Tencent.SDKAppID
-	if first, known := names[id]; known && id != 0 {
+// sharedQuota warns of two apps that are one tenant to the provider: its limits
+// count their calls together, but each keeps to its rates alone.
+func (v validator) sharedQuota(names map[string]string, app *App) {
+	tenant := app.Tenant()
+	if tenant == "" || tenant == "0" {
+		return // a problem already
+	}
+	first, known := names[tenant]
+	switch {
+	case !known:
+		names[tenant] = app.Name
+	case app.Tencent != nil:
 		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
-			"apps %q and %q have the same sdk_app_id %d and share its limit: their rates together must stay below it", first, app.Name, id))
-	} else {
-		names[id] = app.Name
+			"apps %q and %q have the same sdk_app_id %s and share its limit: their rates together must stay below it", first, app.Name, tenant))
+	default:
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+			"apps %q and %q are the same OpenIM deployment, %s, and share what it bears: their rates together must stay below it", first, app.Name, tenant))
 	}
 }
 

@@ -156,7 +156,7 @@ func (s *Simulation) serve(c Config) (string, error) {
 
 // open makes an app with its client.
 func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provider, base string) (*jobs.App, error) {
-	app, err := s.store.EnsureApp(ctx, string(provider), provider)
+	app, err := s.store.EnsureApp(ctx, string(provider), provider, "simulated "+string(provider))
 	if err != nil {
 		return nil, err
 	}
