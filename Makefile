@@ -6,6 +6,9 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # One throwaway Postgres server for all packages under test.
 WITH_POSTGRES := bin/with-postgres --
 
+# It ends the tests of a package that hang; no machine may need that long.
+TIMEOUT := 60m
+
 .PHONY: help
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,11 +21,11 @@ build: ## compile bin/syncer
 test: with-postgres ## run all tests with the race detector on a real Postgres
 	@command -v $$(go env CC) >/dev/null || \
 		{ echo 'The race detector needs a C compiler; install gcc and the headers of libc.' >&2; exit 1; }
-	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout 15m ./...
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -timeout $(TIMEOUT) ./...
 
 .PHONY: test-long
 test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
-	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout 15m -run Long -v ./cmd/syncer
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout $(TIMEOUT) -run Long -v ./cmd/syncer
 
 .PHONY: fuzz
 fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the other; a quarter of an hour; FUZZ=Login: some of them
@@ -30,7 +33,7 @@ fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the ot
 
 .PHONY: test-pooler
 test-pooler: with-postgres ## show syncer behind a PgBouncer in transaction mode, which has to be installed
-	$(WITH_POSTGRES) go test -tags pooler -timeout 5m -run Pooler ./cmd/syncer
+	$(WITH_POSTGRES) go test -tags pooler -timeout $(TIMEOUT) -run Pooler ./cmd/syncer
 
 # Servers of other versions, as npm has them; see internal/pgcluster/fetch-postgres.
 POSTGRES_VERSIONS := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -56,7 +59,7 @@ SOAK := 20m
 
 .PHONY: chaos
 chaos: with-postgres ## kill daemons at work a hundred times (KILLS=…, SEED=…), for up to ten minutes, and look for what is lost
-	$(WITH_POSTGRES) go test -count 1 -timeout 30m -run '^TestChaos$$' -v ./cmd/syncer -kills $(KILLS) -seed $(SEED)
+	$(WITH_POSTGRES) go test -count 1 -timeout $(TIMEOUT) -run '^TestChaos$$' -v ./cmd/syncer -kills $(KILLS) -seed $(SEED)
 
 .PHONY: soak
 soak: with-postgres ## let a daemon work for 20 minutes (SOAK=2h) while everything goes wrong, and see whether it grows
@@ -64,11 +67,11 @@ soak: with-postgres ## let a daemon work for 20 minutes (SOAK=2h) while everythi
 
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
-	$(WITH_POSTGRES) go test -tags browser -timeout 5m -run InBrowser ./cmd/syncer
+	$(WITH_POSTGRES) go test -tags browser -timeout $(TIMEOUT) -run InBrowser ./cmd/syncer
 
 .PHONY: cover
 cover: with-postgres ## run all tests, write bin/cover.html, print the share of statements tested
-	$(WITH_POSTGRES) go test -timeout 15m -coverpkg ./... -coverprofile bin/cover.out ./...
+	$(WITH_POSTGRES) go test -timeout $(TIMEOUT) -coverpkg ./... -coverprofile bin/cover.out ./...
 	go tool cover -html bin/cover.out -o bin/cover.html
 	@go tool cover -func bin/cover.out | tail -n 1
 

@@ -97,7 +97,7 @@ func TestBackfill_resume(t *testing.T) {
 	if joined := resume(a); joined.ID != stopped.ID {
 		t.Errorf("run %d is going, but run %d was started", stopped.ID, joined.ID)
 	}
-	w.stop(a, 20*time.Second)
+	w.stop(a, grace)
 	if err := a.Cancel(w.ctx, stopped.ID, "stopped by the operator"); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestBackfill_resume(t *testing.T) {
 	if cancelled.Status != repo.RunCancelled || cancelled.Error != "stopped by the operator" || cancelled.Users != int64(asked) || asked >= 6000 {
 		t.Errorf("%d users were asked about; the run: %+v", asked, cancelled)
 	}
-	b := w.engine(w.slowSpec("b"))
+	b := w.engine(w.nextSpec("b"))
 	resumed := resume(b)
 	done := w.wait(b, resumed)
 	w.ended(done, repo.RunSucceeded)
@@ -127,12 +127,12 @@ func TestBackfill_resumeForgotten(t *testing.T) {
 	a := w.engine(w.slowSpec("a"))
 	old := w.start(a, openIMApp, imclient.KindAccounts)
 	w.underWay(a, old, 1000)
-	w.stop(a, 20*time.Second)
+	w.stop(a, grace)
 	if err := a.Cancel(w.ctx, old.ID, "stopped"); err != nil {
 		t.Fatal(err)
 	}
 	w.exec(`UPDATE syncer.sync_run SET started_at = started_at - $1::interval, finished_at = finished_at - $1::interval`, rangesKept+time.Minute)
-	s := w.slowSpec("b")
+	s := w.nextSpec("b")
 	s.Rate = 5000
 	b := w.engine(s)
 	run, err := b.StartBackfill(w.ctx, Backfill{AppID: old.AppID, Kind: old.Kind, Resume: true})

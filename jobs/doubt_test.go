@@ -334,7 +334,7 @@ FROM syncer.sync_range WHERE suspicion > 0`)
 		t.Errorf("snapshots meanwhile (-want +got):\n%.2000s", diff)
 	}
 
-	w.stop(e, 10*time.Second)
+	w.stop(e, grace)
 	if err := e.Cancel(w.ctx, run.ID, "stopped"); err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +374,7 @@ func TestCollapse_killed(t *testing.T) {
 			first := w.engine(s)
 			app := first.app(provider)
 			w.ended(w.backfill(first, provider, imclient.KindPresence), repo.RunSucceeded)
-			w.stop(first, 10*time.Second)
+			w.stop(first, grace)
 			w.set(1, 400)
 			s.Process = "survivor"
 			other := w.client(s)
@@ -391,7 +391,7 @@ func TestCollapse_killed(t *testing.T) {
 			if err := other.Start(w.ctx); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { w.stop(other, 10*time.Second) })
+			t.Cleanup(func() { w.stop(other, grace) })
 			run = w.wait(other, run)
 			w.ended(run, repo.RunSucceeded)
 			if run.Users != 400 || run.Changed != 400 || run.Suspected != 4 {

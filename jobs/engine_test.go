@@ -77,7 +77,7 @@ func (w *world) engine(s engineSpec) *testEngine {
 	if err := e.Start(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	w.t.Cleanup(func() { w.stop(e, grace) })
 	return e
 }
 

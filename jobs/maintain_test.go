@@ -35,7 +35,7 @@ func (w *world) begin(e *testEngine) {
 	if err := e.Start(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	w.t.Cleanup(func() { w.stop(e, grace) })
 }
 
 // spans gives the partitions of a history as from-to pairs of days since today.

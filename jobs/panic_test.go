@@ -89,7 +89,7 @@ func TestPanics(t *testing.T) {
 	if err := e.Start(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	t.Cleanup(func() { w.stop(e, grace) })
 	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
 
 	// Users have left, so that the run has to find out who.
@@ -125,7 +125,7 @@ func TestPanics(t *testing.T) {
 	w.eventually("a tick has its run", func() bool {
 		return w.count(`SELECT count(*) FROM syncer.sync_run WHERE job = 'p' AND status = 'succeeded'`) > 0
 	})
-	w.stop(e, 10*time.Second)
+	w.stop(e, grace)
 
 	told := make(map[string]int)
 	for _, line := range w.log.lines(`"stack":`) {

@@ -48,7 +48,7 @@ func engineProcess(ctx context.Context, spec string) error {
 		return err
 	}
 	<-ctx.Done()
-	stopCtx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	stopCtx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	return e.Stop(stopCtx)
 }
@@ -100,10 +100,18 @@ func (w *world) underWay(e *testEngine, run repo.Run, users int64) {
 	})
 }
 
-// slowSpec is an engine that takes some seconds for 6,000 accounts.
+// slowSpec is an engine that takes 12 seconds for 6,000 accounts, so that a test
+// can act meanwhile.
 func (w *world) slowSpec(process string) engineSpec {
+	s := w.nextSpec(process)
+	s.Rate = 5
+	return s
+}
+
+// nextSpec is an engine that goes on where one of slowSpec was stopped.
+func (w *world) nextSpec(process string) engineSpec {
 	s := w.spec()
-	s.Process, s.Rate, s.Batch, s.Range, s.Page, s.RescueAfter = process, 40, 100, 1000, 200, 3*time.Second
+	s.Process, s.Rate, s.Batch, s.Range, s.Page, s.RescueAfter = process, 400, 100, 1000, 200, 3*time.Second
 	return s
 }
 
@@ -116,7 +124,7 @@ func TestKilled(t *testing.T) {
 		t.Run(string(provider), func(t *testing.T) {
 			t.Parallel()
 			w := setup(t, worldOptions{users: 6000})
-			other := w.client(w.slowSpec("survivor"))
+			other := w.client(w.nextSpec("survivor"))
 			victim := w.process(w.slowSpec("victim"))
 			run := w.start(other, provider, imclient.KindAccounts)
 			w.underWay(other, run, 1500)
@@ -131,7 +139,7 @@ func TestKilled(t *testing.T) {
 			if err := other.Start(w.ctx); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { w.stop(other, 10*time.Second) })
+			t.Cleanup(func() { w.stop(other, grace) })
 			run = w.wait(other, run)
 			w.ended(run, repo.RunSucceeded)
 			if run.Users != 6000 || run.Changed != 6000 {
@@ -173,7 +181,7 @@ func testFrozen(t *testing.T, runGoesOn bool) {
 	sleeper.Process, other.Process = "sleeper", "other"
 	first := w.engine(s)
 	w.ended(w.backfill(first, tencentApp, imclient.KindPresence), repo.RunSucceeded)
-	w.stop(first, 10*time.Second)
+	w.stop(first, grace)
 	app := first.app(tencentApp)
 	histories, snapshots := w.history(presenceTables, app.ID), w.snapshot(presenceTables, app.ID)
 
@@ -196,7 +204,7 @@ func testFrozen(t *testing.T, runGoesOn bool) {
 	if err := b.Start(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.stop(b, 10*time.Second) })
+	t.Cleanup(func() { w.stop(b, grace) })
 	if runGoesOn {
 		w.underWay(b, run, users)
 	} else {

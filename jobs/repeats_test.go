@@ -102,7 +102,7 @@ func TestLog_outage(t *testing.T) {
 	w.sim.ClearFault(fault)
 	run = w.wait(e, run)
 	w.ended(run, repo.RunSucceeded)
-	w.stop(e, 10*time.Second)
+	w.stop(e, grace)
 
 	type event struct {
 		Level, App, Job, Message, Class, Status string
@@ -177,7 +177,7 @@ func TestLog_collapse(t *testing.T) {
 	e.again.mu.Unlock()
 	w.set(1, users)
 	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
-	w.stop(e, 10*time.Second)
+	w.stop(e, grace)
 	type told struct{ Lines, Pages int }
 	got := make(map[string]told)
 	for _, line := range w.log.lines(`"verdict":`) {

@@ -48,7 +48,7 @@ func testRounds(t *testing.T, provider imclient.Provider) {
 			runs[k.kind] = append(runs[k.kind], now)
 		}
 	}
-	w.stop(e, 10*time.Second)
+	w.stop(e, grace)
 	e.close()
 	for _, k := range bothTables {
 		w.truthful(k, app, ids)

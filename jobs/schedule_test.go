@@ -75,7 +75,7 @@ func TestSchedule_clockSet(t *testing.T) {
 	if err := e.Start(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { w.stop(e, 10*time.Second) })
+	t.Cleanup(func() { w.stop(e, grace) })
 	job := e.job("p", openIMApp, 24*time.Hour, false)
 	e.Schedule([]Job{job, e.job("often", openIMApp, time.Second, false)})
 	w.eventually("the schedule is followed", func() bool { return len(w.ticks("often")) > 0 })

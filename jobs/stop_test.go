@@ -17,7 +17,7 @@ func TestStop_soft(t *testing.T) {
 	a := w.engine(w.slowSpec("a"))
 	run := w.start(a, openIMApp, imclient.KindAccounts)
 	w.underWay(a, run, 1000)
-	w.stop(a, 20*time.Second)
+	w.stop(a, grace)
 	swept, err := a.store.FindRun(w.ctx, run.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestStop_soft(t *testing.T) {
 	if ids := w.sim.Stats().APIs[imsim.PathOpenIMAccounts].IDs; int64(ids) != swept.Users || ids == 6000 {
 		t.Errorf("%d users were asked about, %d written", ids, swept.Users)
 	}
-	b := w.engine(w.slowSpec("b"))
+	b := w.engine(w.nextSpec("b"))
 	run = w.wait(b, run)
 	w.ended(run, repo.RunSucceeded)
 	if ids := w.sim.Stats().APIs[imsim.PathOpenIMAccounts].IDs; ids != 6000 || run.Users != 6000 || run.Calls != w.calls() {
@@ -40,7 +40,7 @@ func TestStop_hard(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{users: 6000})
 	s := w.slowSpec("a")
-	s.RescueAfter = time.Hour
+	s.RescueAfter, s.Timeout = time.Hour, patience
 	a := w.engine(s)
 	fault := w.fault(imsim.Fault{Kind: imsim.FaultHang, After: 12})
 	run := w.start(a, tencentApp, imclient.KindAccounts)
@@ -48,7 +48,7 @@ func TestStop_hard(t *testing.T) {
 	w.eventually("calls hang", func() bool { return w.hits(fault) > 2 })
 	begin := time.Now()
 	w.stop(a, 100*time.Millisecond)
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > grace {
 		t.Errorf("the stop took %s", took)
 	}
 	w.sim.ClearFault(fault)

@@ -40,8 +40,12 @@ type worldOptions struct {
 	openIM  imsim.OpenIM
 }
 
-// patience bounds what a test waits for, on a busy machine under the race detector.
-const patience = 4 * time.Minute
+// patience ends a test that hangs, and grace the work of an engine that stops.
+// Both are many times what any test needs on a slow and busy machine.
+const (
+	patience = 10 * time.Minute
+	grace    = 2 * time.Minute
+)
 
 func setup(t *testing.T, o worldOptions) *world {
 	t.Helper()

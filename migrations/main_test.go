@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
@@ -13,6 +14,10 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
+
+// patience ends a test that hangs; it is many times what any needs on a slow and
+// busy machine.
+const patience = 5 * time.Minute
 
 // schema is where the tests migrate to unless they are about that.
 const schema = "syncer"

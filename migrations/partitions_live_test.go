@@ -56,7 +56,7 @@ VALUES (1, $1, 'online', '{}', $2::text::timestamptz + $3 * interval '1 second',
 // more waits until so many more rows are written.
 func (w *writers) more(rows int64) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(w.ctx, patience)
 	defer cancel()
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()
@@ -82,7 +82,7 @@ func (w *writers) stop() int64 {
 // mustMake makes partitions, trying again as long as the function gives way.
 func mustMake(t testing.TB, conn *pgx.Conn, period, since, until string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		var made *int

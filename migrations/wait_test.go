@@ -29,7 +29,7 @@ func (l lines) next(t testing.TB) string {
 	select {
 	case line := <-l:
 		return line
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nothing was logged")
 		return ""
 	}
@@ -78,7 +78,7 @@ func TestMigrateBehindReader(t *testing.T) {
 				err  error
 			}
 			migrated := make(chan result, 1)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			go func() {
 				done, err := tc.migrate(ctx, m)

@@ -3,6 +3,7 @@ package repo_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,10 +16,12 @@ import (
 // up, and the next ones are good.
 func TestAnswerWithin(t *testing.T) {
 	t.Parallel()
-	store := openStore(t, repo.Config{URL: migrated(t), Schema: "syncer", MaxConns: 2, Process: "p", AnswerWithin: 100 * time.Millisecond})
+	store := openStore(t, repo.Config{URL: migrated(t), Schema: "syncer", MaxConns: 4, Process: "p", AnswerWithin: 5 * time.Second})
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT 1`)
 	batch.Queue(`SELECT pg_sleep(600)`)
+	// All at once, so that the limit can be long enough for what is answered.
+	var asked sync.WaitGroup
 	for name, ask := range map[string]func() error{
 		"statement": func() error {
 			_, err := store.Pool().Exec(t.Context(), `SELECT pg_sleep(600)`)
@@ -30,13 +33,16 @@ func TestAnswerWithin(t *testing.T) {
 		},
 		"batch": func() error { return store.Pool().SendBatch(t.Context(), batch).Close() },
 	} {
-		if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if err := store.Ping(t.Context()); err != nil {
-			t.Errorf("after a %s: %v", name, err)
-		}
+		asked.Go(func() {
+			if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", name, err)
+			}
+			if err := store.Ping(t.Context()); err != nil {
+				t.Errorf("after a %s: %v", name, err)
+			}
+		})
 	}
+	asked.Wait()
 }
 
 // TestReadOnlySession: a session that began while the database was read-only is

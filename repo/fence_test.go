@@ -204,7 +204,7 @@ func TestPagesInFlightHoldUpNobodyElse(t *testing.T) {
 	}()
 	b.blocked(t, 1)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	upper := "t"
 	if err := b.store.AddRange(ctx, plan, &upper, enqueue); err != nil {

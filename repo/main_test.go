@@ -20,6 +20,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
 
+// patience ends a test that hangs; it is many times what any needs on a slow and
+// busy machine.
+const patience = 5 * time.Minute
+
 // noon is when the simulated clocks start.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
@@ -296,7 +300,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'`) >= n
 // await polls until a condition holds.
 func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()

@@ -283,12 +283,13 @@ func TestConfiguredRateChanges(t *testing.T) {
 }
 
 // Three instances with a gate each, and many callers, in real time: no second
-// holds more calls than the limit, and most of it is used.
+// holds more call times than the limit. (That calls are sent at their times is
+// shown, without a real clock, in imclient.)
 func TestGatesTogether(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	const rate, runFor = 100, 2500 * time.Millisecond
-	ctx, cancel := context.WithTimeout(t.Context(), runFor)
+	const rate, enough = 100, 250
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var mu sync.Mutex
 	var calls []time.Time
@@ -299,7 +300,7 @@ func TestGatesTogether(t *testing.T) {
 		for range 5 {
 			group.Go(func() error {
 				for {
-					_, err := gate.Wait(ctx)
+					at, err := gate.Wait(ctx)
 					if ctx.Err() != nil {
 						return nil
 					}
@@ -307,7 +308,9 @@ func TestGatesTogether(t *testing.T) {
 						return err
 					}
 					mu.Lock()
-					calls = append(calls, time.Now()) // one clock for all: this machine's, monotonic
+					if calls = append(calls, at); len(calls) == enough {
+						cancel()
+					}
 					mu.Unlock()
 				}
 			})
@@ -316,9 +319,9 @@ func TestGatesTogether(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	wantLimit(t, calls, rate, 0)
-	if len(calls) < rate/2 {
-		t.Errorf("only %d calls in %s at a rate of %d", len(calls), runFor, rate)
+	wantLimit(t, calls, rate, imclient.Slack)
+	if len(calls) < enough {
+		t.Errorf("only %d calls in %s", len(calls), patience)
 	}
 }
 

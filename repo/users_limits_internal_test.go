@@ -89,6 +89,7 @@ func TestUsers_lost(t *testing.T) {
 	if err = users.explain("read a page", err); !errors.Is(err, errNoAnswer) || !strings.Contains(err.Error(), "no connection to the database that [users] url names") || reads != 1 {
 		t.Errorf("%d reads: %v", reads, err)
 	}
+	users.tries[0] = tryFor(time.Minute, time.Minute)
 	page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)

@@ -10,34 +10,41 @@ import (
 	"syncer/imclient/imsim"
 )
 
-// slowWorld has so many users and so few calls a second that a backfill of all
-// takes some seconds: 20 calls of OpenIM's presence API at 10 a second.
-func slowWorld(t *testing.T) (*world, []string) {
+// slowWorld has so many users that the first of two backfills takes 12 seconds,
+// so that a test can act meanwhile: 50 calls of OpenIM's presence API, 4 a second.
+// The second one is not held up.
+func slowWorld(t *testing.T) (w *world, slow, fast []string) {
 	t.Helper()
-	w := newWorld(t, worldOptions{users: slowUsers, config: noJobs})
+	w = newWorld(t, worldOptions{users: slowUsers, config: noJobs})
 	w.run(exitDone, "migrate", "up")
-	return w, []string{"SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE=8", "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100"}
+	at := func(rate string) []string {
+		return []string{"SYNCER_SWEEP_STOP_GRACE=10m", presenceRate + rate, "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100", "backfill", "--app", "chat", "--job", "presence"}
+	}
+	return w, at("4"), at("100")
 }
 
-const slowUsers = 5000
+const (
+	slowUsers    = 5000
+	presenceRate = "SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE="
+)
 
 // asked is how many user ids OpenIM's presence API was asked about.
 func (w *world) asked() int { return w.sim.Stats().APIs[imsim.PathOpenIMPresence].IDs }
 
-// begun waits until some users have gone through, and some have not.
+// begun waits until some users of a run have gone through, and some have not.
+// Ticks that come meanwhile are runs of their own, which are skipped.
 func (w *world) begun() {
 	w.t.Helper()
 	w.waitSQL("true", `SELECT sum(users) > 0 FROM syncer.sync_range`)
-	w.wantSQL("running", `SELECT status FROM syncer.sync_run ORDER BY run_id DESC LIMIT 1`)
+	w.wantSQL("1", `SELECT count(*) FROM syncer.sync_run WHERE status = 'running'`)
 }
 
 // TestStoppedBackfill: Ctrl-C lets pages in flight be written, and --resume goes
 // on from there: no user is asked about twice.
 func TestStoppedBackfill(t *testing.T) {
 	t.Parallel()
-	w, env := slowWorld(t)
-	args := append(env, "backfill", "--app", "chat", "--job", "presence")
-	p := w.start(args...)
+	w, slow, fast := slowWorld(t)
+	p := w.start(slow...)
 	w.begun()
 	p.signal(syscall.SIGINT)
 	p.signal(syscall.SIGINT) // a terminal and a parent process may both send it
@@ -52,7 +59,7 @@ func TestStoppedBackfill(t *testing.T) {
 	}
 	w.wantSQL(fmt.Sprint(asked), `SELECT count(*) FROM syncer.presence_snapshot`)
 
-	stdout, _ = w.run(exitDone, append(args, "--resume")...)
+	stdout, _ = w.run(exitDone, append(fast, "--resume")...)
 	wantText(t, stdout, "succeeded  5,000")
 	if all := w.asked(); all != slowUsers {
 		t.Errorf("%d users were asked about in all, want %d", all, slowUsers)
@@ -64,12 +71,12 @@ func TestStoppedBackfill(t *testing.T) {
 // TestStopTwice: a second Ctrl-C, some time after the first, ends at once.
 func TestStopTwice(t *testing.T) {
 	t.Parallel()
-	w, env := slowWorld(t)
+	w, slow, _ := slowWorld(t)
 	id, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultHang})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := w.start(append(env, "backfill", "--app", "chat", "--job", "presence")...)
+	p := w.start(slow...)
 	w.eventually("a call hangs", func() bool {
 		faults := w.sim.Faults()
 		return len(faults) == 1 && faults[0].ID == id && faults[0].Hits > 0
@@ -78,7 +85,7 @@ func TestStopTwice(t *testing.T) {
 	p.said("stopping")
 	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
-	for begun := time.Now(); ; {
+	for {
 		select {
 		case <-p.gone:
 			if code := p.cmd.ProcessState.ExitCode(); code != -1 {
@@ -87,8 +94,7 @@ func TestStopTwice(t *testing.T) {
 			return
 		case <-again.C:
 			_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails when it has just ended
-		}
-		if time.Since(begun) > soon {
+		case <-w.ctx.Done():
 			t.Fatal("it does not end")
 		}
 	}
@@ -98,14 +104,13 @@ func TestStopTwice(t *testing.T) {
 // ranges are free again; only pages in flight are asked about twice.
 func TestKilledBackfill(t *testing.T) {
 	t.Parallel()
-	w, env := slowWorld(t)
-	args := append(env, "backfill", "--app", "chat", "--job", "presence")
-	p := w.start(args...)
+	w, slow, fast := slowWorld(t)
+	p := w.start(slow...)
 	w.begun()
 	p.kill()
 	w.wantSQL("running", `SELECT status FROM syncer.sync_run`)
 
-	stdout, stderr := w.run(exitDone, append(args, "--resume")...)
+	stdout, stderr := w.run(exitDone, append(fast, "--resume")...)
 	wantText(t, stdout, "succeeded  5,000")
 	wantText(t, stderr, "took over work whose worker gave no sign of life")
 	if all := w.asked(); all >= slowUsers*3/2 {
@@ -119,12 +124,17 @@ func TestKilledBackfill(t *testing.T) {
 // meanwhile.
 func TestTwoBackfills(t *testing.T) {
 	t.Parallel()
-	w, env := slowWorld(t)
-	args := append(env, "backfill", "--app", "chat", "--job", "presence", "--json")
-	first := w.start(args...)
+	w, slow, fast := slowWorld(t)
+	// It ends when the second one waits for it, not before.
+	held, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultDelay, Delay: patience, IDs: []string{fmt.Sprintf("u%05d", slowUsers)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := w.start(append(slow, "--json")...)
 	w.begun()
-	second := w.start(args...)
+	second := w.start(append(fast, "--json")...)
 	second.said("chat presence: waiting for run 1 to end (a backfill, since ")
+	w.sim.ClearFault(held)
 	first.wait(exitDone)
 	stdout, stderr := second.wait(exitDone)
 	wantText(t, stdout, `"run_id": 2`, `"changed": 0`)

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -92,7 +91,7 @@ accounts_rate = %[7]d
 func newFaultWorld(t *testing.T, users, page int, all ...*faulty) *faultWorld {
 	t.Helper()
 	w := &faultWorld{users: users, page: page, world: newWorld(t, worldOptions{
-		users: users, rounds: &imsim.Rounds{Seed: 3, PresenceShare: 0.1}, config: noJobs, patience: 4 * time.Minute,
+		users: users, rounds: &imsim.Rounds{Seed: 3, PresenceShare: 0.1}, config: noJobs,
 	})}
 	healthy, healthyURL := w.sim, w.simURL
 	for i, f := range all {

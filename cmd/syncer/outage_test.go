@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"syncer/imclient/imsim"
 )
@@ -18,7 +17,7 @@ func TestOutageOfOneApp(t *testing.T) {
 	const limit = 50
 	// Nobody's account comes or goes: of such a user a run would be partial.
 	rounds := &imsim.Rounds{Seed: 3, PresenceShare: 0.3}
-	w := newWorld(t, worldOptions{users: 600, rounds: rounds, limits: imsim.Tencent{PresenceRate: limit}, patience: 4 * time.Minute,
+	w := newWorld(t, worldOptions{users: 600, rounds: rounds, limits: imsim.Tencent{PresenceRate: limit},
 		config: `
 [[jobs]]
 name     = "chat"

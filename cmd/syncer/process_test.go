@@ -176,5 +176,5 @@ func exitCode(err error) int {
 	return -1
 }
 
-// soon is what "at once" may take on a busy machine.
-const soon = 15 * time.Second
+// soon is what "at once" may take on a slow and busy machine.
+const soon = 2 * time.Minute

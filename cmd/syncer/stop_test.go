@@ -11,7 +11,7 @@ func TestStopsByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{users: 2000, config: everySecond})
 	w.run(exitDone, "migrate", "up")
-	env := []string{"SYNCER_SWEEP_STOP_GRACE=10m", "SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=5", "SYNCER_SWEEP_PAGE_USERS=100", "SYNCER_SWEEP_RANGE_USERS=200"}
+	env := []string{"SYNCER_SWEEP_STOP_GRACE=10m", "SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=2", "SYNCER_SWEEP_PAGE_USERS=100", "SYNCER_SWEEP_RANGE_USERS=200"}
 	amid := w.daemon(env...)
 	w.begun()
 	amid.stop()

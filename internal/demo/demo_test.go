@@ -28,6 +28,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// patience ends a test that hangs; it is many times what any needs on a slow and
+// busy machine.
+const patience = 10 * time.Minute
+
 // short are the arguments of a demo of a few seconds.
 var short = []string{"-users", "2000", "-sweeps", "2", "-interval", "2s", "-days", "1"}
 
@@ -42,7 +46,7 @@ type showing struct {
 
 func newShowing(t *testing.T, environ []string, args ...string) *showing {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	s := &showing{dir: t.TempDir(), page: filepath.Join(t.TempDir(), "report.html")}
 	s.cmd = exec.CommandContext(ctx, os.Args[0], append(args, "-page", s.page)...)
@@ -194,7 +198,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wait(t)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
 	for {

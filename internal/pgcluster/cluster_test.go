@@ -17,6 +17,9 @@ import (
 	"go.uber.org/goleak"
 )
 
+// patience ends a test that hangs.
+const patience = 5 * time.Minute
+
 // ownerMode makes the test binary the owner of a cluster, to be killed by a test.
 const ownerMode = "SYNCER_PGCLUSTER_TEST_OWNER"
 
@@ -131,7 +134,7 @@ func waitGone(t *testing.T, dir string, pids ...int) {
 		_, err := os.Stat(dir)
 		return errors.Is(err, os.ErrNotExist)
 	}
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !gone() {
 		select {
 		case <-deadline:

@@ -37,7 +37,7 @@ const (
 	prefix = "syncer_test_"
 	// patience bounds each administrative task: creating, preparing, copying,
 	// dropping.
-	patience = 2 * time.Minute
+	patience = 5 * time.Minute
 	// abandonedAfter is the age at which a run's databases belong to nobody any
 	// more. It is far above the time limit of go test.
 	abandonedAfter = 6 * time.Hour
