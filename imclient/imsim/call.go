@@ -19,8 +19,7 @@ type api struct {
 	answer func(body []byte, c *call) ([]byte, *failure)
 	// poison is the documented code for input that the API cannot work with.
 	poison int
-	// merged: it answers from what all gateways have in common, so that no
-	// FaultFlip touches it.
+	// merged: it answers from Redis, which has the devices of all gateways.
 	merged bool
 	// list is the beginning of an answer, up to its list of users.
 	list string
@@ -153,8 +152,10 @@ func (c *call) spoilIDs() []string {
 // look gives the devices of a user as this call is to see them; they are valid
 // until the next look.
 func (s *Server) look(c *call, userID string) []Device {
-	if h := c.hit(FaultOffline); h != nil && (len(h.IDs) == 0 || h.about(userID)) {
-		return nil
+	for i := range c.hits {
+		if c.hits[i].hides(userID, c.at, c.api.merged) {
+			return nil
+		}
 	}
 	c.devices = s.users.AppendDevices(c.devices[:0], userID, c.at)
 	if h := c.hit(FaultFlip); h != nil && !c.api.merged {

@@ -14,7 +14,7 @@ import (
 //
 //	GET    /_sim/stats            Stats
 //	GET    /_sim/faults           the faults, with how often each has hit
-//	POST   /_sim/faults           add one: Fault as JSON, its Delay as "delay":"150ms"; answers {"id":1}
+//	POST   /_sim/faults           add one: Fault as JSON, its Delay as "delay":"150ms", its For as "for":"30m"; answers {"id":1}
 //	DELETE /_sim/faults           clear all
 //	DELETE /_sim/faults/{id}      clear one
 //	POST   /_sim/revoke           {"what":"signatures"}, "tokens" (kick), "forget" (lose them) or, without, all of these
@@ -69,14 +69,21 @@ func (s *Server) postFault(r *http.Request) (any, error) {
 	var f struct {
 		Fault
 		Delay string `json:"delay"`
+		For   string `json:"for"`
 	}
 	if err := readControl(r, &f); err != nil {
 		return nil, err
 	}
-	if f.Delay != "" {
+	for _, d := range []struct {
+		name, text string
+		into       *time.Duration
+	}{{"delay", f.Delay, &f.Fault.Delay}, {"for", f.For, &f.Fault.For}} {
+		if d.text == "" {
+			continue
+		}
 		var err error
-		if f.Fault.Delay, err = time.ParseDuration(f.Delay); err != nil {
-			return nil, fmt.Errorf("read the delay: %w", err)
+		if *d.into, err = time.ParseDuration(d.text); err != nil {
+			return nil, fmt.Errorf("read %q: %w", d.name, err)
 		}
 	}
 	id, err := s.AddFault(f.Fault)

@@ -1,6 +1,7 @@
 package imsim
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -34,7 +35,7 @@ const (
 	FaultDrop        FaultKind = "drop"         // ids are missing from the answer [IDs, default the first asked]
 	FaultRepeat      FaultKind = "repeat"       // ids are answered twice [IDs, default the first asked]
 	FaultUnasked     FaultKind = "unasked"      // ids are answered that were not asked for [IDs]
-	FaultOffline     FaultKind = "offline"      // users look offline, with success [IDs, default all]
+	FaultOffline     FaultKind = "offline"      // users look offline, with success [IDs, default all]; with Times 1, one bad call
 	FaultFlip        FaultKind = "flip"         // of several connected devices a random half is shown, as OpenIM does with two gateways; get_users_status shows all
 
 	// Errors that the backend itself answers.
@@ -42,12 +43,20 @@ const (
 	FaultNotAdmin FaultKind = "not_admin" // the caller is no admin any more
 	FaultPoison   FaultKind = "poison"    // a call with any of the ids fails as a whole [IDs, Code: default what the API documents for bad input]
 	FaultUserCode FaultKind = "user_code" // the ids fail, each for itself; Tencent only [IDs, Code, default 70107]
+
+	// Faults of an OpenIM server, which keeps who is connected in its gateways, for
+	// get_users_online_status, and in Redis, for get_users_status. They are about
+	// the users of one gateway: IDs or, by default, a Share of all.
+	FaultGatewayLost    FaultKind = "gateway_lost"    // the API cannot reach the gateway and calls its users offline, with success; Redis has them [IDs, Share]
+	FaultGatewayStopped FaultKind = "gateway_stopped" // its users are disconnected; Redis keeps them until they expire [IDs, Share, For, default 30 min]
+	FaultRedisEmpty     FaultKind = "redis_empty"     // Redis has lost its data; the gateways announce each user again in the second half of For [IDs, Share, For, default 20 min]
 )
 
 var faultKinds = []FaultKind{
 	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultBomb, FaultRedirect, FaultHang, FaultReset, FaultClose,
 	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
 	FaultCode, FaultNotAdmin, FaultPoison, FaultUserCode,
+	FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty,
 }
 
 // Fault makes calls go wrong. Several can hit one call: a delay and a code, say.
@@ -70,6 +79,12 @@ type Fault struct {
 	RetryAfter int           `json:"retry_after,omitempty"` // seconds
 	Size       int           `json:"size,omitempty"`        // bytes
 	Delay      time.Duration `json:"-"`
+	// Share, 0 to 1, is how many of all users a fault of a gateway is about, the same
+	// ones for each fault with the same share. IDs name them instead.
+	Share float64 `json:"share,omitempty"`
+	// For is how long Redis is wrong after the fault was made, by the population's
+	// time.
+	For time.Duration `json:"-"`
 	// Echo repeats the call in the answer, with its credentials, as pages that are
 	// meant for debugging do.
 	Echo bool `json:"echo,omitempty"`
@@ -88,8 +103,8 @@ func (f Fault) validate() error {
 	if !slices.Contains(faultKinds, f.Kind) {
 		return fmt.Errorf("unknown kind of fault %q; allowed: %q", f.Kind, faultKinds)
 	}
-	if f.Times < 0 || f.After < 0 || f.Probability < 0 || f.Probability > 1 || f.Size < 0 || f.Delay < 0 || f.RetryAfter < 0 {
-		return fmt.Errorf("a fault of kind %q with a negative number or a probability above 1", f.Kind)
+	if f.Times < 0 || f.After < 0 || f.Probability < 0 || f.Probability > 1 || f.Share < 0 || f.Share > 1 || f.Size < 0 || f.Delay < 0 || f.For < 0 || f.RetryAfter < 0 {
+		return fmt.Errorf("a fault of kind %q with a negative number, or a probability or a share above 1", f.Kind)
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
 		return fmt.Errorf("a fault of kind %q with HTTP status %d; allowed: 200 to 599", f.Kind, f.Status)
@@ -103,6 +118,8 @@ func (f Fault) validate() error {
 		return needs(f.Delay > 0, "a delay")
 	case FaultPoison, FaultUserCode, FaultUnasked:
 		return needs(len(f.IDs) > 0, "ids")
+	case FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty:
+		return needs(len(f.IDs) > 0 || f.Share > 0, "ids or a share")
 	default:
 		return nil
 	}
@@ -120,6 +137,7 @@ type activeFault struct {
 	Fault
 	id      int
 	ids     map[string]struct{}
+	since   time.Time // by the population's time
 	cleared chan struct{}
 
 	passed, hits int // calls that matched and were let through, or were hit
@@ -136,11 +154,11 @@ func newFaults() *faults {
 	return &faults{random: rand.New(rand.NewPCG(1, 2))}
 }
 
-func (fs *faults) add(f Fault) (id int, err error) {
+func (fs *faults) add(f Fault, since time.Time) (id int, err error) {
 	if err := f.validate(); err != nil {
 		return 0, err
 	}
-	a := &activeFault{Fault: f, ids: make(map[string]struct{}, len(f.IDs)), cleared: make(chan struct{})}
+	a := &activeFault{Fault: f, ids: make(map[string]struct{}, len(f.IDs)), since: since, cleared: make(chan struct{})}
 	for _, id := range f.IDs {
 		a.ids[id] = struct{}{}
 	}
@@ -201,10 +219,44 @@ func (f *activeFault) matches(a *api, ids []string) bool {
 	case f.Path != a.path:
 		return false
 	}
-	if f.Kind == FaultUnasked || len(f.IDs) == 0 {
+	switch f.Kind {
+	case FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty:
+		return a.kind == OpenIMPresence
+	case FaultUnasked:
 		return true
+	default:
+		return len(f.IDs) == 0 || slices.ContainsFunc(ids, f.about)
 	}
-	return slices.ContainsFunc(ids, f.about)
+}
+
+// How long Redis is wrong by default: its keys expire after half an hour, and
+// gateways announce their users again within 10 to 20 minutes.
+const (
+	redisExpiry   = 30 * time.Minute
+	redisRecovery = 20 * time.Minute
+)
+
+// hides reports whether the fault makes a user look offline at an instant, to
+// get_users_status (merged) or to get_users_online_status.
+func (f *activeFault) hides(userID string, at time.Time, merged bool) bool {
+	switch f.Kind {
+	case FaultOffline:
+		return len(f.IDs) == 0 || f.about(userID)
+	case FaultGatewayLost:
+		return f.holds(userID) && !merged
+	case FaultGatewayStopped:
+		return f.holds(userID) && (!merged || at.Sub(f.since) >= cmp.Or(f.For, redisExpiry))
+	case FaultRedisEmpty:
+		half := cmp.Or(f.For, redisRecovery) / 2
+		return f.holds(userID) && merged && at.Sub(f.since) < half+time.Duration(unit(hash(1, userID))*float64(half))
+	default:
+		return false
+	}
+}
+
+// holds reports whether the user is of the gateway that the fault is about.
+func (f *activeFault) holds(userID string) bool {
+	return f.about(userID) || len(f.IDs) == 0 && unit(hash(0, userID)) < f.Share
 }
 
 // about reports whether the fault names the id.

@@ -2,7 +2,9 @@ package imsim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -232,6 +234,54 @@ func TestFaultUsersStatus(t *testing.T) {
 	}
 }
 
+// TestFaultGateways: the two APIs of OpenIM contradict each other as they do on a
+// server whose gateways or whose Redis fail.
+func TestFaultGateways(t *testing.T) {
+	b := newOpenIMBench(t, OpenIM383)
+	asked := make([]string, 200)
+	for i := range asked {
+		asked[i] = fmt.Sprint("g", i)
+		b.Users().Set(asked[i], Device{IOS, Online})
+	}
+	ids, err := json.Marshal(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	online := func(path string) int {
+		return strings.Count(b.openIMCall(path, `{"userID":"imAdmin","userIDs":`+string(ids)+`}`), `"status":1`)
+	}
+	type seen struct{ gateways, redis int }
+	const minute = time.Minute
+	for _, tt := range []struct {
+		fault  Fault
+		after  time.Duration
+		want   seen
+		within int // of what the share comes to
+	}{
+		{Fault{Kind: FaultGatewayLost, IDs: asked[:30]}, 60 * minute, seen{170, 200}, 0},
+		{Fault{Kind: FaultGatewayLost, Share: 0.5}, 0, seen{100, 200}, 30},
+		{Fault{Kind: FaultGatewayLost, Share: 1}, 0, seen{0, 200}, 0},
+		{Fault{Kind: FaultGatewayStopped, IDs: asked[:30]}, 29 * minute, seen{170, 200}, 0},
+		{Fault{Kind: FaultGatewayStopped, IDs: asked[:30]}, 30 * minute, seen{170, 170}, 0},
+		{Fault{Kind: FaultGatewayStopped, IDs: asked[:30], For: 2 * minute}, 2 * minute, seen{170, 170}, 0},
+		{Fault{Kind: FaultRedisEmpty, Share: 1}, 9 * minute, seen{200, 0}, 0},
+		{Fault{Kind: FaultRedisEmpty, Share: 1}, 15 * minute, seen{200, 100}, 30},
+		{Fault{Kind: FaultRedisEmpty, Share: 1}, 20 * minute, seen{200, 200}, 0},
+		{Fault{Kind: FaultRedisEmpty, IDs: asked[:30], For: 4 * minute}, 1 * minute, seen{200, 170}, 0},
+	} {
+		mustFault(t, b, tt.fault)
+		b.clock.advance(tt.after)
+		got := seen{online(PathOpenIMPresence), online(PathOpenIMUsersStatus)}
+		if d := got.gateways - tt.want.gateways; d < -tt.within || d > tt.within {
+			t.Errorf("%+v: get_users_online_status has %d online, want %d", tt.fault, got.gateways, tt.want.gateways)
+		}
+		if d := got.redis - tt.want.redis; d < -tt.within || d > tt.within {
+			t.Errorf("%+v: get_users_status has %d online, want %d", tt.fault, got.redis, tt.want.redis)
+		}
+		b.ClearFaults()
+	}
+}
+
 func TestFaultMatching(t *testing.T) {
 	b := newBench(t, nil)
 	setUsers(b)
@@ -310,6 +360,7 @@ func TestFaultValidation(t *testing.T) {
 	for _, f := range []Fault{
 		{}, {Kind: "fire"}, {Kind: FaultStatus}, {Kind: FaultStatus, Status: 99}, {Kind: FaultCode}, {Kind: FaultDelay},
 		{Kind: FaultPoison}, {Kind: FaultUserCode}, {Kind: FaultUnasked}, {Kind: FaultEmpty, Times: -1}, {Kind: FaultEmpty, Probability: 2},
+		{Kind: FaultGatewayLost}, {Kind: FaultGatewayStopped, Share: 1.5}, {Kind: FaultRedisEmpty, Share: 1, For: -1},
 	} {
 		if id, err := b.AddFault(f); err == nil {
 			t.Errorf("%+v was taken as fault %d", f, id)

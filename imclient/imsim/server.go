@@ -65,7 +65,9 @@ func New(c Config) *Server {
 func (s *Server) Users() *Fixed { return s.users }
 
 // AddFault makes calls go wrong from now on. It returns the fault's number.
-func (s *Server) AddFault(f Fault) (id int, err error) { return s.faults.add(f) }
+func (s *Server) AddFault(f Fault) (id int, err error) {
+	return s.faults.add(f, s.populationTime(s.now()))
+}
 
 // Faults lists the faults in force and those used up, until they are cleared.
 func (s *Server) Faults() []FaultState { return s.faults.list() }

@@ -151,8 +151,9 @@ func TestControl(t *testing.T) {
 	control("DELETE", "faults/1", "", 200)
 	control("DELETE", "faults/1", "", 400)
 	control("POST", "faults", `{"kind":"delay","delay":"1ms"}`, 200)
-	if got := b.Faults()[0].Delay; got != time.Millisecond {
-		t.Errorf("delay %s", got)
+	control("POST", "faults", `{"kind":"gateway_stopped","share":0.3,"for":"20m"}`, 200)
+	if got := b.Faults(); got[0].Delay != time.Millisecond || got[1].Share != 0.3 || got[1].For != 20*time.Minute {
+		t.Errorf("faults %+v", got)
 	}
 	control("DELETE", "faults", "", 200)
 	control("POST", "round", `{"round":3}`, 200)
@@ -179,7 +180,7 @@ func TestControl(t *testing.T) {
 		t.Errorf("%d APIs have figures after a reset", n)
 	}
 	for path, body := range map[string]string{
-		"faults": `{"kind":"fire"}`, "faults?1": `{"sort":"fire"}`, "faults?2": `{"kind":"delay","delay":"soon"}`,
+		"faults": `{"kind":"fire"}`, "faults?1": `{"sort":"fire"}`, "faults?2": `{"kind":"delay","delay":"soon"}`, "faults?3": `{"kind":"redis_empty","share":1,"for":"long"}`,
 		"round": `{}`, "revoke": `{"what":"all"}`, "users": `{}`, "users?1": `{"user_id":"u","devices":[{"platform":"phone","mode":"online"}]}`,
 		"users?2": `{"user_id":"u","devices":[{"platform":"ios"}]}`, "users?3": `{"user_id":"u","devices":[{"platform":"ios","mode":"on"}]}`,
 	} {
