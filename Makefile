@@ -48,7 +48,7 @@ $(POSTGRES_TESTS): test-postgres-%: with-postgres
 	@echo "Postgres $*"
 	SYNCER_PG_BIN=$$(internal/pgcluster/fetch-postgres $*) && export SYNCER_PG_BIN && \
 		$(WITH_POSTGRES) go test ./migrations ./repo && \
-		$(WITH_POSTGRES) go test -run 'Backfill|Collapse|Frozen|Killed|Leave|Maintain|Ticks|Truth' ./jobs && \
+		$(WITH_POSTGRES) go test -run 'Backfill|Contradicted|Suspect|Frozen|Killed|Leave|Maintain|Ticks|Truth' ./jobs && \
 		$(WITH_POSTGRES) go test ./internal/simulation && \
 		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer
 

@@ -60,9 +60,10 @@ type Config struct {
 	Retention   time.Duration  // of the histories; 0: for ever
 	ReportZone  *time.Location // whose days are rolled up
 	Reindex     bool           // the store's role owns the queue's tables, so that their indexes can be made anew
-	// A page of which at least CollapseMin users, and more than CollapseRatio of
-	// those who were reachable, are offline at once is asked again, each time
-	// CollapseDelay after the answer. A ratio of 1 turns that off.
+	// A page of which, or of one call of which, at least CollapseMin users, and more
+	// than CollapseRatio of those who were reachable, are offline at once is suspect
+	// and rechecked, each time CollapseDelay after the answer. A ratio of 1 turns
+	// that off.
 	CollapseRatio float64
 	CollapseMin   int
 	CollapseDelay time.Duration

@@ -132,8 +132,8 @@ func (f *forgotten) check(databaseURL string) {
 	f.gone("the end of a range whose last page is lost", func() error { return finish(a, range1) })
 	f.gone("a page under a lost claim", func() error { return f.page(a, range2, "d") })
 	f.gone("the end of a range under a lost claim", func() error { return finish(a, range2) })
-	f.gone("a page set aside under a lost claim", func() error {
-		_, err := a.SetAside(ctx, range2, repo.Aside{LastKey: "d", Suspicion: 1, AskAfter: a.Now()}, f.enqueue)
+	f.gone("a suspect page under a lost claim", func() error {
+		_, err := a.SaveSuspect(ctx, range2, repo.SuspectPage{LastKey: "d", Answers: 1, RecheckAfter: a.Now()}, f.enqueue)
 		return err
 	})
 	f.gone("who left, under a lost claim", func() error {

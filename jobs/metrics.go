@@ -31,8 +31,9 @@ type Metrics struct {
 	breakerOpen *prometheus.GaugeVec
 	stalled     *prometheus.GaugeVec
 
-	suspectPages     *prometheus.CounterVec
-	disbelievedUsers *prometheus.CounterVec
+	suspectPages      *prometheus.CounterVec
+	rejectedAnswers   *prometheus.CounterVec
+	contradictedUsers *prometheus.CounterVec
 }
 
 // Upper ends of the histograms' buckets, in seconds. A page waits for its call
@@ -82,8 +83,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		stalled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_work_stalled",
 			Help: "1 while work is due that this process, which has workers free, is not given, or a tick that no process records."}, []string{"app", "kind"}),
 		suspectPages: counter("syncer_suspect_pages_total",
-			"Pages whose answers were in doubt, because too many users were offline at once, and were asked again.", "app"),
-		disbelievedUsers: counter("syncer_disbelieved_users_total", "Users whose answers stayed in doubt and were not written.", "app"),
+			"Pages that were suspect, because too many users of the page or of one call went offline at once, and were rechecked.", "app"),
+		rejectedAnswers: counter("syncer_rejected_answers_total", "Users whose pages stayed suspect and were not written.", "app"),
+		contradictedUsers: counter("syncer_contradicted_users_total",
+			"Users of the pages that were written whom one API of OpenIM called offline and the second opinion did not.", "app"),
 	}
 	registry.MustRegister(m.rescued, m.maintained, m.breakerOpen, m.stalled)
 	return m
@@ -93,7 +96,8 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 // increase of a counter that comes into being with it is seen by nobody.
 func (m *Metrics) show(app string) {
 	m.suspectPages.WithLabelValues(app)
-	m.disbelievedUsers.WithLabelValues(app)
+	m.rejectedAnswers.WithLabelValues(app)
+	m.contradictedUsers.WithLabelValues(app)
 	for _, kind := range imclient.Kinds() {
 		m.breakerOpen.WithLabelValues(app, string(kind))
 		m.stalled.WithLabelValues(app, string(kind))

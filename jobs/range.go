@@ -79,7 +79,7 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	early, tooEarly := errors.AsType[*repo.EarlyError](err)
 	switch {
 	case tooEarly:
-		return snooze(early.AskAfter.Sub(e.store.Now()))
+		return snooze(early.RecheckAfter.Sub(e.store.Now()))
 	case errors.Is(err, repo.ErrGone):
 		return nil
 	case errors.Is(err, repo.ErrHeld):
@@ -293,7 +293,7 @@ func (e *Engine) logClosed(ctx context.Context, runID int64) {
 	switch {
 	case run.Status == repo.RunFailed:
 		event = e.log.Error().Str("error", run.Error)
-	case run.Disbelieved > 0 || run.HeldBack > 0:
+	case run.RejectedAnswers > 0 || run.HeldBack > 0:
 		event = e.log.Warn().Str("error", run.Error)
 	}
 	if id := e.traceRun(run); id != "" {

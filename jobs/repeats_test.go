@@ -160,14 +160,14 @@ func TestLog_outage(t *testing.T) {
 	}
 }
 
-// TestLog_collapse: when all pages of a run are in doubt, the log says so once and
+// TestLog_suspect: when all pages of a run are suspect, the log says so once and
 // how often it did not.
-func TestLog_collapse(t *testing.T) {
+func TestLog_suspect(t *testing.T) {
 	t.Parallel()
 	const users, page = 400, 20
 	w := setup(t, worldOptions{users: users})
 	w.set(1, users, onWeb)
-	s := w.doubtSpec(openIMApp)
+	s := w.suspectSpec(openIMApp)
 	s.Page, s.Range, s.CollapseMin = page, users, page
 	e := w.engine(s)
 	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
@@ -191,8 +191,8 @@ func TestLog_collapse(t *testing.T) {
 		of := got[event.Verdict]
 		got[event.Verdict] = told{of.Lines + 1, of.Pages + 1 + event.LeftOut}
 	}
-	want := map[string]told{"in doubt": {2, users / page}, "confirmed": {2, users / page}}
+	want := map[string]told{"suspect": {4, 2 * users / page}, "confirmed": {2, users / page}}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("what the log tells of pages in doubt (-want +got):\n%s", diff)
+		t.Errorf("what the log tells of suspect pages (-want +got):\n%s", diff)
 	}
 }

@@ -126,8 +126,8 @@ func TestStall(t *testing.T) {
 }
 
 // TestStall_not: work that waits as it should does not count as stalled: because all
-// workers are busy, because its range failed and is put off, because a page in doubt is
-// asked about later, because the schedule does not want old ticks, or because the engine
+// workers are busy, because its range failed and is put off, because a suspect page is
+// rechecked later, because the schedule does not want old ticks, or because the engine
 // stops.
 func TestStall_not(t *testing.T) {
 	t.Parallel()
@@ -163,8 +163,8 @@ func TestStall_not(t *testing.T) {
 	w.exec(`UPDATE syncer.presence_snapshot SET state = 'online'`)
 	w.fault(imsim.Fault{Kind: imsim.FaultOffline})
 	w.start(e, tencentApp, imclient.KindPresence)
-	w.eventually("all pages are in doubt", func() bool {
-		return w.count(`SELECT count(*) FROM syncer.sync_range WHERE status = 'pending' AND ask_after IS NOT NULL`) == 3
+	w.eventually("all pages are suspect", func() bool {
+		return w.count(`SELECT count(*) FROM syncer.sync_range WHERE status = 'pending' AND recheck_after IS NOT NULL`) == 3
 	})
 	// Ticks before the schedule began.
 	e.watched.Store(&[]watchedJob{{followed{"sweep", imclient.KindPresence, tencent.ID}, Job{Schedule: schedule.Every(8760 * time.Hour)}, e.store.Now()}})
@@ -172,7 +172,7 @@ func TestStall_not(t *testing.T) {
 		t.Errorf("while all work is put off: %v", err)
 	}
 	w.stop(e, 10*time.Second)
-	w.exec(`UPDATE syncer.sync_range SET ask_after = NULL`)
+	w.exec(`UPDATE syncer.sync_range SET recheck_after = NULL`)
 	w.exec(`UPDATE syncer.river_job SET scheduled_at = now() WHERE finalized_at IS NULL`)
 	if err := w.watch(e); err != nil {
 		t.Errorf("when the engine has stopped: %v", err)

@@ -45,7 +45,7 @@ var (
 	intervalDesc = desc("syncer_schedule_interval_seconds", "From a job's next tick to the one after it.", "app", "sync_job", "kind")
 
 	runningDesc  = desc("syncer_run_running_seconds", "How long the run that is going has been; 0: none is.", "app", "kind")
-	suspectDesc  = desc("syncer_run_suspect", "1 while answers of the run that is going are in doubt.", "app", "kind")
+	suspectDesc  = desc("syncer_run_suspect", "1 while pages of the run that is going are suspect and wait for their recheck.", "app", "kind")
 	usersDesc    = desc("syncer_users", "Users of the newest complete run.", "app", "kind")
 	failingDesc  = desc("syncer_failing_users", "Users who came without a value in the newest complete run.", "app", "kind")
 	heldBackDesc = desc("syncer_removals_held_back",

@@ -15,36 +15,38 @@ import (
 type verdict string
 
 const (
-	ordinary    verdict = ""            // nothing looked odd
-	inDoubt     verdict = "in doubt"    // to be asked again
-	recovered   verdict = "recovered"   // asked again, the answers look ordinary
-	confirmed   verdict = "confirmed"   // the second opinion agrees
-	believed    verdict = "believed"    // all answers agree, and there is no second opinion
-	disbelieved verdict = "disbelieved" // the second opinion contradicted every answer, or was refused
+	ordinary  verdict = ""          // they were not suspect
+	suspect   verdict = "suspect"   // not yet believed: the page is rechecked
+	cleared   verdict = "cleared"   // the recheck's answers are not suspect any more
+	confirmed verdict = "confirmed" // every recheck brought suspect answers again
+	rejected  verdict = "rejected"  // so it did, and the second opinion, which could say that they are wrong, is refused
 )
 
 // written reports whether the page is to be written.
-func (v verdict) written() bool { return v != inDoubt && v != disbelieved }
+func (v verdict) written() bool { return v != suspect && v != rejected }
 
-// CodeContradicted is the failure of a user about whom the second opinion says
-// otherwise.
-const CodeContradicted = "contradicted"
-
-// maxAnswers is how many answers in a row may be in doubt: the third decides.
-const maxAnswers = 3
+// maxSuspectAnswers is how many answers in a row may be suspect; the last one
+// decides.
+const maxSuspectAnswers = 3
 
 // review is the judgement on a page's answers.
 type review struct {
 	verdict verdict
-	before  int   // users who were known not to be offline
-	gone    int   // those of them who are said to be offline now
+	census        // of the page
+	calls   int   // that are suspect each for itself
 	refused error // why there is no second opinion although the server has one
 }
 
+// census counts the users of a call, or of a page, who are answered about.
+type census struct {
+	before int // those known not to be offline
+	gone   int // those of them who are offline now
+}
+
 // reviewer looks at the answers of presence pages before they are believed. A
-// backend that is half broken answers "everybody is offline", with a success
-// code; and OpenIM lists, of a user with connections to several gateways, the
-// platforms of one only, now of this and now of that.
+// backend that is half broken calls users offline, with a success code; and
+// OpenIM lists, of a user with connections to several gateways, the platforms of
+// one only, not always the same.
 type reviewer struct {
 	engine *Engine
 	app    *App
@@ -55,143 +57,110 @@ type reviewer struct {
 	spans   spans
 }
 
-// review judges a page, and settles what is only a flip of platforms.
+// review asks for the second opinions that a page needs, and judges the page.
+// What is left to judge is how many users go offline at once, by all opinions
+// there are.
 func (v *reviewer) review(ctx context.Context, r *repo.Range, p *page[imclient.Presence]) error {
-	gone := v.gone(p)
-	var err error
-	switch collapsed := v.isCollapse(len(gone), p.review.before); {
-	case collapsed && r.Suspicion == 0:
-		p.review.verdict = inDoubt
-	case collapsed:
-		p.review.verdict, err = v.reconsider(ctx, r, p, gone)
-	case r.Suspicion > 0:
-		p.review.verdict = recovered
+	calls := make([]census, len(p.result.answers))
+	gone := make(map[string]int) // users to their calls
+	var flipped []string
+	for u := range p.sights() {
+		switch {
+		case !u.prev.Exists() || u.prev.Value.State == imclient.StateOffline:
+			continue
+		case u.value.State == imclient.StateOffline:
+			gone[u.userID] = u.call
+		case flips(u.prev.Value, u.value):
+			flipped = append(flipped, u.userID)
+		}
+		calls[u.call].before++
 	}
-	if err != nil || !p.review.verdict.written() {
+	if err := v.consult(ctx, p, gone, flipped); err != nil {
 		return err
 	}
-	return v.settleFlips(ctx, p)
+	for _, call := range gone {
+		calls[call].gone++
+	}
+	p.review.judge(v.engine.config, calls, r.SuspectAnswers)
+	return nil
 }
 
-// gone lists the users who were reachable in some way and are said to be
-// offline, and counts.
-func (v *reviewer) gone(p *page[imclient.Presence]) (ids []string) {
-	for i := range p.known.Snapshots {
-		if known := &p.known.Snapshots[i]; known.Exists() && known.Value.State != imclient.StateOffline {
-			p.review.before++
+// judge gives the verdict, after so many suspect answers before. A call is judged
+// for itself too: one that goes wrong among good ones is too little for a page.
+func (j *review) judge(c Config, calls []census, before int) {
+	for _, call := range calls {
+		j.before += call.before
+		j.gone += call.gone
+		if call.isSuspect(c) {
+			j.calls++
 		}
 	}
-	for u := range p.sights() {
-		if u.prev.Exists() && u.prev.Value.State != imclient.StateOffline && u.value.State == imclient.StateOffline {
-			ids = append(ids, u.userID)
-		}
-	}
-	p.review.gone = len(ids)
-	return ids
-}
-
-// isCollapse reports whether too many users are gone at once to be believed. A
-// ratio of 1 is never exceeded.
-func (v *reviewer) isCollapse(gone, before int) bool {
-	c := v.engine.config
-	return gone >= c.CollapseMin && float64(gone) > c.CollapseRatio*float64(before)
-}
-
-// reconsider decides about a page that was asked about again and is as odd as
-// before. A user about whom the second opinion says nothing is not confirmed. A
-// few who are not do not hold up a real logout, but they fail: the longer a
-// gateway is dead, the more of its users have left in truth, and the others
-// must not go with them.
-func (v *reviewer) reconsider(ctx context.Context, r *repo.Range, p *page[imclient.Presence], gone []string) (verdict, error) {
-	opinions, offered, err := v.ask(ctx, p, gone)
-	if err != nil {
-		return inDoubt, err
-	}
-	contradicted := make(map[string]bool)
-	for _, id := range gone {
-		if o, ok := opinions[id]; !ok || o.value.State != imclient.StateOffline {
-			contradicted[id] = true
-		}
-	}
-	switch {
-	case offered && len(contradicted) < v.engine.config.CollapseMin:
-		p.result.reject(contradicted)
-		return confirmed, nil
-	case r.Suspicion+1 < maxAnswers:
-		return inDoubt, nil
-	case offered:
-		return disbelieved, nil
+	switch isSuspect := j.calls > 0 || j.isSuspect(c); {
+	case !isSuspect && before == 0:
+		j.verdict = ordinary
+	case !isSuspect:
+		j.verdict = cleared
+	case before+1 < maxSuspectAnswers:
+		j.verdict = suspect
+	case j.refused != nil:
+		j.verdict = rejected
 	default:
-		return believed, nil
+		j.verdict = confirmed
 	}
 }
 
-// reject makes failures of the answers about some users.
-func (r *batchResult[V]) reject(ids map[string]bool) {
-	for i := range r.answers {
-		answer := &r.answers[i]
-		left := answer.Observed[:0]
-		for _, o := range answer.Observed {
-			if ids[o.UserID] {
-				answer.Rejected = append(answer.Rejected, imclient.UserError{
-					UserID: o.UserID, Code: CodeContradicted, Text: "two APIs contradict each other about this user",
-				})
-				continue
-			}
-			left = append(left, o)
-		}
-		answer.Observed = left
-	}
+// isSuspect reports whether too many users are gone at once to be believed. A
+// ratio of 1 is never exceeded.
+func (n census) isSuspect(c Config) bool {
+	return n.gone >= c.CollapseMin && float64(n.gone) > c.CollapseRatio*float64(n.before)
 }
 
-// setAside makes a range of its own of a page that is not written.
-func (s *sweep[V]) setAside(ctx context.Context, r *repo.Range, p *page[V]) error {
+// saveSuspect makes a range of its own of a page that is not written.
+func (s *sweep[V]) saveSuspect(ctx context.Context, r *repo.Range, p *page[V]) error {
 	e := s.engine
 	app := e.apps[r.Run.AppID].Name
-	aside := repo.Aside{
-		After: p.after, LastKey: p.LastKey, Suspicion: r.Suspicion + 1, AskAfter: e.store.Now().Add(e.config.CollapseDelay),
+	page := repo.SuspectPage{
+		After: p.after, LastKey: p.LastKey, Answers: r.SuspectAnswers + 1, RecheckAfter: e.store.Now().Add(e.config.CollapseDelay),
 		Counters: repo.Counters{Calls: p.result.made.Calls, Retries: p.result.made.Retries},
 	}
-	if p.review.verdict == disbelieved {
-		aside.Reason = p.review.disbelief()
-		aside.Disbelieved = int64(len(p.IDs))
-		aside.Users = int64(len(p.IDs) + p.Bad)
-		aside.Failed = aside.Users
+	if p.review.verdict == rejected {
+		page.Reason = p.review.rejection()
+		page.Rejected = int64(len(p.IDs))
+		page.Users = int64(len(p.IDs) + p.Bad)
+		page.Failed = page.Users
 	}
-	no, err := e.store.SetAside(ctx, r, aside, e.enqueue(ctx))
+	no, err := e.store.SaveSuspect(ctx, r, page, e.enqueue(ctx))
 	if err != nil {
 		return err
 	}
-	if p.review.verdict == disbelieved {
-		e.config.Metrics.disbelievedUsers.WithLabelValues(app).Add(float64(len(p.IDs)))
-		s.tellReview(r, p.review, "a page stayed in doubt; its users keep their last known value", nil)
+	e.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).
+		Int64("calls", page.Calls).Int64("retries", page.Retries).Int("answers", page.Answers).Msg("page not written")
+	if p.review.verdict == rejected {
+		e.config.Metrics.rejectedAnswers.WithLabelValues(app).Add(float64(len(p.IDs)))
+		s.tellReview(r, p.review, "the answers of a suspect page are rejected; its users keep their last known value", nil)
 		return nil
 	}
-	if r.Suspicion == 0 {
+	if r.SuspectAnswers == 0 {
 		e.config.Metrics.suspectPages.WithLabelValues(app).Inc()
 	}
-	s.tellReview(r, p.review, "too many users of a page are offline at once; it is asked again", func(event *zerolog.Event) {
-		event.Int("answers", aside.Suspicion).Int("new_range", no).Time("ask_after", aside.AskAfter)
+	s.tellReview(r, p.review, "too many users of a page are offline at once; it is rechecked", func(event *zerolog.Event) {
+		event.Int("answers", page.Answers).Int("new_range", no).Time("recheck_after", page.RecheckAfter)
 	})
 	return nil
 }
 
-// disbelief says why a page is given up.
-func (r review) disbelief() string {
-	why := " contradicts"
-	if r.refused != nil {
-		why = ", which could confirm it, is refused: " + r.refused.Error()
-	}
-	return fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status%s", r.gone, r.before, why)
+// rejection says why a page's answers are rejected.
+func (j review) rejection() string {
+	return fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status, which could confirm it, is refused: %v", j.gone, j.before, j.refused)
 }
 
-// tellReview warns of a page in doubt: of one of many whose doubt is as old.
+// tellReview warns of a suspect page: of one of many with as many answers.
 func (s *sweep[V]) tellReview(r *repo.Range, judged review, message string, fields func(*zerolog.Event)) {
 	app := s.engine.apps[r.Run.AppID].Name
-	reason := fmt.Sprintf("%s after %d answers", judged.verdict, r.Suspicion+1)
+	reason := fmt.Sprintf("%s after %d answers", judged.verdict, r.SuspectAnswers+1)
 	s.engine.again.tell(repeated{app, message, reason}, func(event *zerolog.Event) {
 		event.Int64("run_id", r.Run.ID).Int("range", r.No).
-			Int("before", judged.before).Int("gone", judged.gone).Str("verdict", string(judged.verdict))
+			Int("before", judged.before).Int("gone", judged.gone).Int("suspect_calls", judged.calls).Str("verdict", string(judged.verdict))
 		if fields != nil {
 			fields(event)
 		}

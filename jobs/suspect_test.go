@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -31,8 +32,8 @@ func (w *world) set(first, last int, devices ...imsim.Device) {
 
 var onWeb = imsim.Device{Platform: imsim.Web, Mode: imsim.Online}
 
-// doubtSpec makes pages of a hundred users, each one call, in two ranges.
-func (w *world) doubtSpec(provider imclient.Provider) engineSpec {
+// suspectSpec makes pages of a hundred users, each one call, in two ranges.
+func (w *world) suspectSpec(provider imclient.Provider) engineSpec {
 	s := w.spec()
 	s.Providers, s.Batch, s.Range, s.Page = []imclient.Provider{provider}, 500, 200, 100
 	return s
@@ -52,21 +53,23 @@ const (
 	nowhere   = `offline {}`
 )
 
-// transitions is what the history has of an app's users after they were first
+// transitions is what the history has of a run's users after they were first
 // seen, and how many times.
-func (w *world) transitions(app *App) map[string]int {
+func (w *world) transitions(app *App, runID int64) map[string]int {
 	w.t.Helper()
 	n := make(map[string]int)
 	for _, rows := range w.history(presenceTables, app.ID) {
-		for _, r := range rows[1:] {
-			n[r.Prev+" → "+r.Value]++
+		for _, r := range rows {
+			if r.RunID == runID && r.Prev != "" {
+				n[r.Prev+" → "+r.Value]++
+			}
 		}
 	}
 	return n
 }
 
-// verdicts are those in the log, with how often each was given.
-func (w *world) verdicts() map[string]int {
+// verdicts are those of a run in the log, with how often each was given.
+func (w *world) verdicts(runID int64) map[string]int {
 	n := make(map[string]int)
 	for _, line := range w.log.lines(`"verdict":`) {
 		_, rest, _ := strings.Cut(line, `"verdict":"`)
@@ -75,26 +78,25 @@ func (w *world) verdicts() map[string]int {
 			!strings.Contains(line, `"app":`) || !strings.Contains(line, `"run_id":`) || !strings.Contains(line, `"range":`) {
 			w.t.Errorf("a verdict that does not say enough: %s", line)
 		}
-		n[name]++
+		if strings.Contains(line, fmt.Sprintf(`"run_id":%d,`, runID)) {
+			n[name]++
+		}
 	}
 	return n
 }
 
-// collapse is a test of pages that look offline: users 101 to 200, a page.
-type collapse struct {
-	name     string
-	provider imclient.Provider
+// suspectCase is a test of pages that look offline: users 101 to 200, a page.
+type suspectCase struct {
+	name string
 	// happen makes users look, or be, offline.
 	happen func(w *world)
 	// What comes of it.
-	status      repo.RunStatus
-	disbelieved int64
-	failed      int64 // contradicted, each for himself
-	err         string
-	stored      map[string]string // of users 101 to 200
-	calls       int64             // besides one for each of the four pages
-	verdicts    map[string]int
-	noDoubt     bool
+	rejected int64
+	failing  map[string]int64 // by code
+	err      string
+	stored   map[string]string // of users 101 to 200
+	calls    int64             // besides one for each of the four pages
+	verdicts map[string]int
 }
 
 // lie makes users 101 to 200 look offline on some paths, for some calls.
@@ -128,86 +130,107 @@ func withFault(f imsim.Fault) func(w *world) {
 // none: the server offers no second opinion.
 var none = withFault(imsim.Fault{Kind: imsim.FaultStatus, Status: 404, Body: "404 page not found"})
 
-// TestCollapse: what becomes of a page of which everybody is offline at once.
-func TestCollapse(t *testing.T) {
+// TestSuspect: what becomes of a page of which many users, or all, are offline at
+// once.
+func TestSuspect(t *testing.T) {
 	t.Parallel()
-	const contradicted = "answers about 100 users were not believed: 100 of 100 users online went offline at once, and /user/get_users_status contradicts; they keep their last known value"
-	const refused = "answers about 100 users were not believed: 100 of 100 users online went offline at once, and /user/get_users_status, which could confirm it, is refused: " +
-		"openim get_users_status: code 1002: NoPermissionError: only app manager; make admin_user_id one of the server's admin users (imAdminUserID in its configuration); they keep their last known value"
+	const refused = "suspect answers about 100 users were rejected: 100 of 100 users online went offline at once, and /user/get_users_status, which could confirm it, is refused: " +
+		"openim get_users_status: code 1002: NoPermissionError: only app manager; make admin_user_id one of the server's admin users (imAdminUserID in its configuration); the users keep their last known value"
 	online, offline := all(webOnline, 101, 200), all(nowhere, 101, 200)
-	mixed := all(nowhere, 101, 149)
-	maps.Copy(mixed, all(webOnline, 150, 200))
-	most := all(nowhere, 101, 151)
-	maps.Copy(most, all(webOnline, 152, 200))
-	for _, tc := range []collapse{
-		{name: "for one answer", provider: tencentApp, happen: lie("", 1), stored: online, calls: 1, verdicts: map[string]int{"in doubt": 1, "recovered": 1}},
-		{name: "for two answers", provider: tencentApp, happen: lie("", 2), stored: online, calls: 2, verdicts: map[string]int{"in doubt": 2, "recovered": 1}},
-		{name: "for ever", provider: tencentApp, happen: lie("", 0), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 2, "believed": 1}},
-		{name: "a real logout", provider: tencentApp, happen: logout(101, 200), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 2, "believed": 1}},
-		{name: "a logout of few", provider: tencentApp, happen: logout(101, 149), stored: mixed, noDoubt: true},
+	// gone are the users up to one, who are offline; the others are online.
+	gone := func(last int) map[string]string {
+		stored := all(nowhere, 101, last)
+		maps.Copy(stored, all(webOnline, last+1, 200))
+		return stored
+	}
+	lost := lie(imsim.PathOpenIMPresence, 0)
+	contradicted := func(n int64) map[string]int64 { return map[string]int64{CodeContradicted: n} }
+	cleared, clearedLater := map[string]int{"suspect": 1, "cleared": 1}, map[string]int{"suspect": 2, "cleared": 1}
+	confirmed, rejected := map[string]int{"suspect": 2, "confirmed": 1}, map[string]int{"suspect": 2, "rejected": 1}
+	for provider, cases := range map[imclient.Provider][]suspectCase{
+		tencentApp: {
+			{name: "for one answer", happen: lie("", 1), stored: online, calls: 1, verdicts: cleared},
+			{name: "for two answers", happen: lie("", 2), stored: online, calls: 2, verdicts: clearedLater},
+			{name: "for ever", happen: lie("", 0), stored: offline, calls: 2, verdicts: confirmed},
+			{name: "a real logout", happen: logout(101, 200), stored: offline, calls: 2, verdicts: confirmed},
+			{name: "a logout of few", happen: logout(101, 149), stored: gone(149)},
+		},
+		openIMApp: {
+			// The second opinion contradicts, and the page is not even suspect.
+			{name: "for one answer", happen: lie(imsim.PathOpenIMPresence, 1), stored: online, calls: 1, failing: contradicted(100)},
+			{name: "for ever", happen: lost, stored: online, calls: 1, failing: contradicted(100)},
+			{name: "for ever, and half of them leave", happen: then(logout(101, 150), lost), stored: gone(150), calls: 1, failing: contradicted(50)},
+			// It agrees about so many that only its repetition is believed.
+			{name: "for ever, and most of them leave", happen: then(logout(101, 151), lost), stored: gone(151), calls: 5, failing: contradicted(49), verdicts: confirmed},
+			{name: "a real logout", happen: logout(101, 200), stored: offline, calls: 5, verdicts: confirmed},
+			{name: "a logout of few", happen: logout(101, 149), stored: gone(149), calls: 1},
+			{name: "by both opinions, once", happen: then(lie(imsim.PathOpenIMPresence, 1), lie(imsim.PathOpenIMUsersStatus, 1)), stored: online, calls: 2, verdicts: cleared},
+			{name: "by both opinions, then by one", happen: then(lost, lie(imsim.PathOpenIMUsersStatus, 2)), stored: online, calls: 5, verdicts: clearedLater, failing: contradicted(100)},
+			{name: "by both opinions, for ever", happen: lie("", 0), stored: offline, calls: 5, verdicts: confirmed},
+			{name: "by the second opinion alone", happen: lie(imsim.PathOpenIMUsersStatus, 0), stored: online},
+			{name: "the second opinion fails once", happen: then(withFault(imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: 1}), logout(101, 149)),
+				stored: gone(149), calls: 2},
+			// It says nothing about all but one of them, twice: that confirms nothing.
+			{name: "the second opinion leaves users out", happen: then(withFault(imsim.Fault{Kind: imsim.FaultDrop, IDs: userIDs(200)[101:]}), logout(101, 200)),
+				stored: gone(101), calls: 2, failing: map[string]int64{imclient.CodeMissing: 99}},
 
-		{name: "for one answer", provider: openIMApp, happen: lie("", 1), stored: online, calls: 1, verdicts: map[string]int{"in doubt": 1, "recovered": 1}},
-		{name: "for two answers", provider: openIMApp, happen: lie(imsim.PathOpenIMPresence, 2), stored: online, calls: 3, verdicts: map[string]int{"in doubt": 2, "recovered": 1}},
-		{name: "for ever", provider: openIMApp, happen: lie(imsim.PathOpenIMPresence, 0), stored: online, calls: 4, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1},
-			status: repo.RunPartial, disbelieved: 100, err: contradicted},
-		{name: "for ever, the second opinion too", provider: openIMApp, happen: lie("", 0), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
-		{name: "a real logout", provider: openIMApp, happen: logout(101, 200), stored: offline, calls: 2, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
-		// A gateway is dead for long, and half of its users leave meanwhile.
-		{name: "for ever, and half of them leave", provider: openIMApp, happen: then(logout(101, 150), lie(imsim.PathOpenIMPresence, 0)), stored: online, calls: 4,
-			verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: contradicted},
-		{name: "a logout of most", provider: openIMApp, happen: then(logout(101, 151), lie(imsim.PathOpenIMPresence, 0)), stored: most, calls: 2,
-			verdicts: map[string]int{"in doubt": 1, "confirmed": 1}, status: repo.RunPartial, failed: 49},
-		{name: "a logout of few", provider: openIMApp, happen: logout(101, 149), stored: mixed, noDoubt: true},
-		{name: "no second opinion", provider: openIMApp, happen: then(none, lie(imsim.PathOpenIMPresence, 0)), stored: offline, calls: 3, verdicts: map[string]int{"in doubt": 2, "believed": 1}},
-		{name: "the second opinion fails once", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: 1}), logout(101, 200)),
-			stored: offline, calls: 3, verdicts: map[string]int{"in doubt": 1, "confirmed": 1}},
-		// It says nothing about most of them, twice: that confirms nothing.
-		{name: "the second opinion leaves users out", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultDrop, IDs: userIDs(200)[101:]}), logout(101, 200)),
-			stored: online, calls: 6, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: contradicted},
-		// There is a second opinion, but not for us: nothing confirms the collapse, and the other pages are written.
-		{name: "for ever, and the second opinion is refused", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lie(imsim.PathOpenIMPresence, 0)),
-			stored: online, calls: 4, verdicts: map[string]int{"in doubt": 2, "disbelieved": 1}, status: repo.RunPartial, disbelieved: 100, err: refused},
-		{name: "for two answers, and the second opinion is refused", provider: openIMApp, happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lie(imsim.PathOpenIMPresence, 2)),
-			stored: online, calls: 3, verdicts: map[string]int{"in doubt": 2, "recovered": 1}},
+			{name: "no second opinion", happen: then(none, lost), stored: offline, calls: 3, verdicts: confirmed},
+			{name: "for two answers, and no second opinion", happen: then(none, lie(imsim.PathOpenIMPresence, 2)), stored: online, calls: 3, verdicts: clearedLater},
+			// There is a second opinion, but not for us: nothing confirms what is suspect, and the other pages are written.
+			{name: "for ever, and the second opinion is refused", happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lost),
+				stored: online, calls: 5, verdicts: rejected, rejected: 100, err: refused},
+			{name: "for two answers, and the second opinion is refused", happen: then(withFault(imsim.Fault{Kind: imsim.FaultNotAdmin}), lie(imsim.PathOpenIMPresence, 2)),
+				stored: online, calls: 4, verdicts: clearedLater},
+		},
 	} {
-		t.Run(string(tc.provider)+" "+tc.name, func(t *testing.T) {
+		t.Run(string(provider), func(t *testing.T) {
 			t.Parallel()
-			testCollapse(t, tc)
+			w := setup(t, worldOptions{users: 400})
+			for _, tc := range cases {
+				t.Run(tc.name, func(t *testing.T) {
+					w := *w
+					w.t = t
+					w.testSuspect(provider, tc)
+				})
+			}
 		})
 	}
 }
 
-func testCollapse(t *testing.T, tc collapse) {
-	w := setup(t, worldOptions{users: 400})
+// testSuspect has an engine of its own, which has logged and counted nothing yet.
+func (w *world) testSuspect(provider imclient.Provider, tc suspectCase) {
+	t := w.t
+	w.sim.ClearFaults()
 	w.set(1, 400, onWeb)
-	e := w.engine(w.doubtSpec(tc.provider))
-	app := e.app(tc.provider)
-	first := w.backfill(e, tc.provider, imclient.KindPresence)
-	w.ended(first, repo.RunSucceeded)
-	w.ended(w.backfill(e, tc.provider, imclient.KindPresence), repo.RunSucceeded)
+	e := w.engine(w.suspectSpec(provider))
+	app := e.app(provider)
+	w.ended(w.backfill(e, provider, imclient.KindPresence), repo.RunSucceeded)
 	calls := w.calls()
 
 	tc.happen(w)
-	run := w.backfill(e, tc.provider, imclient.KindPresence)
-	if tc.status == "" {
-		tc.status = repo.RunSucceeded
+	run := w.backfill(e, provider, imclient.KindPresence)
+	runID := run.ID
+	failed := tc.rejected
+	for _, n := range tc.failing {
+		failed += n
 	}
-	w.ended(run, tc.status)
-	suspected := int64(1)
-	if tc.noDoubt {
-		suspected, tc.verdicts = 0, map[string]int{}
+	status := repo.RunSucceeded
+	if failed > 0 {
+		status = repo.RunPartial
 	}
+	w.ended(run, status)
+	suspectPages := int64(min(len(tc.verdicts), 1))
 	changed := int64(0)
 	for _, value := range tc.stored {
 		if value == nowhere {
 			changed++
 		}
 	}
-	run.ID, run.StartedAt, run.FinishedAt, run.PrevCompleteAt = 0, time.Time{}, nil, nil
+	run.ID, run.KeyOrder, run.StartedAt, run.FinishedAt, run.PrevCompleteAt = 0, "", time.Time{}, nil, nil
 	want := repo.Run{
-		AppID: app.ID, Job: BackfillJob, Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: tc.status, Planned: true, RecordFailures: true,
-		Suspected: suspected, Disbelieved: tc.disbelieved, Error: tc.err,
-		Counters: repo.Counters{Users: 400, Changed: changed, Failed: tc.disbelieved + tc.failed, Calls: w.calls() - calls, Retries: run.Retries},
+		AppID: app.ID, Job: BackfillJob, Kind: imclient.KindPresence, Trigger: repo.TriggerBackfill, Status: status, Planned: true, RecordFailures: true,
+		SuspectPages: suspectPages, RejectedAnswers: tc.rejected, Error: tc.err,
+		Counters: repo.Counters{Users: 400, Changed: changed, Failed: failed, Calls: w.calls() - calls, Retries: run.Retries},
 	}
 	if diff := cmp.Diff(want, run); diff != "" {
 		t.Errorf("run (-want +got):\n%s", diff)
@@ -224,22 +247,59 @@ func testCollapse(t *testing.T, tc collapse) {
 	if changed > 0 {
 		wantTransitions["online → "+nowhere] = int(changed)
 	}
-	if diff := cmp.Diff(wantTransitions, w.transitions(app)); diff != "" {
+	if diff := cmp.Diff(wantTransitions, w.transitions(app, runID)); diff != "" {
 		t.Errorf("transitions (-want +got):\n%s", diff)
 	}
-	if n := w.count(`SELECT count(*) FROM syncer.user_failure WHERE code = 'contradicted' AND known_at IS NOT NULL`); n != tc.failed {
-		t.Errorf("%d users failed as contradicted, want %d", n, tc.failed)
+	failing := make(map[string]int64)
+	for _, code := range w.failing(imclient.KindPresence, app.ID) {
+		failing[code]++
 	}
-	if diff := cmp.Diff(tc.verdicts, w.verdicts()); diff != "" {
+	if diff := cmp.Diff(tc.failing, failing, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("failing users (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(tc.verdicts, w.verdicts(runID), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("verdicts in the log (-want +got):\n%s", diff)
 	}
 	complete := query(w, pgx.RowTo[bool], `SELECT complete FROM syncer.sync_run ORDER BY run_id DESC LIMIT 1`)[0]
-	if counts := w.count(`SELECT count(*) FROM syncer.presence_count JOIN syncer.sync_run USING (run_id) WHERE run_id = (SELECT max(run_id) FROM syncer.sync_run)`); complete != (tc.disbelieved == 0) || complete != (counts > 0) {
-		t.Errorf("complete %t with %d counts; %d users were disbelieved", complete, counts, tc.disbelieved)
+	counts := w.count(`SELECT coalesce(sum(users) FILTER (WHERE platform = 'all'), 0)::bigint FROM syncer.presence_count WHERE run_id = (SELECT max(run_id) FROM syncer.sync_run)`)
+	// Contradicted users count with the value that they keep.
+	wantCounts := 400 - tc.failing[imclient.CodeMissing]
+	if tc.rejected > 0 {
+		wantCounts = 0
 	}
-	wantMetrics := fmt.Sprintf("syncer_disbelieved_users_total{app=%[1]q} %[2]d\nsyncer_suspect_pages_total{app=%[1]q} %[3]d\n", app.Name, tc.disbelieved, suspected)
-	if diff := cmp.Diff(wantMetrics, e.metrics("syncer_disbelieved_users_total", "syncer_suspect_pages_total")); diff != "" {
+	if complete != (tc.rejected == 0) || counts != wantCounts {
+		t.Errorf("complete %t, %d users counted; answers about %d were rejected", complete, counts, tc.rejected)
+	}
+	wantMetrics := fmt.Sprintf("syncer_contradicted_users_total{app=%[1]q} %[2]d\nsyncer_rejected_answers_total{app=%[1]q} %[3]d\nsyncer_suspect_pages_total{app=%[1]q} %[4]d\n",
+		app.Name, tc.failing[CodeContradicted], tc.rejected, suspectPages)
+	if diff := cmp.Diff(wantMetrics, e.metrics("syncer_contradicted_users_total", "syncer_rejected_answers_total", "syncer_suspect_pages_total")); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// TestSuspect_call: one call of a page goes wrong, all users of it being offline
+// with success. For the page they are few; for the call they are all.
+func TestSuspect_call(t *testing.T) {
+	t.Parallel()
+	const users = 2000 // in calls of 500
+	w := setup(t, worldOptions{users: users})
+	w.set(1, users, onWeb)
+	s := w.suspectSpec(tencentApp)
+	s.Page, s.Range = users, users
+	e := w.engine(s)
+	app := e.app(tencentApp)
+	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
+	w.fault(imsim.Fault{Kind: imsim.FaultOffline, Times: 1})
+	run := w.backfill(e, tencentApp, imclient.KindPresence)
+	w.ended(run, repo.RunSucceeded)
+	if diff := cmp.Diff(map[string]int{"suspect": 1, "cleared": 1}, w.verdicts(run.ID)); diff != "" || run.SuspectPages != 1 || run.Changed != 0 {
+		t.Errorf("run %+v; verdicts (-want +got):\n%s", run, diff)
+	}
+	if len(w.log.lines(`"before":2000,"gone":500,"suspect_calls":1,"verdict":"suspect"`)) != 1 {
+		t.Errorf("the log does not say of the page what was seen: %q", w.log.lines(`"verdict"`))
+	}
+	if n := w.transitions(app, run.ID); len(n) > 0 {
+		t.Errorf("transitions %v, want none", n)
 	}
 }
 
@@ -255,17 +315,18 @@ func (e *testEngine) metrics(names ...string) (text string) {
 	return text
 }
 
-// TestCollapse_brackets: a logout of everybody that is believed only at the
-// second or third answer lies within its brackets, and the answers came no
+// TestSuspect_brackets: a logout of everybody that is believed only at the third
+// answer lies within its brackets, and the answers came no
 // sooner after one another than they should.
-func TestCollapse_brackets(t *testing.T) {
+func TestSuspect_brackets(t *testing.T) {
 	t.Parallel()
-	for provider, answers := range map[imclient.Provider]int{tencentApp: 3, openIMApp: 2} {
+	const answers = maxSuspectAnswers
+	for _, provider := range []imclient.Provider{tencentApp, openIMApp} {
 		t.Run(string(provider), func(t *testing.T) {
 			t.Parallel()
 			w := setup(t, worldOptions{users: 100})
 			w.set(1, 100, onWeb)
-			s := w.doubtSpec(provider)
+			s := w.suspectSpec(provider)
 			s.CollapseDelay = 500 * time.Millisecond
 			e := w.engine(s)
 			app := e.app(provider)
@@ -294,38 +355,38 @@ func TestCollapse_brackets(t *testing.T) {
 	}
 }
 
-// TestCollapse_others: while one page is in doubt the others are written, the
+// TestSuspect_others: while one page is suspect the others are written, the
 // run says that it is suspect, and it can be stopped and resumed.
-func TestCollapse_others(t *testing.T) {
+func TestSuspect_others(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{users: 400})
 	w.set(1, 400, onWeb)
-	s := w.doubtSpec(openIMApp)
+	s := w.suspectSpec(tencentApp)
 	s.CollapseDelay = time.Hour
 	e := w.engine(s)
-	app := e.app(openIMApp)
-	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
-	lie(imsim.PathOpenIMPresence, 1)(w)
+	app := e.app(tencentApp)
+	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
+	lie("", 1)(w)
 	w.set(399, 400)
-	run := w.start(e, openIMApp, imclient.KindPresence)
+	run := w.start(e, tencentApp, imclient.KindPresence)
 	w.underWay(e, run, 300)
-	w.eventually("only the page in doubt is left", func() bool {
+	w.eventually("only the suspect page is left", func() bool {
 		return w.count(`SELECT count(*) FROM syncer.sync_range WHERE run_id = $1 AND status <> 'done'`, run.ID) == 1
 	})
-	type doubt struct {
-		Suspicion      int
+	type recheck struct {
+		Answers        int
 		Lower, Upper   string
 		Attempt        int
 		Waits, Pending bool
 	}
-	got := query(w, pgx.RowToStructByPos[doubt], `
-SELECT suspicion, lower_key, upper_key, attempt, ask_after > clock_timestamp() + interval '55 minutes', status = 'pending'
-FROM syncer.sync_range WHERE suspicion > 0`)
-	if diff := cmp.Diff([]doubt{{1, "100", "200", 0, true, true}}, got); diff != "" {
-		t.Errorf("the page in doubt (-want +got):\n%s", diff)
+	got := query(w, pgx.RowToStructByPos[recheck], `
+SELECT suspect_answers, lower_key, upper_key, attempt, recheck_after > clock_timestamp() + interval '55 minutes', status = 'pending'
+FROM syncer.sync_range WHERE suspect_answers > 0`)
+	if diff := cmp.Diff([]recheck{{1, "100", "200", 0, true, true}}, got); diff != "" {
+		t.Errorf("the suspect page (-want +got):\n%s", diff)
 	}
 	now, err := e.store.FindRun(w.ctx, run.ID)
-	if err != nil || !now.Suspect || now.Suspected != 1 || now.Users != 300 || now.Changed != 2 || now.Status != repo.RunRunning {
+	if err != nil || !now.Suspect || now.SuspectPages != 1 || now.Users != 300 || now.Changed != 2 || now.Status != repo.RunRunning {
 		t.Errorf("the run meanwhile: %+v, %v", now, err)
 	}
 	want := all(webOnline, 1, 398)
@@ -341,7 +402,7 @@ FROM syncer.sync_range WHERE suspicion > 0`)
 	if n := w.count(`SELECT count(*) FROM syncer.sync_run WHERE suspect`); n != 0 {
 		t.Error("the run is suspect although it was closed")
 	}
-	w.exec(`UPDATE syncer.sync_range SET ask_after = clock_timestamp() WHERE suspicion > 0`) // the hour passes
+	w.exec(`UPDATE syncer.sync_range SET recheck_after = clock_timestamp() WHERE suspect_answers > 0`) // the hour passes
 	again := w.engine(s)
 	resumed, err := again.StartBackfill(w.ctx, Backfill{AppID: app.ID, Kind: imclient.KindPresence, Resume: true, Waiting: func(repo.Run) {}})
 	if err != nil || resumed.ID != run.ID {
@@ -349,27 +410,27 @@ FROM syncer.sync_range WHERE suspicion > 0`)
 	}
 	done := w.wait(again, run)
 	w.ended(done, repo.RunSucceeded)
-	if done.Users != 400 || done.Changed != 2 || done.Suspect || done.Suspected != 1 {
+	if done.Users != 400 || done.Changed != 2 || done.Suspect || done.SuspectPages != 1 {
 		t.Errorf("the run at its end: %+v", done)
 	}
 	if diff := cmp.Diff(want, w.snapshot(presenceTables, app.ID)); diff != "" {
 		t.Errorf("snapshots at the end (-want +got):\n%.2000s", diff)
 	}
-	if diff := cmp.Diff(map[string]int{"in doubt": 1, "recovered": 1}, w.verdicts()); diff != "" {
+	if diff := cmp.Diff(map[string]int{"suspect": 1, "cleared": 1}, w.verdicts(run.ID)); diff != "" {
 		t.Errorf("verdicts (-want +got):\n%s", diff)
 	}
 }
 
-// TestCollapse_killed: a process is killed with all pages in doubt. Another goes
+// TestSuspect_killed: a process is killed with all pages suspect. Another goes
 // on where it was: no page is lost, and none is believed sooner for it.
-func TestCollapse_killed(t *testing.T) {
+func TestSuspect_killed(t *testing.T) {
 	t.Parallel()
 	for _, provider := range []imclient.Provider{tencentApp, openIMApp} {
 		t.Run(string(provider), func(t *testing.T) {
 			t.Parallel()
 			w := setup(t, worldOptions{users: 400})
 			w.set(1, 400, onWeb)
-			s := w.doubtSpec(provider)
+			s := w.suspectSpec(provider)
 			s.RescueAfter = 3 * time.Second
 			first := w.engine(s)
 			app := first.app(provider)
@@ -381,8 +442,8 @@ func TestCollapse_killed(t *testing.T) {
 			s.Process, s.CollapseDelay = "victim", 2*time.Second
 			victim := w.process(s)
 			run := w.start(other, provider, imclient.KindPresence)
-			w.eventually("all pages are in doubt", func() bool {
-				return w.count(`SELECT count(*) FROM syncer.sync_range WHERE suspicion = 1`) == 4
+			w.eventually("all pages are suspect", func() bool {
+				return w.count(`SELECT count(*) FROM syncer.sync_range WHERE suspect_answers = 1`) == 4
 			})
 			if err := victim.Process.Kill(); err != nil {
 				t.Fatal(err)
@@ -394,11 +455,11 @@ func TestCollapse_killed(t *testing.T) {
 			t.Cleanup(func() { w.stop(other, grace) })
 			run = w.wait(other, run)
 			w.ended(run, repo.RunSucceeded)
-			if run.Users != 400 || run.Changed != 400 || run.Suspected != 4 {
+			if run.Users != 400 || run.Changed != 400 || run.SuspectPages != 4 {
 				t.Errorf("run %+v", run)
 			}
 			w.truthful(presenceTables, app, userIDs(400))
-			answers := map[imclient.Provider]int{tencentApp: 3, openIMApp: 2}[provider]
+			const answers = maxSuspectAnswers
 			for _, id := range userIDs(400) {
 				served := w.sim.Served(presenceTables.served[provider], id)
 				if gone := served[len(served)-1]; gone.Times < answers {
@@ -409,19 +470,19 @@ func TestCollapse_killed(t *testing.T) {
 	}
 }
 
-// TestCollapse_off: a ratio of 1 turns the guard off.
-func TestCollapse_off(t *testing.T) {
+// TestSuspect_off: a ratio of 1 turns the guard off.
+func TestSuspect_off(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{users: 100})
 	w.set(1, 100, onWeb)
-	s := w.doubtSpec(tencentApp)
+	s := w.suspectSpec(tencentApp)
 	s.CollapseRatio, s.CollapseMin = 1, 1
 	e := w.engine(s)
 	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
 	w.set(1, 100)
 	run := w.backfill(e, tencentApp, imclient.KindPresence)
 	w.ended(run, repo.RunSucceeded)
-	if run.Changed != 100 || run.Suspected != 0 || run.Calls != 1 {
+	if run.Changed != 100 || run.SuspectPages != 0 || run.Calls != 1 {
 		t.Errorf("run %+v", run)
 	}
 }

@@ -54,6 +54,7 @@ type page[V comparable] struct {
 	repeats       map[string]int // of ids that more than one row has, how many more
 	known         repo.Known[V]
 	result        batchResult[V]
+	contradicted  []string // users of whom the second opinion says otherwise
 	review        review
 	written       repo.Counters
 	err           error
@@ -80,6 +81,7 @@ func (p *page[V]) rows(id string) int { return 1 + p.repeats[id] }
 
 // sight is a user of a page of whom an answer gives a value.
 type sight[V comparable] struct {
+	call   int // the place of answer among the page's
 	answer *imclient.Answer[V]
 	userID string
 	value  V
@@ -94,7 +96,7 @@ func (p *page[V]) sights() iter.Seq[sight[V]] {
 			at := 0
 			for _, o := range answer.Observed {
 				at = p.place(o.UserID, at)
-				if !yield(sight[V]{answer, o.UserID, o.Value, &p.known.Snapshots[at]}) {
+				if !yield(sight[V]{i, answer, o.UserID, o.Value, &p.known.Snapshots[at]}) {
 					return
 				}
 				at++ // an answer has its users in the page's order
@@ -253,7 +255,7 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	ctx, span := s.spans.begin(ctx, "save")
 	defer func() { end(span, err) }()
 	if !p.review.verdict.written() {
-		return s.setAside(ctx, r, p)
+		return s.saveSuspect(ctx, r, p)
 	}
 	begun := time.Now()
 	out := s.diff(r.Run, p, counts)
@@ -274,7 +276,11 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 		Int64("retries", out.Retries).Int("unasked", p.result.unasked).
 		Int("unknown_platforms", p.result.unknownPlatforms).Msg("page written")
 	if p.review.verdict != ordinary {
-		s.tellReview(r, p.review, "a page that was in doubt is decided", nil)
+		s.tellReview(r, p.review, "a suspect page is decided", nil)
+	}
+	if len(p.contradicted) > 0 {
+		s.engine.config.Metrics.contradictedUsers.WithLabelValues(app).Add(float64(len(p.contradicted)))
+		s.tellContradicted(r, len(p.contradicted))
 	}
 	return nil
 }
@@ -310,6 +316,10 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 		}
 		out.Changes = append(out.Changes, change)
 	}
+	for _, id := range p.contradicted {
+		seen[p.known.Snapshots[p.place(id, 0)].Value]++
+		s.contradict(run, p, &out, id)
+	}
 	for value, users := range seen {
 		s.count(counts, value, users)
 	}
@@ -331,8 +341,8 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 
 // reject records that the API rejected a user. One who has been rejected for
 // longer than the run's max_gap lapses: nobody knows the user's value any more.
-// A failure that goes on is most often recorded already; with a lapse it is recorded
-// anew, so that no answer from before the lapse brings the user back.
+// With a lapse the failure is recorded anew, so that no answer from before the lapse
+// brings the user back.
 func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError, asked time.Time) {
 	failure := repo.Failure{UserError: rejected}
 	prev := &p.known.Snapshots[p.place(rejected.UserID, 0)]
@@ -349,8 +359,14 @@ func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected 
 			out.Known.Add(rejected.UserID, p.rows(rejected.UserID))
 		}
 	}
+	s.fail(run, p, out, failure, lapses)
+}
+
+// fail counts a user who has no new value. A failure that goes on is most often
+// recorded already; anew records it all the same.
+func (s *sweep[V]) fail(run repo.Run, p *page[V], out *repo.Page[V], failure repo.Failure, anew bool) {
 	out.Failed++
-	if failing && failed.Code == rejected.Code && !run.RecordFailures && !lapses {
+	if failed, failing := p.known.Failing[failure.UserID]; failing && failed.Code == failure.Code && !run.RecordFailures && !anew {
 		return
 	}
 	out.Failures = append(out.Failures, failure)

@@ -83,6 +83,9 @@ func (tr *trial) note(w *worker) {
 	if !run.owns(w) {
 		tr.wrong = append(tr.wrong, fmt.Sprintf("%s has written a page of a range that it does not own", w.name))
 	}
+	if tr.suspect(page) && w.claimed.SuspectAnswers+1 < maxSuspectAnswers {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%s has written a suspect page", w.name))
+	}
 	run.looks = append(run.looks, look{now, true})
 	run.Users += int64(len(page.ids))
 	run.Failed += int64(len(page.rejected))
@@ -92,8 +95,18 @@ func (tr *trial) note(w *worker) {
 		if !ok {
 			continue
 		}
-		tr.say("%s has written that %s was %s at %s", w.name, u.id, spell(answer.value), stamp(answer.instant))
 		run.met[u.id] = true
+		opinion, asked := page.opinions[u.id]
+		if asked && answer.value == offline && opinion.value != offline {
+			tr.say("%s has written that %s is contradicted", w.name, u.id)
+			run.Failed++
+			tr.contradicted(u, run, now)
+			continue
+		}
+		if asked {
+			answer = tr.settled(u, answer, opinion)
+		}
+		tr.say("%s has written that %s was %s at %s", w.name, u.id, spell(answer.value), stamp(answer.instant))
 		if tr.answered(u, run, answer) {
 			run.Changed++
 		}
@@ -102,6 +115,54 @@ func (tr *trial) note(w *worker) {
 		tr.say("%s has written that the API rejects %s", w.name, id)
 		run.met[id] = true
 		tr.rejected(tr.users[id], run, page.askedAt[id], now)
+	}
+}
+
+// noteSuspect notes that a worker has set its page aside.
+func (tr *trial) noteSuspect(w *worker) {
+	tr.say("%s has set its page aside", w.name)
+	if !w.run.owns(w) || !tr.suspect(w.page) || w.claimed.SuspectAnswers+1 >= maxSuspectAnswers {
+		tr.wrong = append(tr.wrong, fmt.Sprintf("%s has set aside a page that is not suspect, or not its own", w.name))
+	}
+	w.run.calls += w.page.calls
+}
+
+// suspect tells whether too many users of a page go offline by both opinions.
+func (tr *trial) suspect(page *simPage) bool {
+	before, gone := 0, 0
+	for id, answer := range page.answers {
+		if life := tr.users[id].life; life == nil || life.value == offline {
+			continue
+		}
+		before++
+		if answer.value == offline && page.opinions[id].value == offline {
+			gone++
+		}
+	}
+	return gone >= 2 && 2*gone > before
+}
+
+// settled is what two opinions say of a user who is offline by both, or online on
+// platforms of either. No user goes offline who is not, unless both are wrong.
+func (tr *trial) settled(u *simUser, answer, opinion told) told {
+	answer.answered = opinion.answered
+	if answer.value != offline {
+		if answer.value.Platforms = union(answer.value.Platforms, opinion.value.Platforms, u.life.value.Platforms); answer.value == opinion.value {
+			answer.instant, answer.lie = opinion.instant, opinion.lie
+		}
+	} else if answer.lie {
+		answer.instant, answer.lie = opinion.instant, opinion.lie
+	}
+	return answer
+}
+
+// contradicted: the user keeps the value, however long that goes on.
+func (tr *trial) contradicted(u *simUser, run *simRun, now time.Time) {
+	switch {
+	case u.fail == nil:
+		u.fail = &failing{contradicted: true, knownAt: u.known(run), last: now}
+	case run.recorded.Equal(run.start) || !u.fail.contradicted:
+		u.fail.contradicted, u.fail.last = true, now
 	}
 }
 
@@ -152,10 +213,11 @@ func (tr *trial) ends(u *simUser, run *simRun, at time.Time, value string) simRo
 		prevSince: u.life.since, prevAfter: u.life.sinceAfter, run: run.id,
 	}
 	// The bracket holds: the user was truly seen with the value at some time of it.
-	// One whom a complete run missed, because the user was out of the users table
+	// An API that calls users offline hides who comes online; and one whom a
+	// complete run missed, because the user was out of the users table
 	// while the page was read and back in it before the run ended, is taken as seen.
 	if !u.life.missed && !slices.ContainsFunc(u.told, func(a told) bool {
-		return a.value == u.life.value && !a.instant.Before(row.bracket[0]) && a.instant.Before(at) && u.truth(tr.begin, a.instant) == a.value
+		return a.value == u.life.value && !a.instant.Before(row.bracket[0]) && a.instant.Before(at) && (a.lie || u.truth(tr.begin, a.instant) == a.value)
 	}) {
 		tr.wrong = append(tr.wrong, fmt.Sprintf("%s: nobody has seen the previous value %s", u.id, row))
 	}
@@ -171,15 +233,15 @@ func (tr *trial) rejected(u *simUser, run *simRun, asked, now time.Time) {
 		u.fail = &failing{knownAt: u.known(run), last: now}
 	case u.life != nil && run.maxGap > 0 && now.Sub(u.known(run)) > run.maxGap:
 		u.fail.last = now
-		if u.life.answered.After(asked) {
-			return // overtaken
+		if !u.life.answered.After(asked) { // else it is overtaken
+			tr.ends(u, run, now, "rejected {}")
+			u.want[len(u.want)-1].about = true
+			u.life = nil
 		}
-		tr.ends(u, run, now, "rejected {}")
-		u.want[len(u.want)-1].about = true
-		u.life = nil
-	case run.recorded.Equal(run.start):
+	case run.recorded.Equal(run.start) || u.fail.contradicted:
 		u.fail.last = now
 	}
+	u.fail.contradicted = false
 }
 
 // pull reads who left or lapsed since the last time.

@@ -91,6 +91,8 @@ type trial struct {
 	config   Config
 	badBatch bool // users are rejected by refusing their whole batch
 
+	redisEmpty bool // the second opinion calls all users offline, at present
+
 	users     map[string]*simUser
 	runs      map[int64]*simRun
 	completed []*simRun // in the order in which they were closed
@@ -160,6 +162,8 @@ type simUser struct {
 	twin     int64  // key of a second row of the user, most often on another page; 0: none
 	inside   []span // when the user was in the users table; to is zero while in it
 	rejected bool   // by the API, at present
+	lost     bool   // the API does not reach the user's gateway, and calls the user offline
+	stale    bool   // Redis keeps the user: the second opinion never calls the user offline
 
 	told []told // by written pages
 	want []simRow
@@ -175,6 +179,7 @@ type told struct {
 	value           imclient.Presence
 	asked, answered time.Time
 	instant         time.Time // when it was true
+	lie             bool      // it was not
 	run             int64
 }
 
@@ -187,8 +192,9 @@ type life struct {
 }
 
 type failing struct {
-	knownAt time.Time
-	last    time.Time // recorded
+	contradicted bool // else the API rejects the user
+	knownAt      time.Time
+	last         time.Time // recorded
 }
 
 // truth is the user's value at a time.

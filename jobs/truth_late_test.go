@@ -49,8 +49,8 @@ func TestLateAnswer(t *testing.T) {
 			alice := tr.open(run)[0]
 			tr.work(1, run, alice.no, alice.job, 0, fate{what: goesThrough})
 		}, nil},
-		// Then it is the newest answer there is, and true.
-		{"nobody has seen her since", stuck, func(*trial, *simRun) {}, []string{"online offline 00:00 00:05"}},
+		// Then it is the newest answer there is, and true, if the second opinion agrees.
+		{"nobody has seen her since", stuck, func(tr *trial, _ *simRun) { tr.redisEmpty = true }, []string{"online offline 00:00 00:15"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tr := l.trial(t)

@@ -9,6 +9,14 @@ import (
 	"syncer/repo"
 )
 
+// recover makes the API and the second opinion tell the truth again.
+func (tr *trial) recover() {
+	tr.redisEmpty = false
+	for _, u := range tr.users {
+		u.lost, u.stale = false, false
+	}
+}
+
 // running is the run that is going, if there is one.
 func (tr *trial) running() *simRun {
 	for _, run := range tr.runs {
@@ -95,12 +103,16 @@ WHERE run_id = $1 AND status IN ('pending', 'running') ORDER BY range_no`, run.i
 	return open
 }
 
-// sweep goes through all ranges of a run that nobody works on.
+// sweep goes through all ranges of a run that nobody works on, rechecks included.
 func (tr *trial) sweep(run *simRun, latency time.Duration) {
 	tr.t.Helper()
-	for i, o := range tr.open(run) {
-		if o.pending {
-			tr.work(i%2, run, o.no, o.job, latency, fate{what: goesThrough})
+	for more := true; more; {
+		more = false
+		for i, o := range tr.open(run) {
+			if o.pending {
+				tr.work(i%2, run, o.no, o.job, latency, fate{what: goesThrough})
+				more = true
+			}
 		}
 	}
 }
@@ -165,6 +177,7 @@ func (tr *trial) rescue(process int) {
 // the whole users table.
 func (tr *trial) windUp() {
 	tr.t.Helper()
+	tr.recover()
 	if run := tr.running(); run != nil {
 		tr.clock.pass(10 * time.Minute) // nobody gives a sign of life
 		tr.rescue(0)

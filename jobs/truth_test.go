@@ -77,6 +77,7 @@ func truthTrial(t *rapid.T, l *lab) {
 		"leave":   tr.drawLeave,
 		"reject":  tr.drawReject,
 		"accept":  tr.drawAccept,
+		"fault":   tr.drawFault,
 
 		"silence":  tr.drawSilence,
 		"commute":  tr.drawCommuter,
@@ -152,6 +153,28 @@ func (tr *trial) drawAccept(t *rapid.T) {
 	tr.say("the API rejects %s no more", u.id)
 }
 
+// drawFault lets the API, or the second opinion, be wrong about some users, or
+// both be right again.
+func (tr *trial) drawFault(t *rapid.T) {
+	what := rapid.SampledFrom([]string{"a gateway is lost", "a gateway has stopped", "Redis is empty", "all is well"}).Draw(t, "fault")
+	tr.say("%s", what)
+	switch what {
+	case "Redis is empty":
+		tr.redisEmpty = true
+		return
+	case "all is well":
+		tr.recover()
+		return
+	}
+	for _, u := range rapid.SliceOfNDistinct(rapid.SampledFrom(tr.sorted()), 1, len(tr.users), (*simUser).GoString).Draw(t, "users") {
+		if what == "a gateway is lost" {
+			u.lost = true
+		} else {
+			u.stale = true
+		}
+	}
+}
+
 func (tr *trial) drawStart(t *rapid.T) {
 	if tr.running() != nil {
 		t.Skip("a run is going")
@@ -185,8 +208,8 @@ func (tr *trial) drawWork(t *rapid.T) {
 		t.Skip("nothing to work on")
 	}
 	o := rapid.SampledFrom(open).Draw(t, "range")
-	f := fate{what: rapid.SampledFrom([]string{goesThrough, freezes, freezes, losesItsLast, meetsOutage}).Draw(t, "fate")}
-	if f.what == freezes || f.what == meetsOutage {
+	f := fate{what: rapid.SampledFrom([]string{goesThrough, freezes, freezes, losesItsLast, meetsOutage, hasBadCall}).Draw(t, "fate")}
+	if f.what == freezes || f.what == meetsOutage || f.what == hasBadCall {
 		f.page = rapid.IntRange(1, 3).Draw(t, "page")
 		f.silent, f.late = rapid.Bool().Draw(t, "silent"), rapid.Bool().Draw(t, "late")
 	}

@@ -29,6 +29,7 @@ const (
 	freezes      = "freezes with an answered page"
 	meetsOutage  = "meets an outage of the API"
 	losesItsLast = "loses the database when it finishes"
+	hasBadCall   = "has a call in which all users are offline"
 )
 
 // worker sweeps one range as rangeWorker does. It is the API too.
@@ -56,6 +57,7 @@ type worker struct {
 type simPage struct {
 	ids      []string
 	answers  map[string]told
+	opinions map[string]told // the second ones
 	rejected []string
 	askedAt  map[string]time.Time // of those who were rejected
 	calls    int64
@@ -65,7 +67,8 @@ type simPage struct {
 func (tr *trial) engineOf(process int, api presenceAPI, log zerolog.Logger) *Engine {
 	tr.t.Helper()
 	config := tr.config
-	config.Log, config.CollapseRatio, config.Metrics = log, 1, NewMetrics(prometheus.NewRegistry())
+	config.Log, config.Metrics = log, NewMetrics(prometheus.NewRegistry())
+	config.CollapseRatio, config.CollapseMin, config.CollapseDelay = 0.5, 2, time.Microsecond
 	e, err := New(tr.stores[process], []*App{{App: tr.app, Presence: api, Accounts: noAccounts{}, Users: tr.lab.users}}, config)
 	if err != nil {
 		tr.t.Fatal(err)
@@ -172,12 +175,17 @@ func (w *worker) work() {
 	})
 }
 
-// Run is called for each line of the log: a page was written.
+// Run is called for each line of the log: a page was written, or set aside.
 func (w *worker) Run(_ *zerolog.Event, _ zerolog.Level, message string) {
-	if message == "page written" {
+	switch message {
+	case "page written":
 		w.trial.note(w)
-		w.written <- struct{}{}
+	case "page not written":
+		w.trial.noteSuspect(w)
+	default:
+		return
 	}
+	w.written <- struct{}{}
 }
 
 func (w *worker) MaxPresenceBatch() int { return 1000 }
@@ -195,7 +203,7 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 				return imclient.Answer[imclient.Presence]{}, ctx.Err()
 			}
 		}
-		w.page = &simPage{ids: ids, answers: map[string]told{}, askedAt: map[string]time.Time{}}
+		w.page = &simPage{ids: ids, answers: map[string]told{}, opinions: map[string]told{}, askedAt: map[string]time.Time{}}
 		w.pages++
 	}
 	w.page.calls++
@@ -227,9 +235,13 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 			continue
 		}
 		instant := answer.AskedAt.Add(time.Duration(portion(id, answer.AskedAt) * float64(answer.AnsweredAt.Sub(answer.AskedAt))))
-		value := u.truth(tr.begin, instant)
+		truth := u.truth(tr.begin, instant)
+		value := truth
+		if u.lost || w.fate.what == hasBadCall && w.pages == w.fate.page {
+			value = offline
+		}
 		answer.Observed = append(answer.Observed, imclient.Observed[imclient.Presence]{UserID: id, Value: value})
-		w.page.answers[id] = told{value: value, asked: answer.AskedAt, instant: instant, run: w.run.id}
+		w.page.answers[id] = told{value: value, asked: answer.AskedAt, instant: instant, lie: value != truth, run: w.run.id}
 	}
 	if w.fate.what == freezes && w.pages == w.fate.page {
 		w.stuck <- struct{}{}
@@ -243,6 +255,29 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 		a := w.page.answers[o.UserID]
 		a.answered = answer.AnsweredAt
 		w.page.answers[o.UserID] = a
+	}
+	return answer, nil
+}
+
+// QueryStatus is the second opinion, which is wrong in ways of its own.
+func (w *worker) QueryStatus(_ context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
+	tr := w.trial
+	w.page.calls++
+	answer := imclient.Answer[imclient.Presence]{AskedAt: tr.clock.Now(), Calls: 1}
+	tr.clock.pass(w.latency)
+	answer.AnsweredAt = tr.clock.Now()
+	for _, id := range ids {
+		u := tr.users[id]
+		truth := u.truth(tr.begin, answer.AnsweredAt)
+		value := truth
+		switch {
+		case tr.redisEmpty:
+			value = offline
+		case u.stale && value == offline:
+			value = onlineIOS
+		}
+		answer.Observed = append(answer.Observed, imclient.Observed[imclient.Presence]{UserID: id, Value: value})
+		w.page.opinions[id] = told{value: value, answered: answer.AnsweredAt, instant: answer.AnsweredAt, lie: value != truth}
 	}
 	return answer, nil
 }

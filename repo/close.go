@@ -176,12 +176,12 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 	case failed > 0:
 		return true, s.closeRun(ctx, tx, runID, RunFailed, reason)
 	}
-	disbelief, err := s.disbelief(ctx, tx, runID)
+	rejection, err := s.rejection(ctx, tx, runID)
 	if err != nil {
 		return false, err
 	}
-	if disbelief != "" {
-		return true, s.closeRun(ctx, tx, runID, RunSucceeded, disbelief)
+	if rejection != "" {
+		return true, s.closeRun(ctx, tx, runID, RunSucceeded, rejection)
 	}
 	var reconciled bool
 	if err := tx.QueryRow(ctx, s.sql(reconciledSQL), runID).Scan(&reconciled); err != nil {
@@ -201,8 +201,8 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
 SET status = CASE WHEN $2 = 'succeeded' AND (r.failed > 0 OR u.held_back > 0) THEN 'partial' ELSE $2 END,
-    complete = $2 = 'succeeded' AND NOT u.listed AND r.disbelieved = 0 AND u.held_back = 0,
-    suspect = false, suspected = r.suspected, disbelieved = r.disbelieved,
+    complete = $2 = 'succeeded' AND NOT u.listed AND r.rejected_answers = 0 AND u.held_back = 0,
+    suspect = false, suspect_pages = r.suspect_pages, rejected_answers = r.rejected_answers,
     finished_at = $3,
     error = coalesce(nullif($4, ''), u.error),
     observed_from = least(u.observed_from, r.page_at), observed_until = coalesce(r.page_at, u.observed_from),
@@ -212,7 +212,7 @@ SET status = CASE WHEN $2 = 'succeeded' AND (r.failed > 0 OR u.held_back > 0) TH
 FROM (
     SELECT coalesce(sum(users), 0) AS users, coalesce(sum(changed), 0) AS changed, coalesce(sum(failed), 0) AS failed,
            coalesce(sum(calls), 0) AS calls, coalesce(sum(retries), 0) AS retries, max(page_at) AS page_at,
-           coalesce(sum(suspected), 0) AS suspected, coalesce(sum(disbelieved), 0) AS disbelieved,
+           coalesce(sum(suspect_pages), 0) AS suspect_pages, coalesce(sum(rejected_answers), 0) AS rejected_answers,
            coalesce(sum(known_users), 0) AS known_users, (coalesce(sum(known_hash), 0) % 4611686018427387904)::bigint AS known_hash
     FROM syncer.sync_range
     WHERE run_id = $1

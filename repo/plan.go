@@ -80,7 +80,7 @@ INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, job_id)
 VALUES ($1, $2, $3, $4, $5)`
 
 // Ranges are numbered by the run, under the lock that the UPDATE takes, which is
-// that of forProgress: pages in doubt become ranges too.
+// that of forProgress: suspect pages become ranges too.
 const movePlanSQL = `
 UPDATE syncer.sync_run
 SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6, key_order = nullif($7, '')

@@ -16,13 +16,13 @@ type Range struct {
 	Lower  *string // keys above it; nil: from the start. After a resumption: the last key written
 	Upper  *string // keys up to and with it; nil: to the end
 	Counts []byte  // JSON: users so far by state and platform
-	// Suspicion is how many answers in a row about its users have been in doubt;
-	// 0: an ordinary range.
-	Suspicion int
-	store     *Store
-	claim     claim
-	position  *string   // the last key that this worker, or the one before it, has dealt with; nil: none
-	pageAt    time.Time // when this worker wrote its last page of it; zero: none yet
+	// SuspectAnswers is how many answers in a row about its page have been suspect;
+	// 0: an ordinary range, more: a recheck.
+	SuspectAnswers int
+	store          *Store
+	claim          claim
+	position       *string   // the last key that this worker, or the one before it, has dealt with; nil: none
+	pageAt         time.Time // when this worker wrote its last page of it; zero: none yet
 }
 
 // Done says that this process works on the range no more, however it ended:
@@ -39,14 +39,14 @@ SET status = 'running', attempt = attempt + 1, claim = gen_random_uuid(), owner 
 FROM syncer.sync_run AS u
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.status = 'pending' OR r.status = 'running' AND r.beat_at < $6)
-  AND (r.ask_after IS NULL OR r.ask_after <= $5)
+  AND (r.recheck_after IS NULL OR r.recheck_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
   AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameTenantSQL + `)
-RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspicion, r.attempt, r.claim`
+RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspect_answers, r.attempt, r.claim`
 
 // ClaimRange takes a range for the queue's job. ErrHeld: another worker has it
 // and gave a sign of life since staleBefore. ErrGone: it is done, its run is
-// closed, or it was given to another job. EarlyError: it is in doubt, and its
+// closed, or it was given to another job. EarlyError: it is a recheck, and its
 // time has not come. ErrMoved: its app is another tenant's now.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
 	rows, err := s.pool.Query(ctx, s.sql(claimRangeSQL), runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.process)
@@ -54,7 +54,7 @@ func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID 
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {
 			var c Range
-			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.Suspicion, &c.claim.attempt, &c.claim.token)...)
+			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.SuspectAnswers, &c.claim.attempt, &c.claim.token)...)
 			c.claim.runID, c.claim.rangeNo, c.position = c.Run.ID, c.No, c.Lower
 			return c, err
 		})
@@ -124,7 +124,7 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 		if _, err := tx.Exec(ctx, s.sql(endRangeSQL), r.Run.ID, r.No, status, reason); err != nil {
 			return err
 		}
-		if r.Suspicion > 0 {
+		if r.SuspectAnswers > 0 {
 			if err := s.settleSuspect(ctx, tx, r.Run.ID); err != nil {
 				return err
 			}

@@ -7,32 +7,32 @@ import (
 
 // RunRow is a run, and how it ended.
 type RunRow struct {
-	App         string     `json:"app"`
-	RunID       int64      `json:"run_id"`
-	Kind        string     `json:"kind"`
-	Job         string     `json:"job"`
-	Trigger     string     `json:"trigger"`
-	Tick        *time.Time `json:"tick"`
-	Status      string     `json:"status"`
-	StartedAt   time.Time  `json:"started_at"`
-	FinishedAt  *time.Time `json:"finished_at"`
-	Seconds     float64    `json:"seconds"` // so far, when it is not finished
-	Users       int64      `json:"users"`
-	Changed     int64      `json:"changed"`
-	Failed      int64      `json:"failed"`
-	Removed     int64      `json:"removed"`
-	HeldBack    int64      `json:"held_back"`
-	Suspected   int64      `json:"suspected"`
-	Disbelieved int64      `json:"disbelieved"`
-	Calls       int64      `json:"calls"`
-	Retries     int64      `json:"retries"`
-	Error       *string    `json:"error"`
+	App             string     `json:"app"`
+	RunID           int64      `json:"run_id"`
+	Kind            string     `json:"kind"`
+	Job             string     `json:"job"`
+	Trigger         string     `json:"trigger"`
+	Tick            *time.Time `json:"tick"`
+	Status          string     `json:"status"`
+	StartedAt       time.Time  `json:"started_at"`
+	FinishedAt      *time.Time `json:"finished_at"`
+	Seconds         float64    `json:"seconds"` // so far, when it is not finished
+	Users           int64      `json:"users"`
+	Changed         int64      `json:"changed"`
+	Failed          int64      `json:"failed"`
+	Removed         int64      `json:"removed"`
+	HeldBack        int64      `json:"held_back"`
+	SuspectPages    int64      `json:"suspect_pages"`
+	RejectedAnswers int64      `json:"rejected_answers"`
+	Calls           int64      `json:"calls"`
+	Retries         int64      `json:"retries"`
+	Error           *string    `json:"error"`
 }
 
 const runsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
-       u.users, u.changed, u.failed, u.removed, u.held_back, u.suspected, u.disbelieved, u.calls, u.retries, u.error
+       u.users, u.changed, u.failed, u.removed, u.held_back, u.suspect_pages, u.rejected_answers, u.calls, u.retries, u.error
 FROM syncer.sync_run AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
 WHERE u.started_at >= $2 AND u.started_at < $3 AND ($1::text IS NULL OR a.name = $1)

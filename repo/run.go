@@ -25,7 +25,7 @@ const (
 type RunStatus string
 
 // The statuses. Succeeded and partial runs went through all their users; in a
-// partial one some users failed, the answers about them were not believed, or
+// partial one some users failed, the answers about them were rejected, or
 // they were missing from the users table and not removed.
 const (
 	RunRunning   RunStatus = "running"
@@ -74,13 +74,13 @@ type Run struct {
 	// ones.
 	RecordFailures bool
 	Counters
-	LetLeave    bool  // the operator confirmed that any number of users may have left
-	Removed     int64 // users who were found to have left the users table
-	HeldBack    int64 // users who seem to have left and were not removed, being too many
-	Suspect     bool  // some of its answers are in doubt right now and are being asked again
-	Suspected   int64 // pages that were in doubt
-	Disbelieved int64 // users whose answers stayed in doubt and were not written
-	Error       string
+	LetLeave        bool  // the operator confirmed that any number of users may have left
+	Removed         int64 // users who were found to have left the users table
+	HeldBack        int64 // users who seem to have left and were not removed, being too many
+	Suspect         bool  // some of its pages are suspect right now and wait for their recheck
+	SuspectPages    int64 // pages that were suspect
+	RejectedAnswers int64 // users whose pages stayed suspect and were not written
+	Error           string
 }
 
 // Duration is how long the run took, or has been going at the given time.
@@ -96,13 +96,13 @@ const runColumns = `
     u.run_id, u.app_id, u.job, u.kind, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
     u.listed, u.planned, coalesce(u.key_order, ''), u.prev_complete_at, coalesce(u.max_gap, '0'), coalesce(u.failures_recorded_at = u.started_at, true),
     u.users, u.changed, u.failed, u.calls, u.retries, u.let_leave, u.removed, u.held_back,
-    u.suspect, u.suspected, u.disbelieved, coalesce(u.error, '')`
+    u.suspect, u.suspect_pages, u.rejected_answers, coalesce(u.error, '')`
 
 func (r *Run) fields(more ...any) []any {
 	return append([]any{&r.ID, &r.AppID, &r.Job, &r.Kind, &r.Trigger, &r.Tick, &r.Status, &r.StartedAt, &r.FinishedAt,
 		&r.Listed, &r.Planned, &r.KeyOrder, &r.PrevCompleteAt, &r.MaxGap, &r.RecordFailures,
 		&r.Users, &r.Changed, &r.Failed, &r.Calls, &r.Retries, &r.LetLeave, &r.Removed, &r.HeldBack,
-		&r.Suspect, &r.Suspected, &r.Disbelieved, &r.Error}, more...)
+		&r.Suspect, &r.SuspectPages, &r.RejectedAnswers, &r.Error}, more...)
 }
 
 func scanRun(row pgx.CollectableRow) (Run, error) {
@@ -252,7 +252,7 @@ WHERE u.run_id = $1`
 
 const rangeSumsSQL = `
 SELECT coalesce(sum(users), 0), coalesce(sum(changed), 0), coalesce(sum(failed), 0),
-       coalesce(sum(calls), 0), coalesce(sum(retries), 0), coalesce(sum(suspected), 0), coalesce(sum(disbelieved), 0)
+       coalesce(sum(calls), 0), coalesce(sum(retries), 0), coalesce(sum(suspect_pages), 0), coalesce(sum(rejected_answers), 0)
 FROM syncer.sync_range
 WHERE run_id = $1`
 
@@ -262,7 +262,7 @@ func (s *Store) FindRun(ctx context.Context, runID int64) (Run, error) {
 	run, err := s.oneRun(ctx, findRunSQL, runID)
 	if err == nil && run.Status == RunRunning {
 		err = s.pool.QueryRow(ctx, s.sql(rangeSumsSQL), runID).
-			Scan(&run.Users, &run.Changed, &run.Failed, &run.Calls, &run.Retries, &run.Suspected, &run.Disbelieved)
+			Scan(&run.Users, &run.Changed, &run.Failed, &run.Calls, &run.Retries, &run.SuspectPages, &run.RejectedAnswers)
 	}
 	if err != nil {
 		return Run{}, fmt.Errorf("find run %d: %w", runID, err)

@@ -19,7 +19,7 @@ const latestRunsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
        coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed, u.held_back,
-       coalesce(so_far.suspected, u.suspected), coalesce(so_far.disbelieved, u.disbelieved),
+       coalesce(so_far.suspect_pages, u.suspect_pages), coalesce(so_far.rejected_answers, u.rejected_answers),
        coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries), u.error
 FROM (
     SELECT u.*
@@ -34,7 +34,7 @@ FROM (
 JOIN syncer.app AS a ON a.app_id = u.app_id
 LEFT JOIN LATERAL (
     SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
-           sum(r.suspected)::bigint AS suspected, sum(r.disbelieved)::bigint AS disbelieved,
+           sum(r.suspect_pages)::bigint AS suspect_pages, sum(r.rejected_answers)::bigint AS rejected_answers,
            sum(r.calls)::bigint AS calls, sum(r.retries)::bigint AS retries
     FROM syncer.sync_range AS r
     WHERE r.run_id = u.run_id
@@ -55,7 +55,7 @@ type RunMore struct {
 	PrevCompleteAt *time.Time `json:"prev_complete_at"`
 	ObservedFrom   time.Time  `json:"observed_from"`
 	ObservedUntil  *time.Time `json:"observed_until"`
-	Suspect        bool       `json:"suspect"` // pages are in doubt right now
+	Suspect        bool       `json:"suspect"` // pages wait for their recheck right now
 	Planned        bool       `json:"planned"` // all ranges are cut
 	Newest         bool       `json:"-"`       // no newer run of the app and kind but for skipped ticks
 }
@@ -69,26 +69,27 @@ type RangeGroup struct {
 
 // RangeRow is a range of a run that there is something to say of.
 type RangeRow struct {
-	No          int        `json:"range_no"`
-	Status      string     `json:"status"`
-	Lower       *string    `json:"lower_key"` // keys above it; nil: from the start
-	Upper       *string    `json:"upper_key"` // keys up to and with it; nil: to the end
-	Attempt     int        `json:"attempt"`
-	Owner       *string    `json:"owner"`
-	BeatAt      *time.Time `json:"beat_at"`
-	Users       int64      `json:"users"`
-	Suspicion   int        `json:"suspicion"`
-	AskAfter    *time.Time `json:"ask_after"`
-	Disbelieved int64      `json:"disbelieved"`
-	Error       *string    `json:"error"`
+	No              int        `json:"range_no"`
+	Status          string     `json:"status"`
+	Lower           *string    `json:"lower_key"` // keys above it; nil: from the start
+	Upper           *string    `json:"upper_key"` // keys up to and with it; nil: to the end
+	Attempt         int        `json:"attempt"`
+	Owner           *string    `json:"owner"`
+	BeatAt          *time.Time `json:"beat_at"`
+	Users           int64      `json:"users"`
+	SuspectAnswers  int        `json:"suspect_answers"`
+	RecheckAfter    *time.Time `json:"recheck_after"`
+	RejectedAnswers int64      `json:"rejected_answers"`
+	Error           *string    `json:"error"`
 }
 
 // FailureRow is how many users of an app fail now for the same reason.
 type FailureRow struct {
-	Code    string `json:"code"`
-	Users   int64  `json:"users"`
-	Example string `json:"example"` // one of them; "" stands for rows without an id
-	Message string `json:"message"` // of one of them
+	Code    string    `json:"code"`
+	Users   int64     `json:"users"`
+	FirstAt time.Time `json:"first_at"` // since when the first of them does
+	Example string    `json:"example"`  // one of them; "" stands for rows without an id
+	Message string    `json:"message"`  // of one of them
 }
 
 // LeftRow are the users who went out of a run's snapshots.
@@ -115,7 +116,7 @@ type RunDetail struct {
 	RunRow
 	RunMore
 	Groups   []RangeGroup
-	Ranges   []RangeRow // those at work, in doubt, or with an error
+	Ranges   []RangeRow // those at work, suspect, or with an error
 	Failures []FailureRow
 	Left     []LeftRow
 	Seen     []SeenRow
@@ -139,14 +140,14 @@ GROUP BY status
 ORDER BY status`
 
 const troubledRangesSQL = `
-SELECT range_no, status, lower_key, upper_key, attempt, owner, beat_at, users, suspicion, ask_after, disbelieved, error
+SELECT range_no, status, lower_key, upper_key, attempt, owner, beat_at, users, suspect_answers, recheck_after, rejected_answers, error
 FROM syncer.sync_range
-WHERE run_id = $1 AND (status IN ('running', 'failed') OR suspicion > 0 OR error IS NOT NULL)
+WHERE run_id = $1 AND (status IN ('running', 'failed') OR suspect_answers > 0 OR error IS NOT NULL)
 ORDER BY range_no
 LIMIT $2`
 
 const failureRowsSQL = `
-SELECT code, count(*), min(user_id), min(message)
+SELECT code, count(*), min(first_at), min(user_id), min(message)
 FROM syncer.user_failure
 WHERE app_id = $1 AND kind = $2
 GROUP BY code

@@ -101,7 +101,9 @@ SELECT $1, $2, n.user_id, n.code, n.message, $3, $3, 1, n.known_at
 FROM unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) AS n (user_id, code, message, known_at)
 ORDER BY n.user_id
 ON CONFLICT (app_id, kind, user_id) DO UPDATE
-SET code = excluded.code, message = excluded.message, last_at = excluded.last_at, times = f.times + 1`
+SET code = excluded.code, message = excluded.message, last_at = excluded.last_at,
+    first_at = CASE WHEN f.code = excluded.code THEN f.first_at ELSE excluded.first_at END,
+    times = CASE WHEN f.code = excluded.code THEN f.times ELSE 0 END + 1`
 
 // A failure that was recorded after the question was sent is the newer one, and stays.
 const dropFailuresSQL = `

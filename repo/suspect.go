@@ -10,93 +10,93 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Aside is a page of a range that is not written, because its answers are in
-// doubt. It becomes a range of its own, so that nothing else waits for it: to be
-// asked again after AskAfter or, when Reason is given, done for good.
-type Aside struct {
-	After     *string // the key before the page; nil: it is the first
-	LastKey   string
-	Suspicion int // doubtful answers in a row, this one included
-	AskAfter  time.Time
+// SuspectPage is a page of a range that is not written, because its answers are
+// suspect. It becomes a range of its own, so that nothing else waits for it: its
+// recheck or, if Reason is given, one that is done, with its answers rejected.
+type SuspectPage struct {
+	After        *string // the key before the page; nil: it is the first
+	LastKey      string
+	Answers      int // suspect answers in a row, this one included
+	RecheckAfter time.Time
 
-	// Reason says why the page is given up. Its users then count as Disbelieved,
-	// and among Users and Failed.
-	Reason      string
-	Disbelieved int64
-	Counters    // Calls and Retries of the page; Changed is ignored
+	// Reason says why the answers are rejected. The page's users then count as
+	// Rejected, and among Users and Failed.
+	Reason   string
+	Rejected int64
+	Counters // Calls and Retries of the page; Changed is ignored
 }
 
-const numberAsideSQL = `
+const numberSuspectSQL = `
 UPDATE syncer.sync_run
 SET plan_ranges = plan_ranges + 1, suspect = true
 WHERE run_id = $1
 RETURNING plan_ranges`
 
-const addAsideSQL = `
-INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, suspicion, ask_after, job_id)
+const addRecheckSQL = `
+INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, suspect_answers, recheck_after, job_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7)`
 
-const addDisbelievedSQL = `
-INSERT INTO syncer.sync_range (run_id, range_no, status, lower_key, upper_key, cursor_key, suspicion, disbelieved, users, failed, error)
+const addRejectedSQL = `
+INSERT INTO syncer.sync_range (run_id, range_no, status, lower_key, upper_key, cursor_key, suspect_answers, rejected_answers, users, failed, error)
 VALUES ($1, $2, 'done', $3, $4, $4, $5, $6, $7, $8, $9)`
 
-// A page counts as suspected once, however often it is asked again.
-const passAsideSQL = `
+// A page counts as suspect once, however often it is rechecked.
+const passSuspectSQL = `
 UPDATE syncer.sync_range
 SET cursor_key = $3, calls = calls + $4, retries = retries + $5,
-    suspected = suspected + CASE WHEN suspicion = 0 THEN 1 ELSE 0 END, beat_at = $6
+    suspect_pages = suspect_pages + CASE WHEN suspect_answers = 0 THEN 1 ELSE 0 END, beat_at = $6
 WHERE run_id = $1 AND range_no = $2`
 
-// SetAside makes a range of a page in doubt and moves the cursor of its old
+// SaveSuspect makes a range of a suspect page and moves the cursor of its old
 // range past it, in one transaction, or does nothing at all. It returns the new
 // range's number. ErrGone: as for SavePage.
-func (s *Store) SetAside(ctx context.Context, r *Range, a Aside, enqueue Enqueue) (no int, err error) {
+func (s *Store) SaveSuspect(ctx context.Context, r *Range, p SuspectPage, enqueue Enqueue) (no int, err error) {
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		if _, err := s.fence(ctx, tx, r, forProgress); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(ctx, s.sql(numberAsideSQL), r.Run.ID).Scan(&no); err != nil {
+		if err := tx.QueryRow(ctx, s.sql(numberSuspectSQL), r.Run.ID).Scan(&no); err != nil {
 			return err
 		}
-		if err := s.addAside(ctx, tx, r.Run, no, a, enqueue); err != nil {
+		if err := s.addSuspect(ctx, tx, r.Run, no, p, enqueue); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, s.sql(passAsideSQL), r.Run.ID, r.No, a.LastKey, a.Calls, a.Retries, s.Now())
+		_, err := tx.Exec(ctx, s.sql(passSuspectSQL), r.Run.ID, r.No, p.LastKey, p.Calls, p.Retries, s.Now())
 		return err
 	})
 	if errors.Is(err, ErrGone) {
 		return 0, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("set aside the page up to key %s of range %d of run %d: %w", shown([]byte(a.LastKey), shownKey), r.No, r.Run.ID, err)
+		return 0, fmt.Errorf("set aside the suspect page up to key %s of range %d of run %d: %w", shown([]byte(p.LastKey), shownKey), r.No, r.Run.ID, err)
 	}
-	r.position = &a.LastKey
+	r.position = &p.LastKey
 	return no, nil
 }
 
-func (s *Store) addAside(ctx context.Context, tx pgx.Tx, run Run, no int, a Aside, enqueue Enqueue) error {
-	if a.Reason != "" {
-		_, err := tx.Exec(ctx, s.sql(addDisbelievedSQL), run.ID, no, a.After, a.LastKey, a.Suspicion, a.Disbelieved, a.Users, a.Failed, a.Reason)
+func (s *Store) addSuspect(ctx context.Context, tx pgx.Tx, run Run, no int, p SuspectPage, enqueue Enqueue) error {
+	if p.Reason != "" {
+		_, err := tx.Exec(ctx, s.sql(addRejectedSQL), run.ID, no, p.After, p.LastKey, p.Answers, p.Rejected, p.Users, p.Failed, p.Reason)
 		return err
 	}
 	jobID, err := enqueue(tx, run, no)
 	if err != nil {
 		return fmt.Errorf("enqueue: %w", err)
 	}
-	_, err = tx.Exec(ctx, s.sql(addAsideSQL), run.ID, no, a.After, a.LastKey, a.Suspicion, a.AskAfter, jobID)
+	_, err = tx.Exec(ctx, s.sql(addRecheckSQL), run.ID, no, p.After, p.LastKey, p.Answers, p.RecheckAfter, jobID)
 	return err
 }
 
-// EarlyError says that a range in doubt may not be asked again yet.
-type EarlyError struct{ AskAfter time.Time }
+// EarlyError says that a recheck may not begin yet.
+type EarlyError struct{ RecheckAfter time.Time }
 
 // Error says until when.
 func (e *EarlyError) Error() string {
-	return fmt.Sprintf("the range is not to be asked again before %s", e.AskAfter.Format(time.RFC3339Nano))
+	return fmt.Sprintf("the recheck is not to begin before %s", e.RecheckAfter.Format(time.RFC3339Nano))
 }
 
 const unclaimedSQL = `
-SELECT NOT (` + sameTenantSQL + `), r.status = 'running', r.ask_after
+SELECT NOT (` + sameTenantSQL + `), r.status = 'running', r.recheck_after
 FROM syncer.sync_range AS r
 JOIN syncer.sync_run AS u USING (run_id)
 JOIN syncer.app AS a USING (app_id)
@@ -106,8 +106,8 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
 // unclaimed says why a range could not be claimed.
 func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID int64) error {
 	var moved, held bool
-	var askAfter *time.Time
-	err := s.pool.QueryRow(ctx, s.sql(unclaimedSQL), runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &askAfter)
+	var recheckAfter *time.Time
+	err := s.pool.QueryRow(ctx, s.sql(unclaimedSQL), runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &recheckAfter)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrGone
@@ -115,8 +115,8 @@ func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID i
 		return fmt.Errorf("look who holds range %d of run %d: %w", rangeNo, runID, err)
 	case moved:
 		return ErrMoved
-	case !held && askAfter != nil:
-		return &EarlyError{AskAfter: *askAfter}
+	case !held && recheckAfter != nil:
+		return &EarlyError{RecheckAfter: *recheckAfter}
 	default:
 		return ErrHeld
 	}
@@ -126,35 +126,35 @@ const settleSuspectSQL = `
 UPDATE syncer.sync_run
 SET suspect = EXISTS (
     SELECT FROM syncer.sync_range
-    WHERE run_id = $1 AND suspicion > 0 AND status IN ('pending', 'running'))
+    WHERE run_id = $1 AND suspect_answers > 0 AND status IN ('pending', 'running'))
 WHERE run_id = $1`
 
-// settleSuspect takes note, in sync_run.suspect, that a range in doubt came or
-// went. The caller has locked the run.
+// settleSuspect takes note, in sync_run.suspect, that a recheck came or went. The
+// caller has locked the run.
 func (s *Store) settleSuspect(ctx context.Context, tx pgx.Tx, runID int64) error {
 	_, err := tx.Exec(ctx, s.sql(settleSuspectSQL), runID)
 	return err
 }
 
-const disbelievedSQL = `
-SELECT coalesce(sum(disbelieved), 0)::bigint, coalesce((array_agg(error ORDER BY range_no))[1:3], '{}'), count(*)
+const rejectedSQL = `
+SELECT coalesce(sum(rejected_answers), 0)::bigint, coalesce((array_agg(error ORDER BY range_no))[1:3], '{}'), count(*)
 FROM syncer.sync_range
-WHERE run_id = $1 AND disbelieved > 0`
+WHERE run_id = $1 AND rejected_answers > 0`
 
-// disbelief says in words what a run did not believe; "" when it believed all.
-func (s *Store) disbelief(ctx context.Context, tx pgx.Tx, runID int64) (string, error) {
+// rejection says in words which answers a run rejected, "" if none.
+func (s *Store) rejection(ctx context.Context, tx pgx.Tx, runID int64) (string, error) {
 	var users int64
 	var reasons []string
 	var pages int
-	if err := tx.QueryRow(ctx, s.sql(disbelievedSQL), runID).Scan(&users, &reasons, &pages); err != nil {
-		return "", fmt.Errorf("sum up what was not believed: %w", err)
+	if err := tx.QueryRow(ctx, s.sql(rejectedSQL), runID).Scan(&users, &reasons, &pages); err != nil {
+		return "", fmt.Errorf("sum up which answers were rejected: %w", err)
 	}
 	if pages == 0 {
 		return "", nil
 	}
-	text := fmt.Sprintf("answers about %d users were not believed: %s", users, strings.Join(reasons, "; "))
+	text := fmt.Sprintf("suspect answers about %d users were rejected: %s", users, strings.Join(reasons, "; "))
 	if more := pages - len(reasons); more > 0 {
 		text += fmt.Sprintf("; and %d pages more", more)
 	}
-	return text + "; they keep their last known value", nil
+	return text + "; the users keep their last known value", nil
 }

@@ -293,7 +293,7 @@ func TestFailuresAndRecovery(t *testing.T) {
 	save(t, values, r, p, 0)
 	wantLines(t, b.conn, "failures", failuresSQL,
 		"presence  null_id 2 rows 12:00:00 12:00:00 1",
-		"presence bob 70500 busy 12:00:00 12:01:00 2")
+		"presence bob 70500 busy 12:01:00 12:01:00 1")
 	groups, err := b.store.FailureGroups(t.Context(), b.app.ID, imclient.KindPresence)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ type Waiting struct {
 	PausedAt *time.Time // since when the queue is paused; nil: it is not
 }
 
-// Work is due when it is not put off, neither by the run (ask_after, $4) nor by the
+// Work is due when it is not put off, neither by the run (recheck_after, $4) nor by the
 // queue. A run whose ranges are all done is closed by the transaction that ends the last.
 const waitingSQL = `
 SELECT DISTINCT ON (q.app_id, q.kind) q.app_id, q.kind, q.name, u.run_id, w.range_no, coalesce(j.state::text, ''), p.paused_at
@@ -39,7 +39,7 @@ CROSS JOIN LATERAL (
     UNION ALL
     SELECT r.range_no, r.job_id
     FROM syncer.sync_range AS r
-    WHERE r.run_id = u.run_id AND r.status = 'pending' AND coalesce(r.ask_after <= $4, true)
+    WHERE r.run_id = u.run_id AND r.status = 'pending' AND coalesce(r.recheck_after <= $4, true)
     UNION ALL
     SELECT NULL, NULL
     WHERE u.planned AND NOT EXISTS (

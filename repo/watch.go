@@ -16,7 +16,7 @@ type AppWatch struct {
 	AppID        int16
 	Kind         imclient.Kind
 	RunningSince *time.Time // start of the run that is going; nil: none is
-	Suspect      bool       // some of its answers are in doubt
+	Suspect      bool       // some of its pages are suspect
 	Users        int64      // of the newest complete run, as is Failed
 	Failed       int64
 	HeldBack     int64 // users whom a run since that one would have removed, and did not

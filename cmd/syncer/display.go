@@ -42,8 +42,8 @@ type shown struct {
 // lineEvery is how often a sweep gets a plain line.
 const lineEvery = 5 * time.Second
 
-// suspect follows the name of a sweep while some of its answers are in doubt.
-const suspect = " (answers in doubt are asked again)"
+// suspect follows the name of a sweep while some of its pages are suspect.
+const suspect = " (suspect pages are rechecked)"
 
 func newDisplay(w io.Writer) *display {
 	d := &display{w: w, shown: map[*sweep]*shown{}}

@@ -11,7 +11,7 @@ import (
 	"syncer/repo"
 )
 
-// TestDisplay_suspect: while answers are in doubt, the progress says so.
+// TestDisplay_suspect: while pages are suspect, the progress says so.
 func TestDisplay_suspect(t *testing.T) {
 	var printed strings.Builder
 	d := newDisplay(&printed)
@@ -21,7 +21,7 @@ func TestDisplay_suspect(t *testing.T) {
 		d.shown[s] = &shown{meter: newMeter(repo.Run{}, past), lastLine: past, total: 500}
 		d.progress(s, repo.Run{Counters: repo.Counters{Users: 500}, Suspect: suspect})
 	}
-	want := "chat presence (answers in doubt are asked again): 500 of 500 users (100%), 0 users/s\nchat presence: 500 of 500 users (100%), 0 users/s\n"
+	want := "chat presence (suspect pages are rechecked): 500 of 500 users (100%), 0 users/s\nchat presence: 500 of 500 users (100%), 0 users/s\n"
 	if diff := cmp.Diff(want, printed.String()); diff != "" {
 		t.Errorf("printed (-want +got):\n%s", diff)
 	}

@@ -243,7 +243,7 @@ func codeMeaning(provider imclient.Provider, code string) string {
 	case imclient.CodeUnknownValue:
 		return "the answer has no value for the user that this version of syncer knows"
 	case jobs.CodeContradicted:
-		return "two APIs of the backend contradict each other about the user, who keeps the last known value; look at its message gateways"
+		return "two APIs of OpenIM contradict each other about the user, who keeps the last known value until they agree: a message gateway is out of the API server's reach, or has stopped within the last half hour"
 	case jobs.CodeHTTPError:
 		return "the backend, or what stands before it, refuses a call with this id in it"
 	}

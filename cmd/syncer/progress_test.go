@@ -40,7 +40,7 @@ func TestPace_line(t *testing.T) {
 // TestPace_fits holds that no line is wider than the terminal, whatever is counted.
 func TestPace_fits(t *testing.T) {
 	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
-	for _, name := range []string{"a presence", "an-app-with-a-name-as-long-as-names-may-be presence (answers in doubt are asked again)"} {
+	for _, name := range []string{"a presence", "an-app-with-a-name-as-long-as-names-may-be presence (suspect pages are rechecked)"} {
 		for _, total := range []int64{0, 1, 10_000_000_000} {
 			for _, users := range []int64{0, 1, 9_999_999_999} {
 				p := newMeter(repo.Run{}, began).pace(name, repo.Run{Counters: repo.Counters{Users: users, Calls: users}}, total, 10_000, began.Add(time.Second))

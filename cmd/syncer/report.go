@@ -51,7 +51,7 @@ var reportUsages = []struct {
 			"is known now: app, imported, not_imported, never_checked, last_checked_at."},
 	{report.Runs, "the latest runs and how they ended", "-1d", false,
 		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
-			"removed, held_back, suspected, disbelieved, calls, retries, error."},
+			"removed, held_back, suspect_pages, rejected_answers, calls, retries, error."},
 	{report.Gaps, "what is not known: the times in which nobody looked", "-29d", true,
 		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in " +
 			"coverage how much was observed: app, kind, gaps, since, seconds, gap_seconds, observed_seconds, " +

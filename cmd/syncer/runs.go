@@ -34,7 +34,7 @@ func (p *program) runsCommand() *cli.Command {
 		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader). " +
 			"Of a run that is going the counters are those so far. Columns of csv and keys of JSON: " +
 			"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
-			"removed, held_back, suspected, disbelieved, calls, retries, error.",
+			"removed, held_back, suspect_pages, rejected_answers, calls, retries, error.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "app", Local: true, Usage: "only of this `APP`"},

@@ -17,23 +17,23 @@ import (
 
 // runSummary is one run in the summary of a backfill, as --json prints it.
 type runSummary struct {
-	App         string  `json:"app"`
-	Kind        string  `json:"kind"`
-	RunID       int64   `json:"run_id,omitempty"`
-	Status      string  `json:"status"`
-	Users       int64   `json:"users"`
-	Changed     int64   `json:"changed"`
-	Failed      int64   `json:"failed"`
-	Removed     int64   `json:"removed,omitempty"`     // had left the users table
-	HeldBack    int64   `json:"held_back,omitempty"`   // seem to have left it, and were not removed
-	Disbelieved int64   `json:"disbelieved,omitempty"` // of those failed: their answers were in doubt to the end
-	Calls       int64   `json:"calls"`
-	Retries     int64   `json:"retries"`
-	Seconds     float64 `json:"seconds"`
-	UsersPerSec float64 `json:"users_per_second"`
-	QuotaUsed   float64 `json:"quota_used"` // calls made / calls that the configured rate allows
-	Error       string  `json:"error,omitempty"`
-	Note        string  `json:"note,omitempty"`
+	App             string  `json:"app"`
+	Kind            string  `json:"kind"`
+	RunID           int64   `json:"run_id,omitempty"`
+	Status          string  `json:"status"`
+	Users           int64   `json:"users"`
+	Changed         int64   `json:"changed"`
+	Failed          int64   `json:"failed"`
+	Removed         int64   `json:"removed,omitempty"`          // had left the users table
+	HeldBack        int64   `json:"held_back,omitempty"`        // seem to have left it, and were not removed
+	RejectedAnswers int64   `json:"rejected_answers,omitempty"` // of those failed: their answers were suspect to the end
+	Calls           int64   `json:"calls"`
+	Retries         int64   `json:"retries"`
+	Seconds         float64 `json:"seconds"`
+	UsersPerSec     float64 `json:"users_per_second"`
+	QuotaUsed       float64 `json:"quota_used"` // calls made / calls that the configured rate allows
+	Error           string  `json:"error,omitempty"`
+	Note            string  `json:"note,omitempty"`
 }
 
 func (s *sweep) summary(now time.Time) runSummary {
@@ -49,7 +49,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	run := s.run
 	r.RunID, r.Status = run.ID, string(run.Status)
 	r.Users, r.Changed, r.Failed, r.Calls, r.Retries = run.Users, run.Changed, run.Failed, run.Calls, run.Retries
-	r.Removed, r.HeldBack, r.Disbelieved = run.Removed, run.HeldBack, run.Disbelieved
+	r.Removed, r.HeldBack, r.RejectedAnswers = run.Removed, run.HeldBack, run.RejectedAnswers
 	r.Seconds = run.Duration(now).Seconds()
 	if r.Seconds > 0 {
 		r.UsersPerSec = float64(run.Users) / r.Seconds
@@ -113,7 +113,7 @@ func (p *program) printRemarks(s *system, sweeps []*sweep) {
 		if summary.Removed > 0 {
 			fmt.Fprintf(p.stdout, "\n%s: %s users have left the users table since the run before\n", sw.name(), report.Count(summary.Removed))
 		}
-		if summary.Failed > summary.Disbelieved {
+		if summary.Failed > summary.RejectedAnswers {
 			p.printFailures(ctx, s, sw)
 		}
 	}
@@ -138,13 +138,13 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 // verdict is the exit code: the worst of all runs counts.
 func verdict(sweeps []*sweep) error {
 	var stopped, failed []string
-	partial, doubted, heldBack := false, false, false
+	partial, rejected, heldBack := false, false, false
 	for _, s := range sweeps {
 		switch {
 		case s.begun && s.run.Status == repo.RunSucceeded:
 		case s.begun && s.run.Status == repo.RunPartial:
 			partial = true
-			doubted = doubted || s.run.Disbelieved > 0
+			rejected = rejected || s.run.RejectedAnswers > 0
 			heldBack = heldBack || s.run.HeldBack > 0
 		case errors.Is(s.err, context.Canceled):
 			stopped = append(stopped, s.name())
@@ -157,8 +157,8 @@ func verdict(sweeps []*sweep) error {
 		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: syncer backfill --resume", strings.Join(failed, ", "))}
 	case len(stopped) > 0:
 		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: syncer backfill --resume", strings.Join(stopped, ", "))}
-	case doubted:
-		return &exitError{code: exitPartial, err: errors.New("done, but some answers were not believed: see above; sweep again when the backend is well")}
+	case rejected:
+		return &exitError{code: exitPartial, err: errors.New("done, but suspect answers were rejected: see above; sweep again when the backend is well")}
 	case heldBack:
 		return &exitError{code: exitPartial, err: errors.New("done, but too many users are missing from the users table, and no user was removed: see above")}
 	case partial:

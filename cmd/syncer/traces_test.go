@@ -151,36 +151,38 @@ run trigger=backfill status=failed users=0 changed=0 failed=0 calls=0 retries=0 
         POST /auth/get_admin_token http.response.status_code=200
 `
 
-// TestTracesOfDoubt: a page in doubt says so, and so does the one that decides.
-func TestTracesOfDoubt(t *testing.T) {
+// TestTracesOfSuspects: a suspect page says so, and so does its recheck.
+func TestTracesOfSuspects(t *testing.T) {
 	t.Parallel()
 	c := newCollector(t, false)
 	w := newWorld(t, worldOptions{users: 300, config: noJobs})
 	w.run(exitDone, "migrate", "up")
 	sweep := []string{"backfill", "--app", "chat", "--job", "presence"}
 	w.run(exitDone, sweep...)
-	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Times: 1}); err != nil {
+	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Times: 2}); err != nil {
 		t.Fatal(err)
 	}
 	w.run(exitDone, append([]string{"SYNCER_TRACES_ENDPOINT=" + c.url, "SYNCER_SWEEP_COLLAPSE_DELAY=100ms"}, sweep...)...)
 	spans, _ := c.received()
-	if diff := cmp.Diff(wantDoubt, tree(t, spans)); diff != "" {
+	if diff := cmp.Diff(wantSuspect, tree(t, spans)); diff != "" {
 		t.Errorf("spans (-want +got):\n%s", diff)
 	}
 }
 
-// wantDoubt is a run whose only page is asked about again, as a range of its own.
-const wantDoubt = `run trigger=backfill status=succeeded users=300 changed=0 failed=0 calls=2 retries=0
+// wantSuspect is a run whose only page is asked about again, as a range of its own.
+const wantSuspect = `run trigger=backfill status=succeeded users=300 changed=0 failed=0 calls=3 retries=0
   plan
   range range=1 attempt=1 users=0 changed=0 failed=0 calls=0 retries=0
-    page range=1 users=300 changed=0 failed=0 calls=1 retries=0 verdict=in doubt gone=173
+    page range=1 users=300 changed=0 failed=0 calls=2 retries=0 verdict=suspect gone=173
+      call users=173 failed=0 calls=1 (waited for its call time)
+        POST /user/get_users_status http.response.status_code=200
       call users=300 failed=0 calls=1 (waited for its call time)
         POST /auth/get_admin_token http.response.status_code=200
         POST /user/get_users_online_status http.response.status_code=200
       load
       save
   range range=2 attempt=1 users=300 changed=0 failed=0 calls=1 retries=0
-    page range=2 users=300 changed=0 failed=0 calls=1 retries=0 verdict=recovered gone=0
+    page range=2 users=300 changed=0 failed=0 calls=1 retries=0 verdict=cleared gone=0
       call users=300 failed=0 calls=1 (waited for its call time)
         POST /user/get_users_online_status http.response.status_code=200
       load

@@ -111,12 +111,14 @@ func appendHex(b []byte, v uint64) []byte {
 // usersStatus appends the answer of get_users_status, which merges the devices
 // of each platform.
 func (o *openIM) usersStatus(b []byte, c *call) ([]byte, *failure) {
-	if len(c.ids) == 0 {
+	if len(c.ids) == 0 && c.hit(FaultDrop) == nil {
 		return nil, o.missing("userIDs is empty")
 	}
-	b = append(b, openIMHead+`{"statusList":`...)
+	b = append(b, openIMHead+`{"statusList":[`...)
 	for i, id := range c.ids {
-		b = append(b, separator(i))
+		if i > 0 {
+			b = append(b, ',')
+		}
 		b = append(b, `{"userID":`...)
 		b = appendJSONString(b, id)
 		devices := o.connected(c, id)

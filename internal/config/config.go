@@ -193,12 +193,12 @@ type Sweep struct {
 	StopGrace time.Duration `toml:"stop_grace" default:"20s" min:"0s" max:"1h"`
 	// MaxGap is 0 when not given. Use Job.MaxGap, which is always set.
 	MaxGap time.Duration `toml:"max_gap" default:"" min:"1s" max:"365d"`
-	// CollapseRatio: a page is asked again before it is believed when more than
-	// this share of its online users, and at least CollapseMin, went offline. 1
+	// CollapseRatio: a page is suspect when more than this share of the online users
+	// of the page or of a call, and at least CollapseMin, went offline at once. 1
 	// switches that off.
 	CollapseRatio float64 `toml:"collapse_ratio" default:"0.5" min:"0" max:"1"`
 	CollapseMin   int     `toml:"collapse_min" default:"50" min:"1" max:"1000000"`
-	// CollapseDelay is how long such a page waits before it is asked again.
+	// CollapseDelay is how long a suspect page waits for each recheck.
 	CollapseDelay time.Duration `toml:"collapse_delay" default:"20s" min:"100ms" max:"10m"`
 	// RemovalRatio: a run that would remove more than this share of the known
 	// users, of whom there are at least RemovalMin, removes none until the operator

@@ -123,7 +123,7 @@ func TestDemo(t *testing.T) {
 		"users, each once", "android", // who is online
 		"(first seen)", "push_online", // histories
 		"/v4/openim/query_online_status", "/user/account_check", // cost
-		"5 h refused; 1 h gateway dead",                               // days that take seconds
+		"5 h refused; 1 h gateway lost",                               // days that take seconds
 		"$ syncer report concurrency", "$ syncer report gaps", s.page, // reports
 		"make demo-keep",
 	} {

@@ -33,7 +33,7 @@ func troubles(days int) []trouble {
 	last := time.Duration(days-1) * day
 	return []trouble{
 		{last/2 + 9*time.Hour, last/2 + 14*time.Hour, (*simulation.Simulation).Refuse, "5 h refused"},
-		{last + 17*time.Hour, last + 18*time.Hour, (*simulation.Simulation).Collapse, "1 h gateway dead"},
+		{last + 17*time.Hour, last + 18*time.Hour, (*simulation.Simulation).LoseGateway, "1 h gateway lost"},
 	}
 }
 
@@ -42,7 +42,7 @@ func (d *demo) week(ctx context.Context) error {
 	d.screen.heading("Days that take seconds")
 	d.screen.say("%d days go by, on a clock that jumps from sweep to sweep, one every ten minutes, through the same engine, "+
 		"clients and database. On one day both APIs refuse the admin for five hours. On the last, OpenIM has lost a "+
-		"gateway for an hour and says, with success, that everybody is offline.\n", d.days)
+		"gateway for an hour and says, with success, that everybody is offline: its other API contradicts.\n", d.days)
 	url, err := d.weekDatabase(ctx)
 	if err != nil {
 		return err

@@ -97,8 +97,8 @@ func (k KindExplanation) troubles() []string {
 			say("the last run, %d, failed at %s: %s", last.RunID, instant(*last.FinishedAt), given(last.Error))
 		case last.HeldBack > 0:
 			say("the last run, %d, is not complete, so that the user counts as seen only by the complete run before it: %s", last.RunID, given(last.Error))
-		case last.Disbelieved > 0:
-			say("the last run, %d, did not believe the answers about %s, who keep their last value; this may be one of them.", last.RunID, some(last.Disbelieved, "user"))
+		case last.RejectedAnswers > 0:
+			say("the last run, %d, rejected suspect answers about %s, who keep their last value; this may be one of them.", last.RunID, some(last.RejectedAnswers, "user"))
 		}
 	}
 	for _, job := range k.Jobs {
@@ -279,8 +279,8 @@ func progress(run repo.RunRow, before *repo.RunRow) string {
 	if before != nil {
 		line += fmt.Sprintf(", of about %s", Count(before.Users))
 	}
-	if run.Suspected > 0 {
-		line += fmt.Sprintf("; in doubt, because too many users were offline at once: %s", some(run.Suspected, "page"))
+	if run.SuspectPages > 0 {
+		line += fmt.Sprintf("; suspect, because too many users were offline at once: %s", some(run.SuspectPages, "page"))
 	}
 	return line
 }

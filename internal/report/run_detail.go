@@ -34,7 +34,7 @@ var (
 	endings = map[string]string{
 		"running":   "it is going",
 		"succeeded": "every user has an answer",
-		"partial":   "it went through, but some users failed, were not believed or were held back from removal",
+		"partial":   "it went through, but some users failed, had their answers rejected or were held back from removal",
 		"failed":    "it did not go through",
 		"cancelled": "it was stopped",
 		"skipped":   "the run before was still going at its tick",
@@ -73,7 +73,7 @@ func RunSections(d repo.RunDetail, limit int) []Section {
 	}
 	s.say("calls", "%s, of which %s repeated one that had failed", Count(d.Calls), Count(d.Retries))
 	s.complete(d)
-	s.doubt(d)
+	s.suspect(d)
 	for _, left := range d.Left {
 		s.left(left)
 	}
@@ -95,8 +95,8 @@ func (s *Section) complete(d repo.RunDetail) {
 		s.say("complete", "not yet")
 	case d.Listed:
 		s.say("complete", "no: it was limited to a list")
-	case d.Disbelieved > 0:
-		s.say("complete", "no: not all answers were believed")
+	case d.RejectedAnswers > 0:
+		s.say("complete", "no: answers were rejected")
 	case d.HeldBack > 0:
 		s.say("complete", "no: %s are missing from the users table and keep what was known before", some(d.HeldBack, "user"))
 	default:
@@ -107,15 +107,15 @@ func (s *Section) complete(d repo.RunDetail) {
 	}
 }
 
-func (s *Section) doubt(d repo.RunDetail) {
+func (s *Section) suspect(d repo.RunDetail) {
 	switch {
 	case d.Suspect:
-		s.say("in doubt", "%s so far, of which too many users were offline at once; some are still to be asked again", some(d.Suspected, "page"))
-	case d.Disbelieved > 0:
-		s.say("in doubt", "%s, of which too many users were offline at once; the answers about %s were not believed to the end, and the last known values stay",
-			some(d.Suspected, "page"), some(d.Disbelieved, "user"))
-	case d.Suspected > 0:
-		s.say("in doubt", "%s, of which too many users were offline at once, until they were asked again", some(d.Suspected, "page"))
+		s.say("suspect", "%s so far, of which too many users were offline at once; some wait for their recheck", some(d.SuspectPages, "page"))
+	case d.RejectedAnswers > 0:
+		s.say("suspect", "%s, of which too many users were offline at once; the answers about %s were rejected, and the last known values stay",
+			some(d.SuspectPages, "page"), some(d.RejectedAnswers, "user"))
+	case d.SuspectPages > 0:
+		s.say("suspect", "%s, of which too many users were offline at once, until their recheck", some(d.SuspectPages, "page"))
 	}
 }
 
@@ -152,7 +152,7 @@ func (s *Section) ranges(d repo.RunDetail, limit int) {
 	if len(d.Ranges) == 0 {
 		return
 	}
-	t := Table{Title: "Ranges that are at work, in doubt, or have failed", Columns: columns(">range", "status", "keys", ">attempt", ">users", "what")}
+	t := Table{Title: "Ranges that are at work, suspect, or have failed", Columns: columns(">range", "status", "keys", ">attempt", ">users", "what")}
 	for _, r := range d.Ranges {
 		t.Rows = append(t.Rows, []string{fmt.Sprint(r.No), r.Status, keys(r), fmt.Sprint(r.Attempt), Count(r.Users), shorten(rangeState(r), 100)})
 	}
@@ -178,14 +178,14 @@ func keys(r repo.RangeRow) string {
 
 func rangeState(r repo.RangeRow) string {
 	switch {
-	case r.Disbelieved > 0:
-		return fmt.Sprintf("not believed after %d answers: %s", r.Suspicion, *r.Error)
+	case r.RejectedAnswers > 0:
+		return fmt.Sprintf("rejected after %d suspect answers: %s", r.SuspectAnswers, *r.Error)
 	case r.Error != nil:
 		return *r.Error
-	case r.Suspicion > 0 && r.AskAfter != nil && r.Status == "pending":
-		return fmt.Sprintf("in doubt after %d answers, asked again after %s", r.Suspicion, instant(*r.AskAfter))
-	case r.Suspicion > 0:
-		return fmt.Sprintf("was in doubt after %d answers", r.Suspicion)
+	case r.SuspectAnswers > 0 && r.RecheckAfter != nil && r.Status == "pending":
+		return fmt.Sprintf("recheck after %s, suspect answers so far: %d", instant(*r.RecheckAfter), r.SuspectAnswers)
+	case r.SuspectAnswers > 0:
+		return fmt.Sprintf("recheck, suspect answers so far: %d", r.SuspectAnswers)
 	case r.Owner != nil && r.BeatAt != nil:
 		return fmt.Sprintf("%s, last sign of life %s", *r.Owner, instant(*r.BeatAt))
 	default:
@@ -199,13 +199,13 @@ func (s *Section) failures(d repo.RunDetail) {
 		s.Notes = append(s.Notes, "Who failed is not recorded any more: those users have succeeded since, or have left.")
 		return
 	}
-	t := Table{Title: "Users that fail now, by code", Columns: columns(">users", "code", "such as", "message")}
+	t := Table{Title: "Users that fail now, by code", Columns: columns(">users", "code", "since", "such as", "message")}
 	for _, f := range d.Failures {
 		user := f.Example
 		if user == "" {
 			user = "(no id)"
 		}
-		t.Rows = append(t.Rows, []string{Count(f.Users), f.Code, user, shorten(f.Message, 100)})
+		t.Rows = append(t.Rows, []string{Count(f.Users), f.Code, instant(f.FirstAt), user, shorten(f.Message, 100)})
 	}
 	s.Tables = append(s.Tables, t)
 	if !d.Newest {

@@ -88,8 +88,8 @@ func why(row repo.RunRow) string {
 	switch {
 	case row.Error != nil:
 		return shorten(*row.Error, 60)
-	case row.Disbelieved > 0:
-		return Count(row.Disbelieved) + " users were not believed to be offline"
+	case row.RejectedAnswers > 0:
+		return Count(row.RejectedAnswers) + " users: suspect answers were rejected"
 	case row.Status == "skipped":
 		return "the run before was still going"
 	default:

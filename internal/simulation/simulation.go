@@ -202,10 +202,10 @@ func (s *Simulation) Refuse() error {
 	return err
 }
 
-// Collapse makes OpenIM say, with success, that everybody is offline, until
-// Recover: as if a message gateway were dead.
-func (s *Simulation) Collapse() error {
-	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultOffline, Path: "/user/get_users_online_status"})
+// LoseGateway puts OpenIM's message gateway out of the API server's reach, until
+// Recover: it says, with success, that everybody is offline.
+func (s *Simulation) LoseGateway() error {
+	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultGatewayLost, Share: 1})
 	return err
 }
 
