@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"syncer/imclient"
 	"syncer/repo"
 )
@@ -93,20 +95,32 @@ func (e *Engine) resume(ctx context.Context, last repo.Run) error {
 // waiting for a run.
 const waitPatience = time.Minute
 
+// ErrRunLost says that the database has forgotten a run.
+var ErrRunLost = errors.New("the database does not know the run any more: it was lost in a failover, or a backup was restored; start it again")
+
+// sameRun finds a run again. Another run may have its number.
+func (e *Engine) sameRun(ctx context.Context, run repo.Run) (repo.Run, error) {
+	now, err := e.store.FindRun(ctx, run.ID)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && !now.StartedAt.Equal(run.StartedAt) {
+		return run, fmt.Errorf("run %d: %w", run.ID, ErrRunLost)
+	}
+	return now, err
+}
+
 // WaitRun waits until a run is closed and returns it. progress sees it as it
-// goes. With an error it returns the run as last seen; a context that ends
-// leaves the run going.
+// goes. With an error, as ErrRunLost, it returns the run as last seen; a context that
+// ends leaves the run going.
 func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.Run)) (repo.Run, error) {
 	seenAt := time.Now()
 	for wait := firstPoll; ; wait = min(2*wait, pollEvery) {
-		now, err := e.store.FindRun(ctx, run.ID)
+		now, err := e.sameRun(ctx, run)
 		switch {
 		case err == nil:
 			run, seenAt = now, time.Now()
 			progress(run)
 		case ctx.Err() != nil:
 			return run, ctx.Err()
-		case time.Since(seenAt) > waitPatience:
+		case errors.Is(err, ErrRunLost) || time.Since(seenAt) > waitPatience:
 			return run, err
 		}
 		if run.Status != repo.RunRunning {
@@ -120,14 +134,16 @@ func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.R
 
 // Cancel closes a run that is still going as cancelled. Stop the engine first,
 // so that its pages in flight are written.
-func (e *Engine) Cancel(ctx context.Context, runID int64, reason string) error {
-	err := e.store.EndRun(ctx, runID, repo.RunCancelled, reason)
+func (e *Engine) Cancel(ctx context.Context, run repo.Run, reason string) error {
+	if _, err := e.sameRun(ctx, run); err != nil {
+		return err
+	}
+	err := e.store.EndRun(ctx, run.ID, repo.RunCancelled, reason)
 	if errors.Is(err, repo.ErrGone) {
 		return nil
 	}
 	if err == nil && e.config.Tracer != nil {
-		var run repo.Run
-		if run, err = e.store.FindRun(ctx, runID); err == nil {
+		if run, err = e.store.FindRun(ctx, run.ID); err == nil {
 			e.traceRun(run)
 		}
 	}

@@ -98,7 +98,7 @@ func TestBackfill_resume(t *testing.T) {
 		t.Errorf("run %d is going, but run %d was started", stopped.ID, joined.ID)
 	}
 	w.stop(a, grace)
-	if err := a.Cancel(w.ctx, stopped.ID, "stopped by the operator"); err != nil {
+	if err := a.Cancel(w.ctx, stopped, "stopped by the operator"); err != nil {
 		t.Fatal(err)
 	}
 	asked := w.sim.Stats().APIs[imsim.PathOpenIMAccounts].IDs
@@ -128,7 +128,7 @@ func TestBackfill_resumeForgotten(t *testing.T) {
 	old := w.start(a, openIMApp, imclient.KindAccounts)
 	w.underWay(a, old, 1000)
 	w.stop(a, grace)
-	if err := a.Cancel(w.ctx, old.ID, "stopped"); err != nil {
+	if err := a.Cancel(w.ctx, old, "stopped"); err != nil {
 		t.Fatal(err)
 	}
 	w.exec(`UPDATE syncer.sync_run SET started_at = started_at - $1::interval, finished_at = finished_at - $1::interval`, rangesKept+time.Minute)

@@ -141,7 +141,8 @@ func (f *forgotten) check(databaseURL string) {
 		return err
 	})
 	f.gone("a range after one that is lost", func() error { return a.AddRange(ctx, plan, nil, f.enqueue) })
-	f.must(a.ReleaseRange(ctx, range2, "too late", repo.Counters{Calls: 9}))
+	f.gone("a range under a lost claim, given back", func() error { return a.ReleaseRange(ctx, range2, "too late", repo.Counters{Calls: 9}) })
+	f.gone("planning that is elsewhere", func() error { return a.AddRange(ctx, plan, new("h"), f.enqueue) })
 	f.must(a.AddCalls(ctx, range2, repo.Counters{Calls: 9}))
 
 	// B goes on where the database is, and comes to where A was.
@@ -167,6 +168,42 @@ func (f *forgotten) check(databaseURL string) {
 (SELECT count(*) FROM syncer.presence_history)) FROM syncer.sync_run`).Scan(&got))
 	if want := "succeeded t 7 0 a b c d e f g 7"; got != want {
 		t.Errorf("the run: %s, want %s", got, want)
+	}
+}
+
+// TestForgotten_run: another run has the number of one that was lost. Neither a worker
+// of the lost run that meets a fatal error, nor the backfill that waits for it, ends it.
+func TestForgotten_run(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	tr := l.trial(t)
+	tr.join(&simUser{id: "alice", turns: []turn{{time.Hour, offline}}}, 1)
+	run := tr.start(0, 0, nil)
+	lost, err := l.stores[0].FindRun(tr.ctx, run.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := tr.open(run)[0]
+	w := tr.work(0, run, open.no, open.job, 0, fate{what: freezes, page: 1})
+	tr.exec(`UPDATE syncer.sync_run SET started_at = started_at + interval '1 second' WHERE run_id = $1`, run.id)
+	tr.exec(`UPDATE syncer.sync_range SET claim = gen_random_uuid() WHERE run_id = $1`, run.id)
+	err = w.engine.settle(tr.ctx, outcome{
+		run: lost, rangeNo: 1, err: &imclient.Error{Provider: imclient.ProviderTencent, Class: imclient.ClassFatal, Text: "bad secret"},
+		release: func(ctx context.Context, reason string) error {
+			return w.store.ReleaseRange(ctx, w.claimed, reason, repo.Counters{})
+		},
+	})
+	if err != nil {
+		t.Errorf("settle: %v", err)
+	}
+	if _, err := w.engine.WaitRun(tr.ctx, lost, func(repo.Run) {}); !errors.Is(err, ErrRunLost) {
+		t.Errorf("WaitRun: %v, want ErrRunLost", err)
+	}
+	if err := w.engine.Cancel(tr.ctx, lost, "stopped"); !errors.Is(err, ErrRunLost) {
+		t.Errorf("Cancel: %v, want ErrRunLost", err)
+	}
+	if now, err := w.store.FindRun(tr.ctx, run.id); err != nil || now.Status != repo.RunRunning {
+		t.Errorf("the other run is %s, %v", now.Status, err)
 	}
 }
 

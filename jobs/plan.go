@@ -72,7 +72,12 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 	return e.settle(ctx, outcome{
 		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,
 		release: func(ctx context.Context, _ string) error { return e.store.ReleasePlan(ctx, plan) },
-		giveUp:  func(ctx context.Context, reason string) error { return e.endRun(ctx, plan.Run, reason) },
+		giveUp: func(ctx context.Context, reason string) error {
+			if err := e.store.ReleasePlan(ctx, plan); err != nil {
+				return err
+			}
+			return e.endRun(ctx, plan.Run, reason)
+		},
 	})
 }
 

@@ -222,11 +222,13 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 			}
 		})
 	}
-	release := func(reason string) {
-		if err := o.release(settleCtx, reason); err != nil {
+	release := func(reason string) (held bool) {
+		err := o.release(settleCtx, reason)
+		if held = !errors.Is(err, repo.ErrGone); held && err != nil {
 			// It will be found without a sign of life.
 			warn("could not give the range back", err, 0)
 		}
+		return held
 	}
 	if errors.Is(o.err, errStopped) || ctx.Err() != nil {
 		release("")
@@ -250,7 +252,11 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 	}
 	switch {
 	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
-		release(reason) // counts the calls
+		// A worker whose claim is lost does not end the run. After a failover that
+		// lost the run, another one may have its number.
+		if !release(reason) {
+			return nil
+		}
 		if err := e.endRun(settleCtx, o.run, reason); err != nil {
 			return err
 		}

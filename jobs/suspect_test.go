@@ -396,7 +396,7 @@ FROM syncer.sync_range WHERE suspect_answers > 0`)
 	}
 
 	w.stop(e, grace)
-	if err := e.Cancel(w.ctx, run.ID, "stopped"); err != nil {
+	if err := e.Cancel(w.ctx, run, "stopped"); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.count(`SELECT count(*) FROM syncer.sync_run WHERE suspect`); n != 0 {

@@ -67,10 +67,14 @@ SET plan_beat_at = NULL
 WHERE ` + planHeldSQL
 
 // ReleasePlan gives the planning back unfinished, to be claimed again by the
-// same job of the queue.
+// same job of the queue. ErrGone: it has another owner, or the run is closed.
 func (s *Store) ReleasePlan(ctx context.Context, p *Plan) error {
-	if _, err := s.pool.Exec(ctx, s.sql(releasePlanSQL), p.args()...); err != nil {
+	tag, err := s.pool.Exec(ctx, s.sql(releasePlanSQL), p.args()...)
+	if err != nil {
 		return fmt.Errorf("release the planning of run %d: %w", p.Run.ID, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrGone
 	}
 	return nil
 }

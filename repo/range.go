@@ -77,11 +77,14 @@ WHERE ` + heldSQL
 
 // ReleaseRange gives a range back unfinished, to be claimed again by the same
 // job of the queue. reason says why when it failed; unsaved are the calls made
-// for pages that were not written.
+// for pages that were not written. ErrGone: it has another owner.
 func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsaved Counters) error {
-	_, err := s.pool.Exec(ctx, s.sql(releaseRangeSQL), r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
+	tag, err := s.pool.Exec(ctx, s.sql(releaseRangeSQL), r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
 	if err != nil {
 		return fmt.Errorf("release range %d of run %d: %w", r.No, r.Run.ID, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrGone
 	}
 	return nil
 }

@@ -204,14 +204,14 @@ func closeOpen(ctx context.Context, s *system, engine *jobs.Engine, sweeps []*sw
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
 	for _, sw := range sweeps {
-		if !sw.begun || sw.run.Status != repo.RunRunning {
+		if !sw.begun || sw.run.Status != repo.RunRunning || errors.Is(sw.err, jobs.ErrRunLost) {
 			continue
 		}
 		reason := "stopped by the operator"
 		if sw.err != nil && !errors.Is(sw.err, context.Canceled) {
 			reason = sw.err.Error()
 		}
-		err := engine.Cancel(closeCtx, sw.run.ID, reason)
+		err := engine.Cancel(closeCtx, sw.run, reason)
 		if err == nil {
 			sw.run, err = s.store.FindRun(closeCtx, sw.run.ID)
 		}
