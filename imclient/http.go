@@ -57,6 +57,7 @@ type HTTPConfig struct {
 type HTTP struct {
 	provider Provider
 	client   *http.Client
+	base     final
 	timeout  time.Duration
 	now      func() time.Time
 	observer Observer
@@ -87,11 +88,13 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
 		}
 	}
-	if c.Around != nil {
-		transport = c.Around(transport)
+	base := final{transport}
+	if transport = base; c.Around != nil {
+		transport = c.Around(base)
 	}
 	return &HTTP{
 		provider: c.Provider,
+		base:     base,
 		client: &http.Client{
 			Transport: transport,
 			// A redirected POST would lose its body or carry the signature elsewhere.
@@ -106,7 +109,27 @@ func NewHTTP(c HTTPConfig) *HTTP {
 }
 
 // Close closes the idle connections.
-func (h *HTTP) Close() { h.client.CloseIdleConnections() }
+func (h *HTTP) Close() {
+	if closer, ok := h.base.next.(interface{ CloseIdleConnections() }); ok {
+		closer.CloseIdleConnections()
+	}
+}
+
+// final is the last transport before the connection. It lets Post change a request
+// until it is written, of which others may have made copies.
+type final struct{ next http.RoundTripper }
+
+// finalKey is the context's key of a **http.Request, where final puts its own copy.
+type finalKey struct{}
+
+// RoundTrip sends a copy of the request: a transport must not change its caller's.
+func (f final) RoundTrip(r *http.Request) (*http.Response, error) {
+	if place, ok := r.Context().Value(finalKey{}).(**http.Request); ok {
+		r = r.Clone(r.Context())
+		*place = r
+	}
+	return f.next.RoundTrip(r)
+}
 
 // Request is one call to make.
 type Request struct {
@@ -115,6 +138,10 @@ type Request struct {
 	URL    string // with its query, which never appears in an error
 	Header http.Header
 	Body   []byte
+	// Authorise puts a token or a signature into the request, as late as can be:
+	// after the wait for a call time, and again after each further one. What it needs
+	// may have changed meanwhile. nil: the call needs none.
+	Authorise func(ctx context.Context, r *http.Request) error
 	// Answer reads the answer with Decoder.Answer, whatever its HTTP status: there
 	// may be a code of the provider in it. nil: it is skipped.
 	Answer func(*Decoder)
@@ -156,20 +183,30 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 	case <-ctx.Done():
 		return Reply{}, ctx.Err()
 	}
-	at, err := h.pass(ctx, r)
-	if err != nil {
-		return Reply{}, err
-	}
 	callCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var last *http.Request // as it will be written
+	var at time.Time
+	var refused error
+	trace := &httptrace.ClientTrace{}
+	sendCtx := context.WithValue(httptrace.WithClientTrace(callCtx, trace), finalKey{}, &last)
+	req, err := http.NewRequestWithContext(sendCtx, http.MethodPost, r.URL, bytes.NewReader(r.Body))
+	if err != nil {
+		return Reply{}, h.error(callCtx, r, "make the request", err) // never sent
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if at, err = h.ready(ctx, r, req, time.Time{}); err != nil {
+		return Reply{}, err
+	}
 	deadline := time.AfterFunc(h.timeout, func() { cancel(errTimeout) })
 	defer deadline.Stop()
 	reply := Reply{AskedAt: h.now()}
 	// The request is written as soon as there is a connection. When it took time
 	// to get one, because it is new or the machine is busy, the call takes a new
 	// call time: late calls would arrive together with those that are in time.
-	var refused error
-	trace := &httptrace.ClientTrace{}
 	if r.Gate != nil {
 		trace.WroteRequest = func(httptrace.WroteRequestInfo) { r.Gate.Sent(at) }
 	}
@@ -178,21 +215,13 @@ func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
 			return
 		}
 		deadline.Stop()
-		if at, refused = h.waited(ctx, r, func() (time.Time, error) { return r.Gate.Again(callCtx, at) }); refused != nil {
+		if at, refused = h.ready(callCtx, r, last, at); refused != nil {
 			cancel(refused)
 			return
 		}
 		deadline.Reset(h.timeout)
 		reply.AskedAt = h.now()
 	}
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(callCtx, trace), http.MethodPost, r.URL, bytes.NewReader(r.Body))
-	if err != nil {
-		return Reply{}, h.error(callCtx, r, "make the request", err) // never sent
-	}
-	for name, values := range r.Header {
-		req.Header[name] = values
-	}
-	req.Header.Set("Content-Type", "application/json")
 	if r.Sent != nil {
 		*r.Sent++
 	}
@@ -264,12 +293,33 @@ func (h *HTTP) read(ctx context.Context, r Request, body io.Reader, reply *Reply
 	return nil
 }
 
-// pass waits for a call time.
-func (h *HTTP) pass(ctx context.Context, r Request) (at time.Time, err error) {
-	if r.Gate == nil {
-		return time.Time{}, nil
+// ready waits for a call time, or for another one if missed is set, and authorises
+// the request. If that takes so long that the call time is missed, it takes another
+// one, so that both are good when ready returns.
+func (h *HTTP) ready(ctx context.Context, r Request, req *http.Request, missed time.Time) (at time.Time, err error) {
+	for at = missed; ; {
+		if r.Gate != nil {
+			if at, err = h.pass(ctx, r, at); err != nil {
+				return at, err
+			}
+		}
+		if r.Authorise == nil {
+			return at, nil
+		}
+		if err := r.Authorise(ctx, req); err != nil || r.Gate == nil || !r.Gate.Missed(at) {
+			return at, err
+		}
 	}
-	return h.waited(ctx, r, func() (time.Time, error) { return r.Gate.Wait(ctx) })
+}
+
+// pass waits for a call time; missed is the one that was missed, if any.
+func (h *HTTP) pass(ctx context.Context, r Request, missed time.Time) (at time.Time, err error) {
+	return h.waited(ctx, r, func() (time.Time, error) {
+		if missed.IsZero() {
+			return r.Gate.Wait(ctx)
+		}
+		return r.Gate.Again(ctx, missed)
+	})
 }
 
 // waited tells the observer of a wait for a call time, and gives the call's name

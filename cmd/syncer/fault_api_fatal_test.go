@@ -52,8 +52,8 @@ func TestAPIFaults_fatal(t *testing.T) {
 		&faulty{name: "admin right taken away and given back", fault: imsim.Fault{Kind: imsim.FaultNotAdmin, After: 1}, says: []string{"set identifier to an account that is an app administrator", "make admin_user_id one of the server's admin users"}},
 		&faulty{name: "code: fatal", fault: imsim.Fault{Path: "/v4/*", Kind: imsim.FaultCode, Code: 60012, Echo: true},
 			more: []imsim.Fault{{Path: "/user/*", Kind: imsim.FaultCode, Code: 1520, Echo: true}}, says: []string{"code 60012", "code 1520"}},
-		&faulty{name: "code: unauthorised, twice", fault: imsim.Fault{Path: "/v4/*", Kind: imsim.FaultCode, Code: 70003, Echo: true}, renewed: true,
-			more: []imsim.Fault{{Path: "/user/*", Kind: imsim.FaultCode, Code: 1503, Echo: true}}, says: []string{"check secret_key, sdk_app_id and identifier", "refuses a token that it has just issued"}},
+		&faulty{name: "code: unauthorised, twice, and a login refused", fault: imsim.Fault{Path: "/v4/*", Kind: imsim.FaultCode, Code: 70003, Echo: true}, renewed: true,
+			more: []imsim.Fault{{Path: imsim.PathAdminToken, Kind: imsim.FaultCode, Code: 1002, Echo: true}}, says: []string{"check secret_key, sdk_app_id and identifier", "; check secret against that of the server"}},
 		expired, wrongHost, unknownCA,
 	)
 	w.begin()

@@ -41,6 +41,7 @@ const (
 	// Errors that the backend itself answers.
 	FaultCode     FaultKind = "code"      // a provider's code [Code, Text, Echo]
 	FaultNotAdmin FaultKind = "not_admin" // the caller is no admin any more
+	FaultAuthLag  FaultKind = "auth_lag"  // a token is not known for so long after its login, as by a second auth instance whose cache lags behind [Delay, default 50 ms]; OpenIM only
 	FaultPoison   FaultKind = "poison"    // a call with any of the ids fails as a whole [IDs, Code: default what the API documents for bad input]
 	FaultUserCode FaultKind = "user_code" // the ids fail, each for itself; Tencent only [IDs, Code, default 70107]
 
@@ -55,7 +56,7 @@ const (
 var faultKinds = []FaultKind{
 	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultBomb, FaultRedirect, FaultHang, FaultReset, FaultClose,
 	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
-	FaultCode, FaultNotAdmin, FaultPoison, FaultUserCode,
+	FaultCode, FaultNotAdmin, FaultAuthLag, FaultPoison, FaultUserCode,
 	FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty,
 }
 

@@ -101,6 +101,9 @@ func (o *openIM) refuse(c *call) *failure {
 	if why != nil {
 		return o.tokenFailure(why, token)
 	}
+	if h := c.hit(FaultAuthLag); h != nil && o.tokens.age(token, o.server.now()) < time.Duration(or(int(h.Delay), int(50*time.Millisecond))) {
+		return o.tokenFailure(errTokenNotExist, token)
+	}
 	if claims.UserID != o.config.AdminUserID {
 		return o.notAdminUser(c.api, claims.UserID)
 	}

@@ -230,6 +230,14 @@ func TestOpenIMTokenLife(t *testing.T) {
 				t.Errorf("parse_token: %+v, want imAdmin, 10, %d", d, ends)
 			}
 			first := b.login()
+			if again := b.login(); again != first {
+				t.Errorf("two logins within a second got %s and %s", first, again)
+			}
+			b.KickTokens()
+			if valid(first) || b.login() != first || !valid(first) {
+				t.Error("a login must make the token of its second good again")
+			}
+			b.clock.advance(time.Second)
 			second := b.login()
 			b.clock.advance(5 * time.Minute)
 			if !valid(first) || !valid(second) {
@@ -240,7 +248,11 @@ func TestOpenIMTokenLife(t *testing.T) {
 				t.Errorf("superseded token valid: %t", valid(first))
 			}
 			b.KickTokens()
-			if valid(second) || !valid(b.login()) {
+			if valid(second) {
+				t.Error("a kicked token is valid")
+			}
+			b.clock.advance(time.Second)
+			if !valid(b.login()) {
 				t.Error("kicking must end the old tokens and no new one")
 			}
 			last := b.login()
@@ -249,6 +261,27 @@ func TestOpenIMTokenLife(t *testing.T) {
 				t.Error("a token outlives its lifetime")
 			}
 		})
+	}
+}
+
+// TestOpenIMAuthLag: of two auth instances one learns late of a login.
+func TestOpenIMAuthLag(t *testing.T) {
+	b := newOpenIMBench(t, OpenIMMain)
+	mustFault(t, b, Fault{Kind: FaultAuthLag, Delay: 100 * time.Millisecond})
+	b.clock.advance(time.Second)
+	b.token = b.login()
+	const unknown, known = `{"errCode":1507`, `{"errCode":0`
+	for _, step := range []struct {
+		after time.Duration
+		want  string
+	}{{0, unknown}, {99 * time.Millisecond, unknown}, {time.Millisecond, known}} {
+		b.clock.advance(step.after)
+		if got := b.openIMCall(PathOpenIMPresence, `{"userIDs":["u1"]}`); !strings.HasPrefix(got, step.want) {
+			t.Errorf("%s later: %s, want %s", step.after, got, step.want)
+		}
+	}
+	if n := b.Stats().APIs[PathOpenIMPresence].Unauthorised; n != 2 {
+		t.Errorf("%d calls are counted as refused for their token", n)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +24,6 @@ type tokenClaims struct {
 	Expires    int64  `json:"exp"`
 	NotBefore  int64  `json:"nbf"`
 	IssuedAt   int64  `json:"iat"`
-	ID         string `json:"jti"` // ours: what its state is found by
 }
 
 // tokenError says why a token is refused.
@@ -48,40 +46,42 @@ var (
 type tokens struct {
 	config OpenIM
 
-	mu     sync.Mutex
-	issued int
-	known  map[string]*tokenState
+	mu    sync.Mutex
+	known map[string]*tokenState // by their text
 }
 
 type tokenState struct {
 	claims     tokenClaims
+	issued     time.Time // last
 	kicked     bool
 	superseded time.Time // when it ceases to exist; zero: not superseded
 }
 
 func newTokens(c OpenIM) *tokens { return &tokens{config: c, known: make(map[string]*tokenState)} }
 
-// issue makes a token that is valid for a time, which may be negative.
+// issue makes a token that is valid for a time, which may be negative. Its times
+// have whole seconds: two logins within a second get the same token, which is good
+// again if it was not any more.
 func (t *tokens) issue(userID string, platform int, ttl time.Duration, now time.Time) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.issued++
 	claims := tokenClaims{
-		UserID: userID, PlatformID: platform, ID: strconv.Itoa(t.issued),
+		UserID: userID, PlatformID: platform,
 		IssuedAt: now.Unix(), NotBefore: now.Add(-5 * time.Minute).Unix(), Expires: now.Add(ttl).Unix(),
 	}
-	for id, s := range t.known {
+	for text, s := range t.known {
 		if s.claims.Expires < now.Unix() {
-			delete(t.known, id)
+			delete(t.known, text)
 		} else if t.config.Version == OpenIMMain && s.claims.UserID == userID && platform == adminPlatform && s.superseded.IsZero() {
 			s.superseded = now.Add(supersededFor)
 		}
 	}
-	t.known[claims.ID] = &tokenState{claims: claims}
 	payload, _ := json.Marshal(claims) // strings and integers only: cannot fail
 	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","typ":"JWT"}`)) +
 		"." + base64.RawURLEncoding.EncodeToString(payload)
-	return signed + "." + base64.RawURLEncoding.EncodeToString(t.sign(signed))
+	text := signed + "." + base64.RawURLEncoding.EncodeToString(t.sign(signed))
+	t.known[text] = &tokenState{claims: claims, issued: now}
+	return text
 }
 
 func (t *tokens) sign(signed string) []byte {
@@ -130,7 +130,7 @@ func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := t.known[claims.ID]
+	s := t.known[token]
 	switch {
 	case s != nil && s.kicked:
 		return claims, errTokenKicked
@@ -140,6 +140,16 @@ func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
 		return claims, errTokenNotExist
 	}
 	return claims, nil
+}
+
+// age is how long ago a token was issued; a lost one is as old as can be.
+func (t *tokens) age(token string, now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.known[token]; s != nil {
+		return now.Sub(s.issued)
+	}
+	return 1<<63 - 1
 }
 
 // kick ends all tokens there are.

@@ -111,9 +111,11 @@ func TestQueryPresence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, map[string][]http.HandlerFunc{online: tc.answers})
 			c := s.client()
-			if _, err := c.tokens.get(t.Context(), ""); err != nil {
+			admin, err := c.tokens.Get(t.Context())
+			if err != nil {
 				t.Fatal(err)
 			}
+			c.tokens.Settle(admin, imclient.Accepted)
 			got, err := c.QueryPresence(t.Context(), tc.ids)
 			if err != nil {
 				t.Fatal(err)

@@ -22,69 +22,84 @@ type outgoing struct {
 	// bytesPerUser is the most that an answer has for each, on average.
 	bytesPerUser int
 	body         []byte
-	token        string // "" for logins
+	login        bool // needs no token
 }
 
 // call makes one call as admin, and a second one with a new token when the first
-// is refused for its token; a second refusal is fatal. reply is what the answer is
-// read into.
+// is refused for its token. That the second is refused, too, may pass: then it is
+// transient, unless several logins over half a minute have brought no success.
+// reply is what the answer is read into.
 func (c *Client) call(ctx context.Context, o outgoing, request any, reply wireReply, sent *int) (imclient.Reply, error) {
 	var err error
 	if o.body, err = json.Marshal(request); err != nil {
 		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.api, err)
 	}
-	admin, err := c.tokens.get(ctx, "")
-	if err != nil {
-		return imclient.Reply{}, err
-	}
-	o.token = admin.text
-	r, err := c.send(ctx, o, reply, sent)
-	if !c.refuses(err, admin) {
+	for again := false; ; again = true {
+		r, admin, err := c.send(ctx, o, reply, sent)
+		verdict := c.verdict(err, admin)
+		hopeless := c.tokens.Settle(admin, verdict)
+		switch {
+		case verdict != imclient.Refused:
+			return r, err
+		case !again && !hopeless:
+			continue
+		}
+		e, _ := errors.AsType[*imclient.Error](err)
+		if e.Class = imclient.ClassTransient; hopeless {
+			e.Class, e.Text = imclient.ClassFatal, e.Text+"; "+fixToken
+		}
 		return r, err
 	}
-	if admin, err = c.tokens.get(ctx, admin.text); err != nil {
-		return imclient.Reply{}, err
-	}
-	o.token = admin.text
-	r, err = c.send(ctx, o, reply, sent)
-	if e, ok := errors.AsType[*imclient.Error](err); ok && e.Class == imclient.ClassUnauthorised {
-		e.Class, e.Text = imclient.ClassFatal, e.Text+"; "+fixToken
-	}
-	return r, err
 }
 
-// refuses reports whether err means that a new token is needed. "Not valid yet"
-// passes by itself, unless the token is so old that it cannot be the clocks'
-// ordinary difference.
-func (c *Client) refuses(err error, admin token) bool {
+// verdict says what became of a call's token. "Not valid yet" passes by itself,
+// unless the token is so old that it cannot be the clocks' ordinary difference.
+func (c *Client) verdict(err error, admin imclient.Credential) imclient.Verdict {
 	e, ok := errors.AsType[*imclient.Error](err)
-	if !ok {
-		return false
+	switch {
+	case err == nil:
+		return imclient.Accepted
+	case !ok || e.Code == "":
+		return imclient.Unknown
+	case e.Class == imclient.ClassUnauthorised,
+		e.Code == strconv.Itoa(codeNotYetValid) && c.now().Sub(admin.IssuedAt) > patienceNotYet:
+		return imclient.Refused
+	case e.Class == imclient.ClassTransient || e.Class == imclient.ClassThrottled:
+		return imclient.Unknown // what looks at tokens may itself be down
+	default:
+		return imclient.Accepted
 	}
-	notYet := e.Code == strconv.Itoa(codeNotYetValid) && c.now().Sub(admin.issued) > patienceNotYet
-	return e.Class == imclient.ClassUnauthorised || notYet
 }
 
 // send makes one call and judges its answer. Its operationID is new, and in the
-// log and the error, so that the call is found again in the server's own log.
-func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *int) (imclient.Reply, error) {
+// log and the error, so that the call is found again in the server's own log. It
+// returns the token that was sent, which must be settled.
+func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *int) (imclient.Reply, imclient.Credential, error) {
 	opID := c.operationID()
 	header := http.Header{}
 	header.Set("operationID", opID)
-	if o.token != "" {
-		header.Set("token", o.token)
+	var admin imclient.Credential
+	authorise := func(ctx context.Context, r *http.Request) (err error) {
+		c.tokens.Settle(admin, imclient.Unknown) // the one of before a further wait
+		if admin, err = c.tokens.Get(ctx); err == nil {
+			r.Header.Set("token", admin.Text)
+		}
+		return err
+	}
+	if o.login {
+		authorise = nil
 	}
 	r, err := c.http.Post(ctx, imclient.Request{
-		API: o.api, Gate: o.gate, URL: c.base + o.path, Header: header, Body: o.body, Sent: sent,
+		API: o.api, Gate: o.gate, URL: c.base + o.path, Header: header, Authorise: authorise, Body: o.body, Sent: sent,
 		Answer: func(d *imclient.Decoder) { reply.read(d, o.users) }, Users: o.users, BytesPerUser: o.bytesPerUser,
 	})
 	answered := err == nil
 	if answered {
-		err = c.judge(o, r, reply)
+		err = c.judge(o, r, admin.Text, reply)
 	}
 	c.http.Judged(o.api, r, err)
 	e, failed := errors.AsType[*imclient.Error](err)
-	if failed {
+	if failed && e.OpID == "" { // else it is that of a login
 		e.OpID = opID
 	}
 	if !r.AskedAt.IsZero() { // it was sent
@@ -96,12 +111,12 @@ func (c *Client) send(ctx context.Context, o outgoing, reply wireReply, sent *in
 		event.Msg("call")
 	}
 	if failed && answered && e.Class == imclient.ClassThrottled {
-		c.slowDown(ctx, o, e)
+		c.slowDown(ctx, o, admin.Text, e)
 	}
 	if err != nil {
-		return imclient.Reply{}, err
+		return imclient.Reply{}, admin, err
 	}
-	return r, nil
+	return r, admin, nil
 }
 
 // operationID makes an id that no other call has. It stays below 32 characters,
@@ -112,19 +127,19 @@ func (c *Client) operationID() string {
 
 // slowDown tells all instances of a rate-limit answer. What goes wrong here is
 // told with it: the caller learns of the limit either way.
-func (c *Client) slowDown(ctx context.Context, o outgoing, e *imclient.Error) {
+func (c *Client) slowDown(ctx context.Context, o outgoing, token string, e *imclient.Error) {
 	if o.gate == nil {
 		return
 	}
 	if err := o.gate.Throttled(ctx, e.RetryAfter); err != nil && !imclient.IsContext(err) {
-		e.Text += "; the other instances could not be told: " + imclient.CleanText(err.Error(), o.token, c.secret)
+		e.Text += "; the other instances could not be told: " + imclient.CleanText(err.Error(), token, c.secret)
 	}
 }
 
 // judge gives the error that an answer's code stands for. Nearly all errors come
 // with HTTP 200, and where not there may still be a code; the content type says
 // nothing.
-func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
+func (c *Client) judge(o outgoing, r imclient.Reply, token string, reply wireReply) error {
 	s := reply.envelope()
 	code, codeErr := strconv.Atoi(s.Code)
 	failed := &imclient.Error{Provider: imclient.ProviderOpenIM, API: o.api, HTTPStatus: r.Status}
@@ -148,9 +163,9 @@ func (c *Client) judge(o outgoing, r imclient.Reply, reply wireReply) error {
 	}
 	failed.Class = classOf(code, r.Status, text)
 	failed.Code = strconv.Itoa(code)
-	failed.Text = imclient.CleanText(text, o.token, c.secret)
+	failed.Text = imclient.CleanText(text, token, c.secret)
 	failed.RetryAfter = r.RetryAfter
-	if failed.Class == imclient.ClassFatal {
+	if failed.Class == imclient.ClassFatal && !o.login {
 		failed.Text += "; " + adviceOn(code)
 	}
 	return failed

@@ -85,7 +85,7 @@ type Client struct {
 	adminUserID, secret          string
 	presenceBatch, accountsBatch int
 	presenceGate, accountsGate   *imclient.Gate
-	tokens                       *tokens
+	tokens                       *imclient.Credentials
 	now                          func() time.Time
 	log                          zerolog.Logger
 }
@@ -115,10 +115,10 @@ func New(c Config) (*Client, error) {
 		now:           c.Now,
 		log:           c.Log,
 	}
-	client.tokens = &tokens{
-		send: client.send, userID: c.AdminUserID, secret: c.Secret, now: c.Now, log: c.Log,
-		turn: make(chan struct{}, 1),
-	}
+	login := &login{client: client, userID: c.AdminUserID, secret: c.Secret}
+	client.tokens = &imclient.Credentials{Make: login.token, Now: c.Now, Kept: func(err error) {
+		c.Log.Warn().Err(err).Msg("the admin token could not be renewed ahead of its expiry; the old one is used on")
+	}}
 	return client, nil
 }
 

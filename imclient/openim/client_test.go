@@ -28,8 +28,8 @@ var documented = map[int]imclient.Class{
 	429: imclient.ClassThrottled, 500: imclient.ClassTransient,
 	1001: imclient.ClassBadBatch, 1002: imclient.ClassFatal, 1003: imclient.ClassFatal, 1004: imclient.ClassBadBatch,
 	1101: imclient.ClassBadBatch, 1102: imclient.ClassFatal,
-	1501: imclient.ClassFatal, 1502: imclient.ClassFatal, 1503: imclient.ClassFatal, 1504: imclient.ClassTransient,
-	1505: imclient.ClassFatal, 1506: imclient.ClassFatal, 1507: imclient.ClassFatal, // after a second refusal
+	1501: imclient.ClassTransient, 1502: imclient.ClassTransient, 1503: imclient.ClassTransient, 1504: imclient.ClassTransient,
+	1505: imclient.ClassTransient, 1506: imclient.ClassTransient, 1507: imclient.ClassTransient, // after a second refusal
 	1520: imclient.ClassFatal, 80000: imclient.ClassFatal,
 	90002: imclient.ClassTransient, 90004: imclient.ClassTransient, 90007: imclient.ClassFatal,
 	4711: imclient.ClassTransient, // known to nobody

@@ -10,11 +10,13 @@ import (
 
 // What to do about a code. The names are those of the settings of an app.
 const (
-	fixAdmin = "make admin_user_id one of the server's admin users (imAdminUserID in its configuration)"
-	fixLogin = "check admin_user_id and secret against the server's configuration (share.yml)"
-	fixToken = "the server refuses a token that it has just issued: check that nothing else logs in as admin_user_id, and the clocks of its machines"
-	fixPath  = "check base_url: this address does not serve OpenIM's API"
-	fixOther = "the server cannot serve this call; see its log under the operationID"
+	fixAdmin  = "make admin_user_id one of the server's admin users (imAdminUserID in its configuration)"
+	fixSecret = "check secret against that of the server's configuration (share.yml); admin_user_id was not looked at"
+	fixUser   = "make admin_user_id one of the server's admin users (imAdminUserID in share.yml); secret is right"
+	fixLogin  = "check secret and admin_user_id against the server's configuration (share.yml)"
+	fixToken  = "the server has refused the tokens of several logins, each just issued: check that nothing else logs in as admin_user_id or logs it out, and the clocks of its machines"
+	fixPath   = "check base_url: this address does not serve OpenIM's API"
+	fixOther  = "the server cannot serve this call; see its log under the operationID"
 )
 
 // Codes that are looked at one by one. Source: OpenIM's predefined errors.
@@ -105,6 +107,19 @@ func Meaning(code string) (class imclient.Class, says string, ok bool) {
 		says = adviceOn(n)
 	}
 	return class, says, ok
+}
+
+// loginAdvice says what to do about a login refused with a code. The server looks
+// at the secret first. Source: captured answers.
+func loginAdvice(code string) string {
+	switch code {
+	case "1002":
+		return fixSecret
+	case "1001", "1004":
+		return fixUser
+	default:
+		return fixLogin
+	}
 }
 
 // adviceOn says what to do about a fatal code.

@@ -308,12 +308,22 @@ func fuzzAnswers[V comparable](f *testing.F, list []string, ask func(c *Client, 
 	// One client for all cases: to make one costs more than a case.
 	transport := &switched{}
 	c := newFuzzClient(f, transport)
+	// The tokens are as old as those that are replaced without a pause.
+	login := c.tokens.Make
+	long := func(ctx context.Context) (imclient.Credential, error) {
+		admin, err := login(ctx)
+		admin.IssuedAt = admin.IssuedAt.Add(-time.Hour)
+		return admin, err
+	}
 	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
 		b := &backend{login: []byte(`{"errCode":0,"data":{"token":"$TOKEN","expireTimeSeconds":7776000}}`), status: 200, bodies: [][]byte{first, second}, list: list}
 		transport.RoundTripper = b
-		if _, err := c.tokens.get(t.Context(), ""); err != nil {
+		c.tokens = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
+		admin, err := c.tokens.Get(t.Context())
+		if err != nil {
 			t.Fatal(err)
 		}
+		c.tokens.Settle(admin, imclient.Accepted)
 		b.said, b.status = nil, int(status)
 		ids := idsOf(lines)
 		answer, err := ask(c, ids)
@@ -375,8 +385,8 @@ func FuzzLogin(f *testing.F) {
 		at := newClock()
 		b := &backend{login: body, status: int(status), bodies: [][]byte{[]byte(`{"errCode":0,"data":[]}`)}}
 		c := newFuzzClient(t, b)
-		c.tokens.now, c.now = at.now, at.now
-		got, err := c.tokens.get(t.Context(), "")
+		c.tokens.Now, c.now = at.now, at.now
+		got, err := c.tokens.Get(t.Context())
 		if b.logins < 1 || b.logins > len(loginPaths) {
 			t.Errorf("%d logins", b.logins)
 		}
@@ -384,14 +394,14 @@ func FuzzLogin(f *testing.F) {
 			checkError(t, err)
 			return
 		}
-		if said := b.said[len(b.said)-1]; !isSuccess(said) && !bytes.Contains(said, []byte("0")) || !wordsIn(said)[got.text] {
-			t.Errorf("the token %q is not in %q", got.text, said)
+		if said := b.said[len(b.said)-1]; !isSuccess(said) && !bytes.Contains(said, []byte("0")) || !wordsIn(said)[got.Text] {
+			t.Errorf("the token %q is not in %q", got.Text, said)
 		}
-		if got.text == "" || strings.ContainsFunc(got.text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			t.Errorf("the token %q fits into no header", got.text)
+		if got.Text == "" || strings.ContainsFunc(got.Text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			t.Errorf("the token %q fits into no header", got.Text)
 		}
-		if got.renewAt.IsZero() != got.expireAt.IsZero() || got.renewAt.After(got.expireAt) || !got.renewAt.IsZero() && got.renewAt.Before(got.issued) {
-			t.Errorf("issued at %s, to be renewed at %s, over at %s", got.issued, got.renewAt, got.expireAt)
+		if got.RenewAt.IsZero() != got.ExpireAt.IsZero() || got.RenewAt.After(got.ExpireAt) || !got.RenewAt.IsZero() && got.RenewAt.Before(got.IssuedAt) {
+			t.Errorf("issued at %s, to be renewed at %s, over at %s", got.IssuedAt, got.RenewAt, got.ExpireAt)
 		}
 	})
 }
@@ -477,8 +487,8 @@ func FuzzNewToken(f *testing.F) {
 		if lifetime > 0 {
 			want = time.Duration(min(lifetime, 100*365*24*3600)) * time.Second
 		}
-		if lifetime <= 0 && (!got.renewAt.IsZero() || !got.expireAt.IsZero()) ||
-			lifetime > 0 && (got.expireAt.Sub(at) != want || got.renewAt.Before(at) || !got.renewAt.Before(got.expireAt)) {
+		if lifetime <= 0 && (!got.RenewAt.IsZero() || !got.ExpireAt.IsZero()) ||
+			lifetime > 0 && (got.ExpireAt.Sub(at) != want || got.RenewAt.Before(at) || !got.RenewAt.Before(got.ExpireAt)) {
 			t.Errorf("a lifetime of %d s makes %+v", lifetime, got)
 		}
 	})

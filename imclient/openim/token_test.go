@@ -117,10 +117,10 @@ func TestTokens_loginRefused(t *testing.T) {
 		class  imclient.Class
 		text   string
 	}{
-		"wrong secret":            {fails(1002), imclient.ClassFatal, "check admin_user_id and secret"},
-		"wrong user":              {fails(1001), imclient.ClassFatal, "check admin_user_id and secret"},
-		"unknown user":            {fails(1004), imclient.ClassFatal, "check admin_user_id and secret"},
-		"token error":             {fails(1505), imclient.ClassFatal, "check admin_user_id and secret"},
+		"wrong secret":            {fails(1002), imclient.ClassFatal, "]; check secret against"},
+		"wrong user":              {fails(1001), imclient.ClassFatal, "]; make admin_user_id one of the server's admin users"},
+		"unknown user":            {fails(1004), imclient.ClassFatal, "]; make admin_user_id one of the server's admin users"},
+		"token error":             {fails(1505), imclient.ClassFatal, "]; check secret and admin_user_id"},
 		"server down":             {fails(14), imclient.ClassTransient, "code 14"},
 		"unknown code":            {fails(4711), imclient.ClassTransient, "code 4711"},
 		"rate limit":              {answersWith(429, `{"errCode":429}`, "Retry-After", "2"), imclient.ClassThrottled, "code 429"},
@@ -157,14 +157,6 @@ func TestTokens_refused(t *testing.T) {
 		}
 		checkPaths(t, s, newLogin, online, newLogin, online)
 	}
-	for _, code := range []int{1501, 1505} {
-		s := newServer(t, map[string][]http.HandlerFunc{online: times(2, fails(code))})
-		_, err := askAlice(t, s.client())
-		if imclient.ClassOf(err) != imclient.ClassFatal || !strings.Contains(err.Error(), "admin_user_id") {
-			t.Errorf("code %d twice: %v", code, err)
-		}
-		s.checkSecrets("the error", err.Error())
-	}
 	s := newServer(t, map[string][]http.HandlerFunc{
 		newLogin: {data(`{"token":"admin-token-1","expireTimeSeconds":100}`), fails(1002)},
 		online:   {fails(1505)},
@@ -172,6 +164,39 @@ func TestTokens_refused(t *testing.T) {
 	if _, err := askAlice(t, s.client()); imclient.ClassOf(err) != imclient.ClassFatal || !strings.Contains(err.Error(), "login refused") {
 		t.Errorf("the secret was changed: %v", err)
 	}
+}
+
+// TestTokens_refusedAgain: a new token that is refused is a matter of time, until
+// several logins over half a minute have brought no success.
+func TestTokens_refusedAgain(t *testing.T) {
+	at := newClock()
+	s := newServer(t, map[string][]http.HandlerFunc{online: append(times(3, fails(1507)), append([]http.HandlerFunc{aliceOnline()}, times(40, fails(1507))...)...)})
+	c := s.client(func(c *Config) { c.Now = at.now })
+	ask := func() *imclient.Error {
+		t.Helper()
+		_, err := askAlice(t, c)
+		e, _ := errors.AsType[*imclient.Error](err)
+		return e
+	}
+	if e := ask(); e == nil || e.Class != imclient.ClassTransient || e.Code != "1507" {
+		t.Fatalf("two refusals: %v, want a transient error", e)
+	}
+	if e := ask(); e != nil {
+		t.Fatalf("the second call is served after one more refusal: %v", e)
+	}
+	logins := s.logins
+	for range 5 {
+		at.advance(6 * time.Second)
+		if e := ask(); e == nil || e.Class != imclient.ClassTransient {
+			t.Fatalf("%d logins since: %v, want a transient error", s.logins-logins, e)
+		}
+	}
+	at.advance(6 * time.Second)
+	e := ask()
+	if e == nil || e.Class != imclient.ClassFatal || !strings.Contains(e.Text, "the tokens of several logins") || !strings.Contains(e.Text, "admin_user_id") {
+		t.Errorf("half a minute later: %v, want a fatal error", e)
+	}
+	s.checkSecrets("the error", fmt.Sprint(e))
 }
 
 func TestTokens_notYetValid(t *testing.T) {
@@ -220,40 +245,6 @@ func TestTokens_singleFlight(t *testing.T) {
 	if n := s.opened.Load(); n > 2*callers {
 		t.Errorf("%d connections were opened", n)
 	}
-}
-
-// TestTokens_sharedFailure lets many callers wait for a login that fails.
-func TestTokens_sharedFailure(t *testing.T) {
-	const callers = 16
-	begun, release := make(chan struct{}), make(chan struct{})
-	s := newServer(t, map[string][]http.HandlerFunc{newLogin: {func(w http.ResponseWriter, r *http.Request) {
-		close(begun)
-		<-release
-		fails(1002)(w, r)
-	}}})
-	c := s.client()
-	var all, waiting sync.WaitGroup
-	ask := func() {
-		if _, err := askAlice(t, c); imclient.ClassOf(err) != imclient.ClassFatal {
-			t.Errorf("got %v", err)
-		}
-	}
-	all.Go(ask)
-	<-begun
-	waiting.Add(callers)
-	for range callers {
-		all.Go(func() {
-			failures := c.tokens.failures.Load()
-			waiting.Done()
-			if _, err := c.tokens.after(t.Context(), failures, ""); imclient.ClassOf(err) != imclient.ClassFatal {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-	waiting.Wait()
-	close(release)
-	all.Wait()
-	checkPaths(t, s, newLogin)
 }
 
 func TestTokens_contextEnds(t *testing.T) {

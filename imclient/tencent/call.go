@@ -27,48 +27,77 @@ type outgoing struct {
 }
 
 // call makes one call, and a second one with a new signature when the first is
-// refused for its signature; a second refusal is fatal. reply is what the answer
-// is read into, also when it is an error of the provider's.
+// refused for its signature. That the second is refused, too, may pass, if the key
+// was good before: then it is transient, unless several signatures over half a
+// minute have brought no success. reply is what the answer is read into, also when
+// it is an error of the provider's.
 func (c *Client) call(ctx context.Context, o outgoing, request any, reply wireReply) (imclient.Reply, error) {
 	var err error
 	if o.body, err = json.Marshal(request); err != nil {
 		return imclient.Reply{}, fmt.Errorf("encode the %s request: %w", o.name, err)
 	}
-	sig, err := c.signer.current()
-	if err != nil {
-		return imclient.Reply{}, err
-	}
-	r, err := c.once(ctx, o, sig, reply)
-	if err == nil || imclient.ClassOf(err) != imclient.ClassUnauthorised {
+	for again := false; ; again = true {
+		r, sig, err := c.once(ctx, o, reply)
+		verdict := verdict(err)
+		hopeless := c.signatures.Settle(sig, verdict) || verdict == imclient.Refused && c.signatures.Unproven()
+		e, failed := errors.AsType[*imclient.Error](err)
+		switch {
+		case !failed || e.Class != imclient.ClassUnauthorised:
+			return r, err
+		case !again && !hopeless:
+			continue
+		}
+		if e.Class = imclient.ClassTransient; hopeless {
+			e.Class = imclient.ClassFatal
+			e.Text = advise(e.Text, fixSignature+c.clock.note())
+		}
 		return r, err
 	}
-	if sig, err = c.signer.replace(sig); err != nil {
-		return imclient.Reply{}, err
+}
+
+// verdict says what became of a call's signature.
+func verdict(err error) imclient.Verdict {
+	e, ok := errors.AsType[*imclient.Error](err)
+	switch {
+	case err == nil:
+		return imclient.Accepted
+	case !ok || e.Code == "":
+		return imclient.Unknown
+	case e.Class == imclient.ClassUnauthorised || e.Code == strconv.Itoa(codeLockedOut):
+		// After the pause of a lock-out the next call must not carry it again.
+		return imclient.Refused
+	case e.Class == imclient.ClassTransient || e.Class == imclient.ClassThrottled:
+		return imclient.Unknown // what looks at signatures may itself be down
+	default:
+		return imclient.Accepted
 	}
-	r, err = c.once(ctx, o, sig, reply)
-	if refused, ok := errors.AsType[*imclient.Error](err); ok && refused.Class == imclient.ClassUnauthorised {
-		refused.Class = imclient.ClassFatal
-		refused.Text = advise(refused.Text, fixSignature+c.clock.note())
-	}
-	return r, err
 }
 
 // once makes one call, judges the answer and logs what came of it. The number by
-// which the provider can find the call again is that of its query, random.
-func (c *Client) once(ctx context.Context, o outgoing, sig string, reply wireReply) (imclient.Reply, error) {
+// which the provider can find the call again is that of its query, random. It
+// returns the signature that was sent, which must be settled.
+func (c *Client) once(ctx context.Context, o outgoing, reply wireReply) (imclient.Reply, imclient.Credential, error) {
 	random := strconv.FormatUint(uint64(rand.Uint32()), 10)
-	target := o.url + c.query + sig + "&random=" + random + "&contenttype=json"
+	var sig imclient.Credential
+	reply.reset()
 	r, err := c.http.Post(ctx, imclient.Request{
-		API: o.name, Gate: o.gate, URL: target, Body: o.body, Sent: o.sent,
+		API: o.name, Gate: o.gate, URL: o.url, Body: o.body, Sent: o.sent,
+		Authorise: func(ctx context.Context, r *http.Request) (err error) {
+			c.signatures.Settle(sig, imclient.Unknown) // the one of before a further wait
+			if sig, err = c.signatures.Get(ctx); err == nil {
+				r.URL.RawQuery = c.query + sig.Text + "&random=" + random + "&contenttype=json"
+			}
+			return err
+		},
 		Answer: func(d *imclient.Decoder) { reply.read(d, o.users) }, Users: o.users, BytesPerUser: maxUserBytes,
 	})
 	answered := err == nil
 	if answered {
-		err = c.judge(o.endpoint, r, sig, reply)
+		err = c.judge(o.endpoint, r, sig.Text, reply)
 	}
 	c.http.Judged(o.name, r, err)
 	if r.AskedAt.IsZero() {
-		return imclient.Reply{}, err // never sent
+		return imclient.Reply{}, sig, err // never sent
 	}
 	event := c.log.Debug().Str("api", o.name).Str("random", random).Int("users", o.users).Int("status", r.Status).
 		Dur("dur_ms", r.AnsweredAt.Sub(r.AskedAt))
@@ -78,27 +107,21 @@ func (c *Client) once(ctx context.Context, o outgoing, sig string, reply wireRep
 	}
 	event.Msg("call")
 	if !answered {
-		return imclient.Reply{}, err
+		return imclient.Reply{}, sig, err
 	}
 	if skew, warn := c.clock.see(r); warn {
 		c.log.Warn().Str("api", o.name).Dur("skew", skew).
 			Msg("the provider's clock differs from ours; signatures may be refused: check the database's clock")
 	}
 	if failed && refused.Class == imclient.ClassThrottled {
-		c.slowDown(ctx, o.endpoint, sig, refused)
+		c.slowDown(ctx, o.endpoint, sig.Text, refused)
 	}
-	return r, err
+	return r, sig, err
 }
 
 // slowDown tells all instances of a rate-limit answer. What goes wrong here is
 // told with it: the caller learns of the limit either way.
 func (c *Client) slowDown(ctx context.Context, e endpoint, sig string, refused *imclient.Error) {
-	if refused.Code == strconv.Itoa(codeLockedOut) {
-		// After the pause the next call must not carry the signature again.
-		if _, err := c.signer.replace(sig); err != nil {
-			refused.Text = advise(refused.Text, "no new signature could be made: "+err.Error())
-		}
-	}
 	if e.gate == nil {
 		return
 	}

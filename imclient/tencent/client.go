@@ -93,7 +93,7 @@ type Client struct {
 	identifier         string
 	secretKey          string
 	query              string // what stands in the query before the signature
-	signer             *signer
+	signatures         *imclient.Credentials
 	now                func() time.Time
 	log                zerolog.Logger
 	clock              clockWatch
@@ -118,6 +118,7 @@ func New(c Config) (*Client, error) {
 		return nil, fmt.Errorf("tencent client: %w", err)
 	}
 	base := strings.TrimRight(c.BaseURL, "/")
+	signer := &signer{appID: c.SDKAppID, key: c.SecretKey, identifier: c.Identifier, ttl: c.UserSigTTL, now: c.Now}
 	return &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
 			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
@@ -127,8 +128,8 @@ func New(c Config) (*Client, error) {
 		detail:     c.Detail,
 		identifier: c.Identifier,
 		secretKey:  c.SecretKey,
-		query:      "?sdkappid=" + strconv.FormatUint(uint64(c.SDKAppID), 10) + "&identifier=" + url.QueryEscape(c.Identifier) + "&usersig=",
-		signer:     &signer{appID: c.SDKAppID, key: c.SecretKey, identifier: c.Identifier, ttl: c.UserSigTTL, now: c.Now},
+		query:      "sdkappid=" + strconv.FormatUint(uint64(c.SDKAppID), 10) + "&identifier=" + url.QueryEscape(c.Identifier) + "&usersig=",
+		signatures: &imclient.Credentials{Make: signer.sign, Now: c.Now, Kept: func(error) {}},
 		now:        c.Now,
 		log:        c.Log,
 	}, nil

@@ -46,6 +46,36 @@ func TestCall_signsAnewOnce(t *testing.T) {
 	}
 }
 
+// TestCall_refusedAgain: a key that has been good is not given up when two
+// signatures are refused, but one that never was is.
+func TestCall_refusedAgain(t *testing.T) {
+	at := newClock()
+	s := newServer(t, append([]http.HandlerFunc{aliceOnline(), fails(70052, ""), fails(70052, ""), aliceOnline()}, slices.Repeat([]http.HandlerFunc{fails(70009, "")}, 20)...)...)
+	c := s.client(func(c *Config) { c.Now = at.now })
+	for i, want := range []bool{true, false, true, false, false, false, false, false} {
+		_, err := c.QueryPresence(t.Context(), []string{"alice"})
+		if (err == nil) != want || err != nil && imclient.ClassOf(err) != imclient.ClassTransient {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		at.advance(6 * time.Second)
+	}
+	at.advance(6 * time.Second)
+	if _, err := c.QueryPresence(t.Context(), []string{"alice"}); imclient.ClassOf(err) != imclient.ClassFatal || !strings.Contains(err.Error(), "check secret_key") {
+		t.Errorf("half a minute later: %v", err)
+	}
+	sigs := map[string]bool{}
+	for _, r := range s.got {
+		sigs[r.sig] = true
+	}
+	if len(sigs) > len(s.got)-1 || len(sigs) < len(s.got)-3 { // calls that follow one that was served, or failed twice, send the same
+		t.Errorf("%d calls carried %d signatures", len(s.got), len(sigs))
+	}
+	never := newServer(t, fails(70009, ""), fails(70009, ""))
+	if _, err := never.client().QueryPresence(t.Context(), []string{"alice"}); imclient.ClassOf(err) != imclient.ClassFatal || !strings.Contains(err.Error(), "check secret_key") {
+		t.Errorf("a key that was never good: %v", err)
+	}
+}
+
 func TestCall_lockedOut(t *testing.T) {
 	at := newClock()
 	s := newServer(t, late(at, fails(70050, "")), aliceOnline())
@@ -135,6 +165,21 @@ func TestCall_misbehaving(t *testing.T) {
 	}
 }
 
+// TestCall_noAnswer: what an earlier answer said is not taken for the words of a
+// call that got none.
+func TestCall_noAnswer(t *testing.T) {
+	cut := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	const list = `,"ErrorList":[{"To_Account":"alice","ErrorCode":70107},{"To_Account":"bob","ErrorCode":70107}]`
+	s := newServer(t, fails(70001, list), cut, fails(70107, list), cut)
+	c := s.client()
+	for i, want := range []bool{false, true, false} {
+		answer, err := c.QueryPresence(t.Context(), []string{"alice", "bob"})
+		if (err == nil) != want || err != nil && imclient.ClassOf(err) != imclient.ClassTransient || want != (len(answer.Rejected) == 2) {
+			t.Errorf("call %d: %+v, %v", i, answer, err)
+		}
+	}
+}
+
 func TestCall_nobodyThere(t *testing.T) {
 	s := newServer(t)
 	c := s.client(func(c *Config) { c.BaseURL = "http://127.0.0.1:1" })
@@ -142,11 +187,11 @@ func TestCall_nobodyThere(t *testing.T) {
 	if imclient.ClassOf(err) != imclient.ClassTransient || answer.Calls != 1 {
 		t.Errorf("%d calls, %v", answer.Calls, err)
 	}
-	sig, signErr := c.signer.current()
+	sig, signErr := c.signatures.Get(t.Context())
 	if signErr != nil {
 		t.Fatal(signErr)
 	}
-	if text := fmt.Sprintf("%+v", err); strings.Contains(text, sig) || strings.Contains(text, "usersig") {
+	if text := fmt.Sprintf("%+v", err); strings.Contains(text, sig.Text) || strings.Contains(text, "usersig") {
 		t.Errorf("the URL is in the error: %s", text)
 	}
 }

@@ -3,13 +3,15 @@ package tencent
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"sync"
 	"time"
+
+	"syncer/imclient"
 )
 
 // userSigEncoding is base64 with three characters replaced so that a UserSig
@@ -56,59 +58,29 @@ func sign(appID uint32, key, identifier string, at time.Time, ttl time.Duration)
 	return userSigEncoding.EncodeToString(packed.Bytes()), nil
 }
 
-// resignPause is the least time between two signatures made because one was
-// refused: signing on and on with a wrong key gets the app locked out (70050).
-const resignPause = time.Minute
-
-// signer keeps one UserSig and renews it at 80 % of its time to live. Safe for
-// concurrent use.
+// signer signs for one account.
 type signer struct {
 	appID           uint32
 	key, identifier string
 	ttl             time.Duration
 	now             func() time.Time
 
-	mu               sync.Mutex
-	sig              string
-	signed, resigned time.Time // when last, and when last because of a refusal
+	last time.Time // for which it signed last
 }
 
-// current gives a UserSig that is valid for at least a fifth of its time yet.
-func (s *signer) current() (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	age := s.now().Sub(s.signed)
-	// A negative age: the clock was set back, and the time signed is not yet.
-	if s.sig != "" && age >= 0 && age < s.ttl/5*4 {
-		return s.sig, nil
-	}
-	return s.renew()
-}
-
-// replace gives the UserSig to use after refused was refused: the one that
-// another call obtained meanwhile, else a new one, else, within a minute of the
-// last, the refused one again.
-func (s *signer) replace(refused string) (string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.sig != refused {
-		return s.sig, nil
-	}
+// sign makes the next UserSig, which is to be renewed at 80 % of its life. Two of
+// one second would be the same: if the first was refused, so would be the second.
+// The later one is dated a second later, unless the clock was set back.
+func (s *signer) sign(context.Context) (imclient.Credential, error) {
 	now := s.now()
-	if since := now.Sub(s.resigned); !s.resigned.IsZero() && since >= 0 && since < resignPause {
-		return s.sig, nil
+	at := now.Truncate(time.Second)
+	if ahead := s.last.Sub(at); ahead >= 0 && ahead < 10*time.Second {
+		at = s.last.Add(time.Second)
 	}
-	s.resigned = now
-	return s.renew()
-}
-
-// renew signs now; the caller holds mu.
-func (s *signer) renew() (string, error) {
-	now := s.now()
-	sig, err := sign(s.appID, s.key, s.identifier, now, s.ttl)
+	text, err := sign(s.appID, s.key, s.identifier, at, s.ttl)
 	if err != nil {
-		return "", err
+		return imclient.Credential{}, err
 	}
-	s.sig, s.signed = sig, now
-	return sig, nil
+	s.last = at
+	return imclient.Credential{Text: text, IssuedAt: now, RenewAt: now.Add(s.ttl / 5 * 4), ExpireAt: now.Add(s.ttl)}, nil
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -113,76 +112,24 @@ func newTestSigner(now *time.Time) *signer {
 	return &signer{appID: 1400000000, key: "key", identifier: "administrator", ttl: 10 * time.Hour, now: func() time.Time { return *now }}
 }
 
-func mustSign(t *testing.T, sign func() (string, error)) string {
-	t.Helper()
-	sig, err := sign()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sig
-}
-
-func TestSigner_renewsAheadOfExpiry(t *testing.T) {
+// TestSigner: two signatures are never the same, nor dated far from now.
+func TestSigner(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	s := newTestSigner(&now)
-	first := mustSign(t, s.current)
-	now = now.Add(8*time.Hour - time.Second)
-	if mustSign(t, s.current) != first {
-		t.Error("renewed before 80 % of the time to live")
+	for i, step := range []struct {
+		after time.Duration
+		want  int64 // after now, in seconds
+	}{{0, 0}, {100 * time.Millisecond, 1}, {100 * time.Millisecond, 2}, {time.Minute, 0}, {-time.Hour, 0}} {
+		now = now.Add(step.after)
+		c, err := s.sign(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := decode(t, c.Text).Time - now.Unix(); got != step.want {
+			t.Errorf("signature %d is dated %d s from now, want %d", i, got, step.want)
+		}
+		if !c.IssuedAt.Equal(now) || c.RenewAt.Sub(now) != 8*time.Hour || c.ExpireAt.Sub(now) != 10*time.Hour {
+			t.Errorf("signature %d: %+v", i, c)
+		}
 	}
-	now = now.Add(time.Second)
-	second := mustSign(t, s.current)
-	if second == first {
-		t.Error("not renewed at 80 % of the time to live")
-	}
-	if got := decode(t, second).Time; got != now.Unix() {
-		t.Errorf("signed for %d, want %d", got, now.Unix())
-	}
-	now = now.Add(-time.Hour)
-	if got := decode(t, mustSign(t, s.current)).Time; got != now.Unix() {
-		t.Errorf("after the clock was set back the signature is from %d, the future; now is %d", got, now.Unix())
-	}
-}
-
-func TestSigner_replace(t *testing.T) {
-	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	s := newTestSigner(&now)
-	replace := func(refused string) func() (string, error) {
-		return func() (string, error) { return s.replace(refused) }
-	}
-	first := mustSign(t, s.current)
-	now = now.Add(time.Second)
-	second := mustSign(t, replace(first))
-	if second == first {
-		t.Fatal("no new signature after a refusal")
-	}
-	now = now.Add(time.Second)
-	if got := mustSign(t, replace(first)); got != second {
-		t.Error("a late refusal of the old signature made another one")
-	}
-	if got := mustSign(t, replace(second)); got != second {
-		t.Error("signed twice within a minute because of refusals")
-	}
-	now = now.Add(resignPause)
-	if got := mustSign(t, replace(second)); got == second {
-		t.Error("no new signature a minute after the last")
-	}
-}
-
-func TestSigner_concurrent(t *testing.T) {
-	start := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	s := newTestSigner(&start)
-	var all sync.WaitGroup
-	for range 32 {
-		all.Go(func() {
-			sig, err := s.current()
-			if err != nil {
-				t.Error(err)
-			}
-			if _, err := s.replace(sig); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
 }

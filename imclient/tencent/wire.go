@@ -42,6 +42,9 @@ func (s *status) readMember(d *imclient.Decoder, name []byte) {
 // wireReply is any reply.
 type wireReply interface {
 	envelope() *status // the part that all have
+	// reset forgets everything. It is called before each call, which may fail before
+	// there is an answer to read.
+	reset()
 	// read reads the reply to a question about asked users. Nothing is left of the
 	// one before, and nothing is kept of one that is not whole.
 	read(d *imclient.Decoder, asked int)
@@ -68,8 +71,12 @@ func (r *presenceReply) says() bool {
 		slices.ContainsFunc(r.Failed, func(f presenceFailure) bool { return f.Account != "" })
 }
 
-func (r *presenceReply) read(d *imclient.Decoder, asked int) {
+func (r *presenceReply) reset() {
 	*r = presenceReply{Results: r.Results[:0], Failed: r.Failed[:0]}
+}
+
+func (r *presenceReply) read(d *imclient.Decoder, asked int) {
+	r.reset()
 	whole := d.Answer(func(name []byte) {
 		switch string(name) {
 		case "QueryResult":
@@ -193,8 +200,10 @@ func (r *accountsReply) says() bool {
 	return slices.ContainsFunc(r.Results, func(u accountResult) bool { return u.UserID != "" })
 }
 
+func (r *accountsReply) reset() { *r = accountsReply{Results: r.Results[:0]} }
+
 func (r *accountsReply) read(d *imclient.Decoder, asked int) {
-	*r = accountsReply{Results: r.Results[:0]}
+	r.reset()
 	whole := d.Answer(func(name []byte) {
 		if string(name) == "ResultItem" {
 			d.Users(asked, func() { r.Results = append(r.Results, readAccount(d)) })
