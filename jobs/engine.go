@@ -116,6 +116,7 @@ type Engine struct {
 	followers map[followed]*follower // of the schedule; see Schedule
 
 	stopping   chan struct{} // closed: no new pages
+	maintained chan struct{} // closed: the tables were maintained once
 	background sync.WaitGroup
 	cancel     context.CancelFunc // ends the background loops
 }
@@ -133,6 +134,8 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		opinions: make(map[int16]*secondOpinion, len(apps)),
 		left:     left{until: make(map[rangeArgs]time.Time)},
 		stopping: make(chan struct{}),
+
+		maintained: make(chan struct{}),
 
 		followers: make(map[followed]*follower),
 
@@ -230,14 +233,14 @@ func queueName(appID int16, kind imclient.Kind) string {
 	return fmt.Sprintf("app%d_%s", appID, kind)
 }
 
-// Start makes missing history partitions and starts to work on the runs of the
-// engine's apps, whoever starts them. The context bounds only the start.
+// Start starts to work on the runs of the engine's apps, whoever starts them. The
+// context bounds only the start. Maintenance goes its own way from the first round
+// on: rows without a partition go to the default one.
 func (e *Engine) Start(ctx context.Context) error {
 	e.config.Metrics.maintained.SetToCurrentTime()
-	// Sweeps can do without: rows without a partition go to the default one.
-	next := e.maintain(ctx)
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("maintain the tables: %w", err)
+	if err := e.store.CheckClock(ctx); err != nil {
+		e.warnOfHousekeeping(err) // not only after the first round
+		e.troubles.note("housekeeping", err)
 	}
 	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	e.cancel = cancel
@@ -251,7 +254,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	if !e.store.PollOnly() {
 		e.background.Go(func() { e.repeat(loops, announceEvery, e.announce) })
 	}
-	e.background.Go(func() { e.keepMaintained(loops, next) })
+	e.background.Go(func() { e.keepMaintained(loops) })
 	e.background.Go(func() { e.keepRolledUp(loops) })
 	return nil
 }
@@ -270,6 +273,12 @@ func (e *Engine) Stop(ctx context.Context) error {
 	close(e.stopping)
 	err := <-stopped
 	if err == nil {
+		// A process that lives for a moment, as a small backfill does, maintains the
+		// tables too.
+		select {
+		case <-e.maintained:
+		case <-ctx.Done():
+		}
 		return nil
 	}
 	const hardStop = 5 * time.Second // for giving ranges back after the calls were cancelled
@@ -337,9 +346,13 @@ func (e *Engine) repeat(ctx context.Context, every time.Duration, do func(contex
 		case <-ticker.C:
 		}
 		if err := imclient.Guard(func() error { return do(ctx) }); err != nil && ctx.Err() == nil {
-			e.again.warn("", "housekeeping failed; it will be tried again", err, nil)
+			e.warnOfHousekeeping(err)
 		}
 	}
+}
+
+func (e *Engine) warnOfHousekeeping(err error) {
+	e.again.warn("", "housekeeping failed; it will be tried again", err, nil)
 }
 
 // staleBefore is the time before which a sign of life is too old.

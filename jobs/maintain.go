@@ -34,11 +34,12 @@ var ahead = map[string]time.Duration{
 	"day":   14 * 24 * time.Hour,
 }
 
-// keepMaintained maintains the tables again and again until the context ends,
-// for the first time after next.
-func (e *Engine) keepMaintained(ctx context.Context, next time.Duration) {
-	timer := time.NewTimer(next)
+// keepMaintained maintains the tables at once, and again and again until the context
+// ends.
+func (e *Engine) keepMaintained(ctx context.Context) {
+	timer := time.NewTimer(e.maintain(ctx))
 	defer timer.Stop()
+	close(e.maintained)
 	for {
 		select {
 		case <-ctx.Done():

@@ -57,6 +57,9 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 	e := w.engine
 	load := e.loads[job.Queue]
 	defer load.begin()()
+	if !e.awaitClock(ctx) {
+		return snooze(0)
+	}
 	plan, err := e.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
 	if errors.Is(err, repo.ErrGone) {
 		return nil

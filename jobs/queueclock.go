@@ -31,3 +31,20 @@ func (c *queueClock) InsertBegin(_ context.Context, job *rivertype.JobInsertPara
 	job.ScheduledAt = &now
 	return nil
 }
+
+// awaitClock waits until the database's clock is believed, see repo.Store.ReadClock. It
+// reports false if the engine stops first. Putting the job off would not do: the
+// database, by whose clock jobs are due, would hand it out again at once.
+func (e *Engine) awaitClock(ctx context.Context) bool {
+	const lookEvery = time.Second
+	for e.store.ClockDoubt() != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-e.stopping:
+			return false
+		case <-time.After(lookEvery):
+		}
+	}
+	return true
+}

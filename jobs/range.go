@@ -72,6 +72,9 @@ func (w *rangeWorker) Work(ctx context.Context, job *river.Job[rangeArgs]) error
 	e := w.engine
 	load := e.loads[job.Queue]
 	defer load.begin()()
+	if !e.awaitClock(ctx) {
+		return snooze(0)
+	}
 	if rest := e.left.rest(job.Args); rest > 0 {
 		return snooze(min(rest, offerEvery))
 	}

@@ -245,6 +245,9 @@ func (e *Engine) StartTick(ctx context.Context, job Job, appID int16, at time.Ti
 func (e *Engine) tick(ctx context.Context, job Job, appID int16, at time.Time, trigger repo.Trigger) error {
 	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
 	defer cancel()
+	if err := e.store.CheckClock(ctx); err != nil {
+		return err
+	}
 	runID, err := e.start(ctx, repo.NewRun{AppID: appID, Job: job.Name, Kind: job.Kind, Trigger: trigger, Tick: at, MaxGap: job.MaxGap})
 	log := e.log.With().Str("app", e.apps[appID].Name).Str("job", job.Name).Time("tick", at).Int64("run_id", runID).Logger()
 	switch {

@@ -145,7 +145,9 @@ UNION ALL SELECT attname || attnotnull FROM pg_attribute WHERE attrelid = $1::te
 func TestManyPartitions(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, migrated(t))
-	run(t, conn, addTransitionSQL, "old", "2026-08-20 12:00+00")
+	run(t, conn, `
+INSERT INTO presence_history (app_id, user_id, state, platforms, observed_at, run_id)
+SELECT 1, 'old', 'online', '{}', timestamptz '2026-08-20 12:00+00' + n * interval '24 hours', 1 FROM generate_series(0, 93) AS n`)
 	var made []int
 	for len(made) == 0 || made[len(made)-1] > 0 {
 		made = append(made, makePartitions(t, conn, "day", "2026-11-22 00:00+00", "2026-11-30 00:00+00"))
@@ -153,8 +155,8 @@ func TestManyPartitions(t *testing.T) {
 	if diff := cmp.Diff([]int{50 + 8, 50, 2, 0}, made); diff != "" {
 		t.Errorf("made call by call (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"presence_history_20260820 old"}, column[string](t, conn, placesSQL)); diff != "" {
-		t.Errorf("rows (-want +got):\n%s", diff)
+	if places := column[int](t, conn, `SELECT count(DISTINCT tableoid)::int FROM presence_history WHERE tableoid <> 'presence_history_default'::regclass`); places[0] != 94 {
+		t.Errorf("the rows are in %d partitions, want 94", places[0])
 	}
 	var dropped []int
 	for len(dropped) == 0 || dropped[len(dropped)-1] > 0 {

@@ -80,3 +80,35 @@ func TestServerNow(t *testing.T) {
 		}
 	}
 }
+
+// TestSupported: which clocks are believed.
+func TestSupported(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	server := time.Date(2027, 5, 1, 12, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		reading, machine time.Duration // behind the database's clock; 0: there is none
+		want             int           // witnesses
+		supported        bool
+	}{
+		"all agree":                               {time.Second, time.Second, 2, true},
+		"the machine's clock is years behind":     {time.Second, 2 * 365 * day, 1, true}, // from before the release: none at all
+		"the machine's clock is days behind":      {0, 3 * day, 1, true},
+		"a machine that was paused for long":      {60 * day, time.Second, 2, true},
+		"the database's clock is ahead":           {60 * day, 60 * day, 2, false},
+		"… at the start":                          {0, 60 * day, 1, false},
+		"a machine without a clock, at the start": {0, 30 * 365 * day, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &clock{}
+			if test.reading > 0 {
+				c.reading = reading{server: server.Add(-test.reading), local: server.Add(-test.machine), err: time.Millisecond}
+			}
+			all := c.witnesses(reading{server: server, local: server.Add(-test.machine)})
+			if len(all) != test.want || supported(server, all) != test.supported {
+				t.Errorf("witnesses %v, supported = %t", all, supported(server, all))
+			}
+		})
+	}
+}

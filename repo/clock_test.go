@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"syncer/imclient"
 	"syncer/internal/pgtest"
 	"syncer/repo"
 )
@@ -93,4 +94,87 @@ func TestProcessIsKnownToTheDatabase(t *testing.T) {
 		t.Errorf("process %s, schema %s", store.Process(), store.Schema())
 	}
 	wantLines(t, connect(t, url), "sessions", `SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name <> ''`, "syncer host-1-abc")
+}
+
+const year = 365 * day
+
+// TestReadClock_ahead: a clock that is years ahead of all that tells the time is not
+// believed, and the time goes on as before.
+func TestReadClock_ahead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	set := pgtest.Clock(t, b.url)
+	open := func(trust bool) *repo.Store {
+		return openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "p", TrustClock: trust})
+	}
+	check := func(what string, store *repo.Store, want error) {
+		t.Helper()
+		if err := store.ReadClock(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := store.CheckClock(t.Context()); !errors.Is(err, want) || want == nil && err != nil {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+	}
+	near := func(what string, store *repo.Store, ahead time.Duration) {
+		t.Helper()
+		if off := store.Now().Sub(time.Now()) - ahead; off.Abs() > time.Minute {
+			t.Errorf("%s: Now is off by %s", what, off)
+		}
+	}
+	old := open(false)
+	check("a right clock", old, nil)
+	set(3 * year)
+	check("it jumps ahead", old, repo.ErrClockAhead)
+	near("it jumps ahead", old, 0)
+	err := old.CheckClock(t.Context())
+	for _, part := range []string{"it says " + time.Now().Add(3*year).UTC().Format("2006-01-02"), "this machine's clock says " + time.Now().UTC().Format("2006-01-02"), "by its earlier readings", "syncer backfill --trust-clock"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%v\ndoes not have %q", err, part)
+		}
+	}
+	_, _, err = old.Quota(b.app.ID, imclient.KindPresence, 10).ReserveCalls(t.Context(), 1)
+	if imclient.ClassOf(err) != imclient.ClassThrottled {
+		t.Errorf("ReserveCalls: %v", err)
+	}
+	// One that starts has no earlier reading.
+	started := open(false)
+	check("at the start", started, repo.ErrClockAhead)
+	near("at the start", started, 0)
+	for _, store := range []*repo.Store{old, started} {
+		set(0)
+		check("put right", store, nil)
+		near("put right", store, 0)
+		set(6 * day)
+		check("ahead by less than a week", store, nil)
+		near("ahead by less than a week", store, 6*day)
+		set(0)
+		check("put right again", store, repo.ErrClockBehind) // the process has gone by it
+	}
+
+	// Whoever trusts it records a time, by which all others believe it.
+	set(3 * year)
+	started = open(false)
+	check("at the start, again", started, repo.ErrClockAhead)
+	trusting := open(true)
+	check("overruled", trusting, nil)
+	near("overruled", trusting, 3*year)
+	reserve(t, trusting.Quota(b.app.ID, imclient.KindPresence, 10), 1)
+	exec(t, b.conn, `UPDATE api_quota SET answered_at = next_at`)
+	check("the record supports it", started, nil)
+	near("the record supports it", started, 3*year)
+}
+
+// TestReadClock_withoutSchema: before the first migration nothing is on record.
+func TestReadClock_withoutSchema(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	pgtest.Clock(t, url)(3 * year)
+	store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	if err := store.ReadClock(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := store.ClockDoubt(); !errors.Is(err, repo.ErrClockAhead) {
+		t.Errorf("ClockDoubt: %v", err)
+	}
 }

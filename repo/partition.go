@@ -53,8 +53,12 @@ func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, erro
 	return dropped, nil
 }
 
+// mostPartitions is how many partitions are changed at once before the rest waits for
+// the next round of maintenance. Usual are two dozen.
+const mostPartitions = 250
+
 // changePartitions calls a function, which changes only so many partitions in
-// one transaction, until it has none to change.
+// one transaction, until it has none to change, or many were changed.
 func (s *Store) changePartitions(ctx context.Context, statement string, args ...any) (int, error) {
 	ctx = patiently(ctx)
 	for all := 0; ; {
@@ -67,10 +71,10 @@ func (s *Store) changePartitions(ctx context.Context, statement string, args ...
 			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.schema, err)
 		case err != nil:
 			return all, err
-		case *changed == 0:
+		}
+		if all += *changed; *changed == 0 || all >= mostPartitions {
 			return all, nil
 		}
-		all += *changed
 	}
 }
 

@@ -49,6 +49,28 @@ func TestPartitions_many(t *testing.T) {
 	}
 }
 
+// TestPartitions_afterAbsence: times that nobody observed get no partitions, but rows
+// that wait in the default partition do. A clock that is years ahead makes as few.
+func TestPartitions_afterAbsence(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.makePartitions(t, "day", 2*day, 6)
+	const rowSQL = `INSERT INTO presence_history (app_id, user_id, state, platforms, observed_at, run_id) VALUES ($1, 'alice', 'online', '{}', $2, 1)`
+	exec(t, b.conn, rowSQL, b.app.ID, noon.Add(100*day))
+	b.clock.pass(3 * 365 * day)
+	b.makePartitions(t, "day", 14*day, 2*15+1)
+	b.makePartitions(t, "day", 14*day, 0)
+	wantLines(t, b.conn, "where the row is", `SELECT tableoid::regclass::text FROM presence_history`, "presence_history_20270302")
+	// When the clock was wrong, those of the present follow upon those that were there.
+	b.clock.pass(-3*365*day + day)
+	b.makePartitions(t, "day", 2*day, 2)
+	wantLines(t, b.conn, "partitions of the present", `SELECT count(*) FROM history_partitions('presence_history') WHERE lower_end < '2026-12-01'`, "4")
+	// A coarser period keeps to what is there: a short one before the day of the row.
+	b.clock.pass(40 * day)
+	b.makePartitions(t, "month", 61*day, 4+3)
+	b.makePartitions(t, "month", 61*day, 0)
+}
+
 // A page without a partition is written all the same; it is moved when there is
 // one, and dropped with the rest if that never happens.
 func TestPartitions_missing(t *testing.T) {

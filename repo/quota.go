@@ -73,8 +73,15 @@ SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
     answered_at = greatest(q.answered_at, $9)
 RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
 
-// ReserveCalls takes n consecutive call times.
+// clockPause is how long calls are put off while the database's clock is not believed.
+const clockPause = time.Minute
+
+// ReserveCalls takes n consecutive call times. There are none while the database's
+// clock is not believed.
 func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
+	if doubt := q.store.ClockDoubt(); doubt != nil {
+		return time.Time{}, 0, &imclient.Error{Class: imclient.ClassThrottled, Text: doubt.Error(), RetryAfter: clockPause}
+	}
 	var end time.Time
 	var micros int64
 	var answered *time.Time

@@ -38,6 +38,8 @@ type Config struct {
 	AnswerWithin time.Duration
 	// Now replaces the database's clock, for simulations. nil: the database's.
 	Now func() time.Time
+	// TrustClock believes the database's clock however far it is ahead.
+	TrustClock bool
 	// Tracer is told of statements; nil: nobody is.
 	Tracer pgx.QueryTracer
 	// Location is the zone in which reports give times. nil: the machine's.
@@ -53,6 +55,8 @@ type Store struct {
 	begin    pgx.TxOptions // of transactions that lock something
 	clock    *clock
 	now      func() time.Time
+	// trustClock: see Config.TrustClock
+	trustClock bool
 
 	tenantsMu sync.Mutex
 	tenants   map[int16]string // with which EnsureApp found the apps; never changed, only replaced
@@ -71,7 +75,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	boundWaits(poolConfig, c.AnswerWithin, c.Tracer)
 	dropReadOnly(poolConfig)
 	speakUTF8(poolConfig)
-	s := &Store{schema: c.Schema, process: c.Process, pollOnly: c.PollOnly, clock: &clock{}, now: c.Now, held: make(map[claim]struct{})}
+	s := &Store{schema: c.Schema, process: c.Process, pollOnly: c.PollOnly, clock: &clock{}, now: c.Now, trustClock: c.TrustClock, held: make(map[claim]struct{})}
 	params := poolConfig.ConnConfig.RuntimeParams
 	if c.PollOnly {
 		keepNothing(poolConfig)

@@ -37,6 +37,7 @@ func (p *program) backfillCommand() *cli.Command {
 			&cli.BoolFlag{Name: "resume", Usage: "go on with the last backfill that was stopped, failed or killed; what went through is left alone"},
 			&cli.StringFlag{Name: "users-file", Usage: "limit it to the user ids in `FILE`, one a line (- for standard input)"},
 			&cli.BoolFlag{Name: "let-leave", Usage: "confirm that the users who are missing from the users table have left, however many they are"},
+			&cli.BoolFlag{Name: "trust-clock", Usage: "believe the database's clock although it is far ahead of all others; from then on run does too"},
 			&cli.BoolFlag{Name: "json", Usage: "print the summary as JSON"},
 		},
 		Action: p.runBackfill,
@@ -89,7 +90,7 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 		// Progress and summary say what the log would say of runs that go well.
 		log = log.Level(zerolog.WarnLevel)
 	}
-	s, err := open(ctx, loaded, log)
+	s, err := open(ctx, loaded, log, c.Bool("trust-clock"))
 	if err != nil {
 		return err
 	}

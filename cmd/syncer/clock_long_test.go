@@ -177,3 +177,28 @@ func TestLongDatabaseClock_putRight(t *testing.T) {
 	p.quiet("", 10)
 	f.inOrder()
 }
+
+// TestLongDatabaseClock_years: the server's clock jumps three years ahead amid a sweep, for
+// all of its functions. Nothing begins until it is put right; then the same run goes on.
+func TestLongDatabaseClock_years(t *testing.T) {
+	t.Parallel()
+	cluster, clock := serverWithClock(t)
+	f := oneDaemon(t, worldOptions{dbURL: cluster.URL("postgres"), patience: longPatience})
+	f.env = append(f.env, "SYNCER_HISTORY_PARTITION=day")
+	p := f.atWork()
+	clock.set(3 * 365 * 24 * time.Hour)
+	f.unready(p, "the database's clock is not believed")
+	last, set := f.text(`SELECT max(run_id) FROM syncer.sync_run`), time.Now()
+	f.eventually("it has waited for 20 s", func() bool { return time.Since(set) > 20*time.Second })
+	f.wantSQL(last, `SELECT max(run_id) FROM syncer.sync_run`)
+	_, stderr := f.backfill().wait(exitFailed)
+	wantText(t, stderr, "the database's clock is not believed")
+	clock.set(0)
+	f.ready(p)
+	f.change()
+	f.swept()
+	p.quiet("", 10)
+	f.inOrder()
+	f.wantSQL("true", `SELECT count(*) < 40 FROM syncer.history_partitions('syncer.presence_history')`)
+	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE greatest(started_at, finished_at, tick) > now()`)
+}

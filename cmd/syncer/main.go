@@ -109,6 +109,7 @@ func (p *program) command() *cli.Command {
 			p.reportCommand(),
 			p.grantReaderCommand(),
 			p.grantWorkerCommand(),
+			p.repairClockCommand(),
 			p.simulateCommand(),
 			p.versionCommand(),
 		},

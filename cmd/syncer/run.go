@@ -46,7 +46,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	}
 	// The level is the process's, not the logger's, so that a reload can change it.
 	setLevel(loaded.Log)
-	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)).Level(zerolog.DebugLevel))
+	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)).Level(zerolog.DebugLevel), false)
 	if err != nil {
 		return err
 	}

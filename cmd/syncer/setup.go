@@ -120,8 +120,9 @@ type apiClient interface {
 // connectTimeout bounds the first contact with the database.
 const connectTimeout = 15 * time.Second
 
-// open connects to the database, checks its schema and makes the apps' clients.
-func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, error) {
+// open connects to the database, checks its schema and makes the apps' clients. If
+// trustClock, the database's clock is believed however far it is ahead.
+func open(ctx context.Context, c *config.Config, log zerolog.Logger, trustClock bool) (*system, error) {
 	s := &system{config: c, log: log, process: processName(), metrics: prometheus.NewRegistry()}
 	s.closers = append(s.closers, s.users.Close)
 	s.counters = jobs.NewMetrics(s.metrics)
@@ -130,7 +131,7 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, e
 		s.close()
 		return nil, err
 	}
-	if err := s.openStore(ctx); err != nil {
+	if err := s.openStore(ctx, trustClock); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -146,13 +147,14 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger) (*system, e
 // databaseAdvice follows a failure to connect.
 const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reached from here"
 
-func (s *system) openStore(ctx context.Context) error {
+func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	db := s.config.Database
 	var err error
 	s.store, err = repo.Open(ctx, repo.Config{
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, PollOnly: db.PollOnly, Process: s.process, Tracer: s.tracing.Statements(),
+		TrustClock: trustClock,
 		// Sooner than its ranges are taken over, which must not be locked then.
 		SilentFor: s.config.Sweep.RescueAfter / 2,
 		// Long after it is known that something is wrong: a table may be locked for a while.

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"syncer/repo"
+)
+
+func (p *program) repairClockCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "repair-clock",
+		Usage: "remove what was recorded while the database's clock was ahead",
+		Description: "After the clock was put right, nothing is asked until it reaches the newest time on record. This command " +
+			"removes what is dated after the present and restores what was known before, as if nobody had " +
+			"looked while the clock was wrong. Without --yes it only says what it would do. The configured role " +
+			"must own the schema, and this machine's clock must be right. First stop run and backfill everywhere." +
+			examples("syncer repair-clock", "syncer repair-clock --yes"),
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.BoolFlag{Name: "yes", Usage: "do it"},
+		},
+		Action: p.repairClock,
+	}
+}
+
+func (p *program) repairClock(ctx context.Context, c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	loaded, err := p.loadReporting(c)
+	if err != nil {
+		return err
+	}
+	store, err := openReader(ctx, loaded.Database, time.UTC)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	repair, err := store.RepairClock(ctx, c.Bool("yes"))
+	if errors.Is(err, repo.ErrNothingToRepair) {
+		fmt.Fprintln(p.stdout, "nothing to do: nothing on record is dated after the present")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "the present is        %s\nthe newest on record  %s\n", repair.At.UTC().Format(time.DateTime+" UTC"), repair.Newest.UTC().Format(time.DateTime+" UTC"))
+	t := newTable(p.stdout, "what", "count")
+	t.AppendRow([]any{"runs removed or cancelled", repair.Runs})
+	t.AppendRow([]any{"rows of the histories removed", repair.Rows})
+	t.AppendRow([]any{"values restored", repair.Restored})
+	t.AppendRow([]any{"values forgotten", repair.Forgotten})
+	t.AppendRow([]any{"partitions dropped", repair.Partitions})
+	t.Render()
+	if len(repair.Connected) > 0 {
+		fmt.Fprintf(p.stdout, "still connected: %s\n", strings.Join(repair.Connected, ", "))
+	}
+	if c.Bool("yes") {
+		fmt.Fprintln(p.stdout, "done; start run again. What ran meanwhile has to be restarted")
+		return nil
+	}
+	fmt.Fprintln(p.stdout, "nothing was changed: stop run and backfill everywhere, make a backup, then run this with --yes")
+	return nil
+}
