@@ -14,8 +14,9 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(engineEnv); spec != "" {
 		os.Exit(runEngineProcess(spec)) // this is a process started by a test
 	}
-	// How many cases TestTruth tries, unless told: so many take half a minute.
-	if err := flag.Set("rapid.checks", "60"); err != nil {
+	// How many cases each lab of TestTruth tries, unless told: so many take most of
+	// a minute of CPU time, more than any other test here.
+	if err := flag.Set("rapid.checks", "30"); err != nil {
 		panic(err)
 	}
 	// Most tests wait most of the time, for backoffs, rates and signs of life.

@@ -13,7 +13,7 @@ import (
 	"syncer/repo"
 )
 
-// TestRounds is the main proof: 20,000 users, five rounds with 5 % changing from
+// TestRounds is the main proof: 5,000 users, five rounds with 5 % changing from
 // one to the next, and one more in which nobody changes. What is stored equals
 // what the API served, and users that did not change cost no write.
 func TestRounds(t *testing.T) {
@@ -33,10 +33,11 @@ type passed struct {
 }
 
 func testRounds(t *testing.T, provider imclient.Provider) {
-	const users = 20_000
+	const users = 5000
 	w := setup(t, worldOptions{users: users, change: 0.05, unknown: 0.02})
 	spec := w.spec()
 	spec.Providers = []imclient.Provider{provider}
+	spec.Range, spec.Page, spec.Batch = 1000, 500, 250
 	e := w.engine(spec)
 	app, ids := e.app(provider), userIDs(users)
 	runs := make(map[imclient.Kind][]passed)
