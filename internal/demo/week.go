@@ -17,7 +17,7 @@ import (
 
 const (
 	weekUsers = 1000
-	weekEvery = 10 * time.Minute // between two sweeps
+	weekEvery = 20 * time.Minute // between two sweeps
 	day       = 24 * time.Hour
 )
 
@@ -40,7 +40,7 @@ func troubles(days int) []trouble {
 // week lets days go by on a clock that jumps, and shows what reports make of them.
 func (d *demo) week(ctx context.Context) error {
 	d.screen.heading("Days that take seconds")
-	d.screen.say("%d days go by, on a clock that jumps from sweep to sweep, one every ten minutes, through the same engine, "+
+	d.screen.say("%d days go by, on a clock that jumps from sweep to sweep, one every twenty minutes, through the same engine, "+
 		"clients and database. On one day both APIs refuse the admin for five hours. On the last, OpenIM has lost a "+
 		"gateway for an hour and says, with success, that everybody is offline: its other API contradicts.\n", d.days)
 	url, err := d.weekDatabase(ctx)
