@@ -221,7 +221,7 @@ func (s *Store) CheckClock(ctx context.Context) error {
 	if s.now != nil { // it is not the clock that counts
 		return nil
 	}
-	doubt, told := s.clock.state()
+	told, doubt := s.clock.state()
 	if doubt != nil {
 		return doubt
 	}
@@ -243,14 +243,14 @@ func (s *Store) CheckClock(ctx context.Context) error {
 // ClockDoubt is what CheckClock returns for a clock that is not believed, without
 // asking the database.
 func (s *Store) ClockDoubt() error {
-	doubt, _ := s.clock.state()
+	_, doubt := s.clock.state()
 	return doubt
 }
 
-func (c *clock) state() (doubt error, told time.Time) {
+func (c *clock) state() (told time.Time, doubt error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.doubt, c.told
+	return c.told, c.doubt
 }
 
 // Now is the database's time, in UTC, cut to the microsecond that Postgres

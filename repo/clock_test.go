@@ -118,7 +118,7 @@ func TestReadClock_ahead(t *testing.T) {
 	}
 	near := func(what string, store *repo.Store, ahead time.Duration) {
 		t.Helper()
-		if off := store.Now().Sub(time.Now()) - ahead; off.Abs() > time.Minute {
+		if off := time.Until(store.Now()) - ahead; off.Abs() > time.Minute {
 			t.Errorf("%s: Now is off by %s", what, off)
 		}
 	}
