@@ -6,7 +6,7 @@ import (
 )
 
 // TestOvertaken: alice has two rows, on two pages of one run. The first page is
-// asked at 00:05, when she is offline, and its answer is stuck; the second one is
+// asked at 00:05, when she is in another state, and its answer is stuck; the second one is
 // asked and written at 00:10, when she is online again. Whatever the first answer says
 // then, and whenever it counts as arrived, it is the past.
 func TestOvertaken(t *testing.T) {
@@ -29,9 +29,9 @@ func TestOvertaken(t *testing.T) {
 		},
 		// Nothing tells of the second look, but what is written is true all the same.
 		"the second answer is no change": {
-			turns:   []turn{{5 * time.Minute, onlineIOS}, {time.Minute, offline}, {time.Hour, onlineIOS}},
+			turns:   []turn{{5 * time.Minute, onlineIOS}, {time.Minute, pushIOS}, {time.Hour, onlineIOS}},
 			late:    true,
-			history: []string{"- online - 00:00", "online offline 00:00 00:15", "offline online 00:05 00:15"},
+			history: []string{"- online - 00:00", "online push_online 00:00 00:15", "push_online online 00:05 00:15"},
 		},
 		"the first answer is a rejection": {
 			turns:    []turn{{5 * time.Minute, pushIOS}, {time.Minute, offline}, {time.Hour, onlineIOS}},
