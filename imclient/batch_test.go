@@ -140,8 +140,8 @@ func TestBatch_Settle(t *testing.T) {
 				t.Fatalf("error %v of class %s", err, ClassOf(err))
 			}
 			tc.want.Calls = len(tc.rounds)
+			tc.want.AskedAt, tc.want.AnsweredAt = noon, noon
 			if !tc.fails {
-				tc.want.AskedAt, tc.want.AnsweredAt = noon, noon
 				if tc.want.Observed == nil {
 					tc.want.Observed = []Observed[State]{}
 				}

@@ -25,8 +25,8 @@ const (
 	// renewRetry is how long a credential that could not be renewed ahead of its
 	// end is used before the next try.
 	renewRetry = time.Minute
-	// young is how old a credential has to be to be replaced at once. If a younger one
-	// is refused, something goes on that the next one will not survive either.
+	// young is the age below which a refusal is not the end of one credential's time:
+	// something goes on that the next one may not survive either.
 	young = 5 * time.Second
 	// firstPause and longestPause bound what is waited before the next one then. The
 	// bound doubles with each; the pause is drawn from below it.
@@ -178,12 +178,13 @@ func (c *Credentials) renew(ctx context.Context, failures int64) (serial int, er
 	return c.held.serial, nil
 }
 
-// pause waits before the next credential, after so many were refused young.
+// pause waits before the next credential, after so many were refused young. The
+// first of them is replaced at once: it may just have met a log-out.
 func pause(ctx context.Context, hasty int) error {
-	if hasty == 0 {
+	if hasty < 2 {
 		return nil
 	}
-	timer := time.NewTimer(rand.N(min(firstPause<<min(hasty-1, 10), longestPause)))
+	timer := time.NewTimer(rand.N(min(firstPause<<min(hasty-2, 10), longestPause)))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
