@@ -80,15 +80,15 @@ func (p *program) appMoved(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	if from == configured.Tenant() {
-		fmt.Fprintf(p.stdout, "app %s is at %s already; nothing is changed\n", name, from)
+		p.say("app %s is at %s already; nothing is changed", name, from)
 		return nil
 	}
 	if from == "" {
 		from = "an address that was not recorded"
 	}
-	fmt.Fprintf(p.stdout, "app %s has moved from %s to %s\n", name, from, configured.Tenant())
+	p.say("app %s has moved from %s to %s", name, from, configured.Tenant())
 	if cancelled > 0 {
-		fmt.Fprintf(p.stdout, "runs that were going and are cancelled: %d\n", cancelled)
+		p.say("runs that were going and are cancelled: %d", cancelled)
 	}
 	return nil
 }

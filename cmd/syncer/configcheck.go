@@ -79,19 +79,19 @@ func (p *program) printConfig(_ context.Context, c *cli.Command) error {
 
 // describe prints what the configuration amounts to.
 func (p *program) describe(c *config.Config) error {
-	fmt.Fprintf(p.stdout, "the configuration is valid\ndatabase %s, schema %s\n", c.Database.URL, c.Database.Schema)
+	p.say("the configuration is valid\ndatabase %s, schema %s", c.Database.URL, c.Database.Schema)
 	unverified := c.Database.URL.Unverified()
 	for _, app := range c.Apps {
 		unverified = append(unverified, app.Users.URL.Unverified()...)
 	}
 	slices.Sort(unverified)
 	for _, host := range slices.Compact(unverified) {
-		fmt.Fprintf(p.stdout, "database server %s: its certificate is not checked (sslmode=verify-full does)\n", host)
+		p.say("database server %s: its certificate is not checked (sslmode=verify-full does)", host)
 	}
 	for _, app := range c.Apps {
-		fmt.Fprintf(p.stdout, "app %s (%s): users from %s\n", app.Name, app.Provider, usersTable(app.Users))
+		p.say("app %s (%s): users from %s", app.Name, app.Provider, usersTable(app.Users))
 		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {
-			fmt.Fprintf(p.stdout, "app %s: %s is asked without TLS (allow_http)\n", app.Name, app.OpenIM.BaseURL)
+			p.say("app %s: %s is asked without TLS (allow_http)", app.Name, app.OpenIM.BaseURL)
 		}
 	}
 	for _, job := range c.Jobs {
@@ -103,17 +103,17 @@ func (p *program) describe(c *config.Config) error {
 		if apps == "" {
 			apps = "every app"
 		}
-		fmt.Fprintf(p.stdout, "job %s: %s of %s, %s, next at %s\n", job.Name, job.Kind, apps, job.Schedule,
+		p.say("job %s: %s of %s, %s, next at %s", job.Name, job.Kind, apps, job.Schedule,
 			ticks.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
 	}
 	if t := c.Traces; t.Endpoint != "" {
-		fmt.Fprintf(p.stdout, "traces of %.4g of the runs to %s\n", t.Sample, t.Endpoint)
+		p.say("traces of %.4g of the runs to %s", t.Sample, t.Endpoint)
 		if t.AllowHTTP && strings.HasPrefix(t.Endpoint, "http:") {
-			fmt.Fprintf(p.stdout, "traces: sent without TLS (allow_http)\n")
+			p.say("traces: sent without TLS (allow_http)")
 		}
 	}
 	for _, warning := range c.Warnings {
-		fmt.Fprintf(p.stdout, "warning: %s\n", warning)
+		p.say("warning: %s", warning)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ type checker struct {
 // itself what to do about it.
 func (ch *checker) say(what string, err error, advice string) {
 	if err == nil {
-		fmt.Fprintf(ch.p.stdout, "ok      %s\n", what)
+		ch.p.say("ok      %s", what)
 		return
 	}
 	ch.failed = true
@@ -141,7 +141,7 @@ func (ch *checker) say(what string, err error, advice string) {
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
 	}
-	fmt.Fprintf(ch.p.stdout, "FAILED  %s: %s\n", what, strings.Join(lines, "\n        "))
+	ch.p.say("FAILED  %s: %s", what, paragraph(strings.Join(lines, "\n        ")))
 }
 
 func (ch *checker) database(ctx context.Context) {

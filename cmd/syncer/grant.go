@@ -62,6 +62,6 @@ func (p *program) grant(ctx context.Context, c *cli.Command, do string,
 	if err := grant(store, ctx, role); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "role %s may %s schema %s\n", role, do, loaded.Database.Schema)
+	p.say("role %s may %s schema %s", role, do, loaded.Database.Schema)
 	return nil
 }

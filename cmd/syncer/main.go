@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+
+	"syncer/internal/report"
 )
 
 // Exit codes.
@@ -57,7 +59,7 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
 	}
-	fmt.Fprintf(stderr, "syncer: %s\n", distinctLines(err.Error()))
+	fmt.Fprintf(stderr, "syncer: %s\n", report.PrintableLines(distinctLines(err.Error())))
 	return code
 }
 

@@ -69,10 +69,10 @@ func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migr
 func (p *program) migrateUp(ctx context.Context, _ *cli.Command, m *migrations.Migrator) error {
 	done, err := m.Up(ctx)
 	for _, s := range done {
-		fmt.Fprintf(p.stdout, "applied %s\n", s.Name)
+		p.say("applied %s", s.Name)
 	}
 	if err == nil && len(done) == 0 {
-		fmt.Fprintln(p.stdout, "nothing to do: the schema is up to date")
+		p.say("nothing to do: the schema is up to date")
 	}
 	return err
 }
@@ -91,10 +91,10 @@ func (p *program) migrateDown(ctx context.Context, c *cli.Command, m *migrations
 	}
 	done, err := m.Down(ctx, target)
 	for _, s := range done {
-		fmt.Fprintf(p.stdout, "took back %s\n", s.Name)
+		p.say("took back %s", s.Name)
 	}
 	if err == nil && len(done) == 0 {
-		fmt.Fprintln(p.stdout, "nothing to do: no migration is applied beyond that")
+		p.say("nothing to do: no migration is applied beyond that")
 	}
 	return err
 }

@@ -90,7 +90,7 @@ func (p *program) simulate(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; choose another --listen", c.String("listen"), err)
 	}
-	fmt.Fprintf(p.stdout, "simulating Tencent Chat (app %d) and OpenIM %s on http://%s\n",
+	p.say("simulating Tencent Chat (app %d) and OpenIM %s on http://%s",
 		c.Uint64("tencent-sdk-app-id"), c.String("openim-version"), listener.Addr())
 	if err := imsim.New(simConfig).Serve(ctx, listener); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("serve the simulator: %w", err)

@@ -102,16 +102,16 @@ func (p *program) printRemarks(s *system, sweeps []*sweep) {
 	for _, sw := range sweeps {
 		summary := sw.summary(s.store.Now())
 		if summary.Note != "" {
-			fmt.Fprintf(p.stdout, "\n%s: %s\n", sw.name(), summary.Note)
+			p.say("\n%s: %s", sw.name(), summary.Note)
 		}
 		if summary.Error != "" {
-			fmt.Fprintf(p.stdout, "\n%s: %s\n", sw.name(), summary.Error)
+			p.say("\n%s: %s", sw.name(), paragraph(summary.Error))
 		}
 		if sw.begun && summary.Users == 0 && (sw.run.Status == repo.RunSucceeded) {
-			fmt.Fprintf(p.stdout, "\n%s: users table %s has no rows within [users] where; nobody was asked about\n", sw.name(), sw.app.Users.Name())
+			p.say("\n%s: users table %s has no rows within [users] where; nobody was asked about", sw.name(), sw.app.Users.Name())
 		}
 		if summary.Removed > 0 {
-			fmt.Fprintf(p.stdout, "\n%s: %s users have left the users table since the run before\n", sw.name(), report.Count(summary.Removed))
+			p.say("\n%s: %s users have left the users table since the run before", sw.name(), report.Count(summary.Removed))
 		}
 		if summary.Failed > summary.RejectedAnswers {
 			p.printFailures(ctx, s, sw)
@@ -125,13 +125,13 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 		s.log.Warn().Err(err).Msg("could not read why users failed")
 		return
 	}
-	fmt.Fprintf(p.stdout, "\n%s: users that failed, all in %s.user_failure\n", sw.name(), s.store.Schema())
+	p.say("\n%s: users that failed, all in %s.user_failure", sw.name(), s.store.Schema())
 	for _, g := range groups {
 		such := ""
 		if g.Varied {
 			such = ", such as"
 		}
-		fmt.Fprintf(p.stdout, "  %s × %s%s: %s\n", report.Count(g.Users), g.Code, such, g.Message)
+		p.say("  %s × %s%s: %s", report.Count(g.Users), g.Code, such, g.Message)
 	}
 }
 

@@ -35,7 +35,7 @@ func WriteSections(w io.Writer, sections []Section, width int, cut bool) error {
 			fmt.Fprintln(out)
 		}
 		if s.Title != "" {
-			fmt.Fprintln(out, printable(s.Title))
+			fmt.Fprintln(out, Printable(s.Title))
 		}
 		names := 0
 		for _, f := range s.Facts {
@@ -60,7 +60,7 @@ func writeFact(w io.Writer, f Fact, names, width int) {
 	const least = 40 // columns of text, even if the terminal is narrower
 	name := f.Name + strings.Repeat(" ", names-text.StringWidth(f.Name))
 	for _, paragraph := range strings.Split(f.Text, "\n") {
-		for line := range strings.SplitSeq(wrap(printable(paragraph), max(width-names-3, least)), "\n") {
+		for line := range strings.SplitSeq(wrap(Printable(paragraph), max(width-names-3, least)), "\n") {
 			fmt.Fprintf(w, " %s  %s\n", name, line)
 			name = strings.Repeat(" ", names)
 		}

@@ -90,7 +90,7 @@ func wrap(s string, width int) string {
 func row(cells []string) table.Row {
 	r := make(table.Row, len(cells))
 	for i, cell := range cells {
-		r[i] = printable(cell)
+		r[i] = Printable(cell)
 	}
 	return r
 }

@@ -95,13 +95,24 @@ func shorten(s string, limit int) string {
 	return s
 }
 
-// printable replaces what a terminal would obey instead of show: a user id may
-// hold anything.
-func printable(s string) string {
+// Printable replaces what a terminal would obey instead of show: control sequences,
+// line breaks, marks that change the direction of writing. All texts for people pass
+// through it that hold what came from outside: keys, ids, and what databases and
+// providers say.
+func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '�'
 		}
 		return r
 	}, s)
+}
+
+// PrintableLines is Printable of each line of a text.
+func PrintableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
