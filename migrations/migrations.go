@@ -4,6 +4,7 @@
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"database/sql"
@@ -152,6 +153,13 @@ func (m *Migrator) createSchema(ctx context.Context) error {
 	const uniqueViolation, duplicateSchema = "23505", "42P06"
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == uniqueViolation || pgErr.Code == duplicateSchema) {
 		return nil
+	}
+	const insufficientPrivilege = "42501"
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == insufficientPrivilege {
+		c := m.pool.Config().ConnConfig
+		role, database, schema := pgx.Identifier{cmp.Or(c.RuntimeParams["role"], c.User)}.Sanitize(), pgx.Identifier{c.Database}.Sanitize(), pgx.Identifier{m.schema}.Sanitize()
+		return fmt.Errorf("create schema %s: %w\nas the database's owner run one of\n\tGRANT CREATE ON DATABASE %s TO %s;\n\tCREATE SCHEMA %s AUTHORIZATION %s;",
+			m.schema, err, database, role, schema, role)
 	}
 	if err != nil {
 		return fmt.Errorf("create schema %s: %w", m.schema, err)

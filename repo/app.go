@@ -40,7 +40,7 @@ func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Pr
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if _, err := s.pool.Exec(ctx, s.sql(addAppSQL), name, provider, s.Now(), tenant); err != nil {
-			return App{}, fmt.Errorf("add app %s: %w", name, err)
+			return App{}, fmt.Errorf("add app %s: %w", name, s.explainRefusal(ctx, err))
 		}
 		app, err = s.FindApp(ctx, name)
 	}

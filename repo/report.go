@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -80,9 +81,15 @@ func (s *Store) explainRefusal(ctx context.Context, err error) error {
 	}
 	var role string
 	if err := s.pool.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
-		role = s.pool.Config().ConnConfig.User
+		role = sessionRole(s.pool)
 	}
-	return fmt.Errorf("%w\nrole %s may not read this; whoever owns schema %s lets it with: syncer grant-reader %s (for run and backfill: grant-worker)", err, role, s.schema, role)
+	return fmt.Errorf("%w\nrole %s lacks this privilege. As the owner of schema %s run\n\tsyncer grant-worker %s\nfor run and backfill, or\n\tsyncer grant-reader %s\nto read reports; --print shows the SQL", err, role, s.schema, role, role)
+}
+
+// sessionRole returns the role whose rights the sessions of a pool have, from its URL.
+func sessionRole(pool *pgxpool.Pool) string {
+	c := pool.Config().ConnConfig
+	return cmp.Or(c.RuntimeParams["role"], c.User)
 }
 
 // read collects the rows of one report's query.

@@ -301,9 +301,17 @@ func (u *Users) explain(doing string, err error) error {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Routine == hiddenRows {
 		return u.mistake(fmt.Sprintf("%s: %s: its policies hide rows from this role, and syncer would take the users of hidden rows for users who left: ALTER ROLE … BYPASSRLS, or set [users] table to a view that belongs to the table's owner (and choose rows with [users] where)", doing, pgErr.Message), err)
 	}
+	_, away := errors.AsType[*pgconn.ConnectError](err)
 	switch {
+	case away && strings.HasPrefix(code, "42"):
+		return u.mistake(fmt.Sprintf("%s: the database refuses a parameter of [users] url ([database] url, where there is none): %v", doing, err), err)
 	case code == insufficientPrivilege:
-		return u.mistake(doing+": this role may not read it: GRANT SELECT on it (and USAGE on its schema, and on that of the key's type)", err)
+		role := pgx.Identifier{sessionRole(u.pool)}.Sanitize()
+		grant := fmt.Sprintf("GRANT SELECT ON %s TO %s", u.table(), role)
+		if len(u.config.Table) > 1 {
+			grant = fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; %s", pgx.Identifier(u.config.Table[:1]).Sanitize(), role, grant)
+		}
+		return u.mistake(fmt.Sprintf("%s: this role may not read it (%v): %s; if the key's type is in another schema, USAGE on that too", doing, err, grant), err)
 	case code == idleInTransactionTimeout: // this process was silent for too long
 		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "21"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
@@ -311,7 +319,7 @@ func (u *Users) explain(doing string, err error) error {
 	case code == queryCanceled:
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	}
-	if _, away := errors.AsType[*pgconn.ConnectError](err); away || errors.Is(err, errNoAnswer) {
+	if away || errors.Is(err, errNoAnswer) {
 		return fmt.Errorf("users table %s: %s: no connection to the database that [users] url names ([database] url, where there is none): %w", u.Name(), doing, err)
 	}
 	return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)

@@ -165,7 +165,7 @@ CREATE SCHEMA crm; CREATE TABLE crm.users (id int PRIMARY KEY); GRANT SELECT ON 
 	_, _, err = users.Walk("").Cut(t.Context(), nil, 1)
 	wantMistake(t, err, "GRANT SELECT")
 	hidden := openUsers(t, repo.UsersConfig{URL: asRole, Table: []string{"crm", "users"}})
-	wantMistake(t, hidden.Check(t.Context()), "may not read it", "USAGE on its schema")
+	wantMistake(t, hidden.Check(t.Context()), "may not read it", `GRANT USAGE ON SCHEMA "crm" TO "`+role+`"; GRANT SELECT ON "crm"."users" TO "`+role+`"`)
 
 	exec(t, conn, `GRANT SELECT (id) ON public.users TO `+role)
 	if err := users.Check(t.Context()); err != nil {

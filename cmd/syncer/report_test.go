@@ -81,7 +81,7 @@ func TestReader(t *testing.T) {
 	w.write("config.toml", "[[apps]]\nname = \"main\"\n")
 
 	_, stderr := w.run(exitFailed, asReader, "report", "runs")
-	if !strings.Contains(stderr, "permission denied for schema syncer") || !strings.Contains(stderr, "lets it with: syncer grant-reader "+role) {
+	if !strings.Contains(stderr, "permission denied for schema syncer") || !strings.Contains(stderr, "\tsyncer grant-reader "+role+"\n") {
 		t.Errorf("refused with: %s", stderr)
 	}
 	for range 2 { // again changes nothing

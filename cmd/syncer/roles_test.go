@@ -25,6 +25,14 @@ func TestRoles(t *testing.T) {
 
 	_, stderr := w.run(exitFailed, as(worker), "backfill")
 	wantText(t, stderr, "permission denied for schema syncer", "grant-worker")
+	// A reader's rights do not suffice, and the command to paste is in the message.
+	w.run(exitDone, owner, "grant-reader", worker)
+	_, stderr = w.run(exitFailed, as(worker), "backfill")
+	wantText(t, stderr, "permission denied for", "\tsyncer grant-worker "+worker+"\n")
+	// Nor may a worker make a schema; what the message has to paste lets it.
+	other := w.withParameter("role", worker)
+	_, stderr = w.run(exitFailed, "SYNCER_DATABASE_URL="+other, "SYNCER_DATABASE_SCHEMA=another", "migrate", "up")
+	wantText(t, stderr, "GRANT CREATE ON DATABASE", `CREATE SCHEMA "another" AUTHORIZATION `+pgx.Identifier{worker}.Sanitize()+";")
 	for range 2 { // again changes nothing
 		w.run(exitDone, owner, "grant-worker", worker)
 	}

@@ -108,11 +108,15 @@ func Printable(s string) string {
 	}, s)
 }
 
-// PrintableLines is Printable of each line of a text.
+// PrintableLines is Printable for a text of several lines, which may have tabs.
 func PrintableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {
-		lines[i] = Printable(lines[i])
+		parts := strings.Split(lines[i], "\t")
+		for n := range parts {
+			parts[n] = Printable(parts[n])
+		}
+		lines[i] = strings.Join(parts, "\t")
 	}
 	return strings.Join(lines, "\n")
 }
