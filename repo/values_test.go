@@ -261,7 +261,7 @@ func TestAppsAndKindsApart(t *testing.T) {
 		{b.app.ID, repo.Known[imclient.Presence]{Snapshots: []repo.Snapshot[imclient.Presence]{{Value: offline, ChangedAt: at(1), AskedAt: at(0)}, {}}}},
 		{other.ID, repo.Known[imclient.Presence]{
 			Snapshots: []repo.Snapshot[imclient.Presence]{{Value: onlineIOS, ChangedAt: at(1), AskedAt: at(0)}, {}},
-			Failing:   map[string]repo.KnownFailure{"bob": {Code: "70107"}}}},
+			Failing:   map[string]repo.KnownFailure{"bob": {Code: "70107", LastAt: noon}}}},
 	} {
 		got, err := b.store.Presence().Load(t.Context(), test.appID, []string{"alice", "bob"})
 		if err != nil {
