@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -124,7 +125,33 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 	}
 	closeOpen(ctx, s, engine, sweeps)
 	display.stop()
-	return p.report(s, sweeps, c.Bool("json"))
+	return p.report(s, sweeps, c.Bool("json"), resumeCommand(c))
+}
+
+// resumeCommand returns the command that goes on with a backfill: its own, with
+// --resume. What was limited to a list of users is recorded with the run.
+func resumeCommand(c *cli.Command) string {
+	command := "syncer backfill --resume"
+	if c.IsSet("config") {
+		command += " --config " + shellWord(c.String("config"))
+	}
+	for _, app := range c.StringSlice("app") {
+		command += " --app " + shellWord(app)
+	}
+	if c.IsSet("job") {
+		command += " --job " + shellWord(c.String("job"))
+	}
+	return command
+}
+
+var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
+
+// shellWord quotes a word for a POSIX shell, if it needs that.
+func shellWord(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // knownApps refuses names that no app of the configuration has.

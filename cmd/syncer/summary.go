@@ -62,7 +62,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 }
 
 // report prints the summary and gives the exit code as an error.
-func (p *program) report(s *system, sweeps []*sweep, asJSON bool) error {
+func (p *program) report(s *system, sweeps []*sweep, asJSON bool, resume string) error {
 	var summaries []runSummary
 	for _, sw := range sweeps {
 		summaries = append(summaries, sw.summary(s.store.Now()))
@@ -77,7 +77,7 @@ func (p *program) report(s *system, sweeps []*sweep, asJSON bool) error {
 		p.printSummary(summaries)
 		p.printRemarks(s, sweeps)
 	}
-	return verdict(sweeps)
+	return verdict(sweeps, resume)
 }
 
 func (p *program) printSummary(summaries []runSummary) {
@@ -135,8 +135,9 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 	}
 }
 
-// verdict is the exit code: the worst of all runs counts.
-func verdict(sweeps []*sweep) error {
+// verdict is the exit code: the worst of all runs counts. resume is the command that
+// goes on with what was not done.
+func verdict(sweeps []*sweep, resume string) error {
 	var stopped, failed []string
 	partial, rejected, heldBack := false, false, false
 	for _, s := range sweeps {
@@ -154,9 +155,9 @@ func verdict(sweeps []*sweep) error {
 	}
 	switch {
 	case len(failed) > 0:
-		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: syncer backfill --resume", strings.Join(failed, ", "))}
+		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: %s", strings.Join(failed, ", "), resume)}
 	case len(stopped) > 0:
-		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: syncer backfill --resume", strings.Join(stopped, ", "))}
+		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: %s", strings.Join(stopped, ", "), resume)}
 	case rejected:
 		return &exitError{code: exitPartial, err: errors.New("done, but suspect answers were rejected: see above; sweep again when the backend is well")}
 	case heldBack:
