@@ -51,7 +51,7 @@ func TestExplain(t *testing.T) {
 	wantText(t, stderr, "something is wrong with this user")
 	last := w.text(`SELECT max(run_id) FROM syncer.sync_run`)
 	shown, _ := w.run(exitDone, "runs", "show", last)
-	wantText(t, shown, "Run "+last+": presence of app main (tencent)", "partial", "1 failed", "70107  u00007", "dropped: those of a run that went through are not kept")
+	wantText(t, shown, "Run "+last+": presence of app main (tencent)", "partial", "1 failed", "u00007   the provider does not know this user; it was never imported", "dropped: those of a run that went through are not kept")
 	w.run(exitDone, "explain", user, "--app", "chat")
 
 	w.exec(`UPDATE syncer.sync_run SET job = 'presence', trigger = 'cron', tick = now() - interval '1 hour' WHERE kind = 'presence' AND run_id <> $1::text::bigint`, last)

@@ -73,7 +73,6 @@ headers  = "Authorization: Bearer CANARY-PASSWORD"
 const wantTree = `run trigger=backfill status=partial users=1200 changed=1183 failed=17 calls=3 retries=0
   plan
   range range=1 attempt=1 users=1000 changed=986 failed=14 calls=2 retries=0
-    page range=1 users=0 changed=0 failed=0 calls=0 retries=0
     page range=1 users=500 changed=493 failed=7 calls=1 retries=0
       call users=500 failed=7 calls=1 (waited for its call time)
         POST /v4/openim/query_online_status http.response.status_code=200
@@ -147,7 +146,7 @@ run trigger=backfill status=failed users=0 changed=0 failed=0 calls=0 retries=0 
   plan
   range range=1 attempt=1 users=0 changed=0 failed=0 calls=0 retries=0 class=fatal code=1002 http_status=200 error: fatal 1002
     page range=1 users=8 changed=0 failed=0 calls=0 retries=0 class=fatal code=1002 http_status=200 error: fatal 1002
-      call users=8 failed=0 calls=0 class=fatal code=1002 http_status=200 error: fatal 1002
+      call users=8 failed=0 calls=0 class=fatal code=1002 http_status=200 (waited for its call time) error: fatal 1002
         POST /auth/get_admin_token http.response.status_code=200
 `
 

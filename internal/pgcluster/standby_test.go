@@ -28,6 +28,14 @@ func TestStandby(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The new setting comes to each process of the server in its own time: the table may
+	// have been committed before it held.
+	const caughtUp = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync' AND replay_lsn >= pg_current_wal_lsn())"
+	for !queryOne[bool](t, conn, caughtUp) {
+		if t.Context().Err() != nil {
+			t.Fatal("the standby does not catch up")
+		}
+	}
 	primary.StopServer(Immediate)
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)
