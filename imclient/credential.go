@@ -145,14 +145,9 @@ func (c *Credentials) renew(ctx context.Context, failures int64) (serial int, er
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	c.mu.Lock()
-	fresh, usable, failure, hasty := c.fresh(), c.usable(), c.failure, c.hasty
-	c.mu.Unlock()
-	switch {
-	case fresh:
-		return 0, nil
-	case !usable && c.failures.Load() > failures:
-		return 0, failure
+	needed, hasty, err := c.needed(failures)
+	if !needed || err != nil {
+		return 0, err
 	}
 	if err := pause(ctx, hasty); err != nil {
 		return 0, err
@@ -176,6 +171,22 @@ func (c *Credentials) renew(ctx context.Context, failures int64) (serial int, er
 		return 0, err
 	}
 	return c.held.serial, nil
+}
+
+// needed reports whether a credential is to be made by a caller that arrived after
+// failures failed tries, and how many were refused young. The error is that of a try
+// that failed meanwhile.
+func (c *Credentials) needed(failures int64) (needed bool, hasty int, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.fresh():
+		return false, 0, nil
+	case !c.usable() && c.failures.Load() > failures:
+		return false, 0, c.failure
+	default:
+		return true, c.hasty, nil
+	}
 }
 
 // pause waits before the next credential, after so many were refused young. The
