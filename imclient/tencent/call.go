@@ -39,7 +39,7 @@ func (c *Client) call(ctx context.Context, o outgoing, request any, reply wireRe
 	for again := false; ; again = true {
 		r, sig, err := c.once(ctx, o, reply)
 		verdict := verdict(err)
-		hopeless := c.signatures.Settle(sig, verdict) || verdict == imclient.Refused && c.signatures.Unproven()
+		hopeless := c.signatures.Settle(sig, verdict) || again && verdict == imclient.Refused && c.signatures.Unproven()
 		e, failed := errors.AsType[*imclient.Error](err)
 		switch {
 		case !failed || e.Class != imclient.ClassUnauthorised:
