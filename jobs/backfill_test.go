@@ -135,6 +135,7 @@ func TestBackfill_resumeForgotten(t *testing.T) {
 	s := w.nextSpec("b")
 	s.Rate = 5000
 	b := w.engine(s)
+	w.eventually("what is left of the run is dropped", func() bool { return w.count(`SELECT count(*) FROM syncer.sync_range`) == 0 })
 	run, err := b.StartBackfill(w.ctx, Backfill{AppID: old.AppID, Kind: old.Kind, Resume: true})
 	if err != nil {
 		t.Fatal(err)

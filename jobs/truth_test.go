@@ -330,6 +330,9 @@ func (tr *trial) drawRaces(t *rapid.T) {
 	u := tr.drawUser(t, func(u *simUser) bool { return u.isInside() && u.twin != 0 })
 	for range 2 {
 		tr.drawRace(t, u)
+		if tr.running() != nil {
+			return // a page of it is to be asked about again
+		}
 	}
 }
 
