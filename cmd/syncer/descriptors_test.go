@@ -70,7 +70,8 @@ func TestNoDescriptors(t *testing.T) {
 	w.eventually("it is ready", func() bool { status, _ := w.get(p.admin() + "/readyz"); return status == 200 })
 	p.stop()
 	w.truthful()
-	w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status IN ('running', 'failed')`)
+	// The stop may have met a run; it stays open for the next start.
+	w.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 }
 
 // TestFewDescriptors: with too few descriptors to start, the daemon says so and
