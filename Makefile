@@ -35,7 +35,7 @@ fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the ot
 test-pooler: with-postgres ## show syncer behind a PgBouncer in transaction mode, which has to be installed
 	$(WITH_POSTGRES) go test -tags pooler -timeout $(TIMEOUT) -run Pooler ./cmd/syncer
 
-# Servers of other versions, as npm has them; see internal/pgcluster/fetch-postgres.
+# Servers of other versions, as npm has them; see internal/dev/pgcluster/fetch-postgres.
 POSTGRES_VERSIONS := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
 POSTGRES_TESTS := $(addprefix test-postgres-,$(POSTGRES_VERSIONS))
 
@@ -46,10 +46,10 @@ test-versions: $(POSTGRES_TESTS) ## run what talks to Postgres on 14, 16, 17 and
 .PHONY: $(POSTGRES_TESTS)
 $(POSTGRES_TESTS): test-postgres-%: with-postgres
 	@echo "Postgres $*"
-	SYNCER_PG_BIN=$$(internal/pgcluster/fetch-postgres $*) && export SYNCER_PG_BIN && \
+	SYNCER_PG_BIN=$$(internal/dev/pgcluster/fetch-postgres $*) && export SYNCER_PG_BIN && \
 		$(WITH_POSTGRES) go test ./migrations ./repo && \
 		$(WITH_POSTGRES) go test -run 'Backfill|Contradicted|Suspect|Frozen|Killed|Leave|Maintain|Ticks|Truth' ./jobs && \
-		$(WITH_POSTGRES) go test ./internal/simulation && \
+		$(WITH_POSTGRES) go test ./internal/dev/lab && \
 		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer
 
 # What chaos and soak are told.
@@ -99,7 +99,7 @@ vuln: ## look for known vulnerabilities in what the program calls; needs vuln.go
 
 .PHONY: licences
 licences: ## list the licences of what the program is made of, in docs/licences.md
-	go generate ./internal/licences
+	go generate ./internal/dev/licences
 
 .PHONY: check-deploy
 check-deploy: ## check the unit and the manifests of deploy/; wants systemd installed, not running
@@ -121,12 +121,12 @@ fmt: ## format the source
 
 .PHONY: demo
 demo: ## show syncer at work for two minutes, on simulated backends; leaves nothing but bin/demo-report.html
-	@go build -buildvcs=false -o bin/demo ./internal/demo
+	@go build -buildvcs=false -o bin/demo ./internal/dev/demo
 	@bin/demo
 
 .PHONY: demo-keep
 demo-keep: ## the same, and keep it running to explore
-	@go build -buildvcs=false -o bin/demo ./internal/demo
+	@go build -buildvcs=false -o bin/demo ./internal/dev/demo
 	@bin/demo -keep
 
 .PHONY: bench
@@ -166,4 +166,4 @@ clean: ## remove what was built
 
 .PHONY: with-postgres
 with-postgres:
-	@go build -buildvcs=false -o bin/with-postgres ./internal/pgcluster/cmd/with-postgres
+	@go build -buildvcs=false -o bin/with-postgres ./internal/dev/pgcluster/cmd/with-postgres

@@ -9,8 +9,8 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 

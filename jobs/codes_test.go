@@ -16,9 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
+	"syncer/internal/imsim"
 )
 
 // tencentCodes reads the documented codes of Tencent, and what is to happen.

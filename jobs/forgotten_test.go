@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncer/imclient"
-	"syncer/internal/pgcluster"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 

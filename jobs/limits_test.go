@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 

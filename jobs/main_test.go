@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 )
 
 func TestMain(m *testing.M) {

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 	"syncer/internal/schedule"
 	"syncer/repo"
 )

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 

@@ -14,7 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 

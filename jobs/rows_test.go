@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // kindTables are the tables of a kind and what the simulator calls it. value is

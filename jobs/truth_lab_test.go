@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"syncer/imclient"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 

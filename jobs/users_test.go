@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"syncer/imclient"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 
 	"github.com/jackc/pgx/v5/pgxpool"

@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 	"syncer/migrations"
 	"syncer/repo"
 )

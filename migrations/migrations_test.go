@@ -13,7 +13,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"golang.org/x/sync/errgroup"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 )
 

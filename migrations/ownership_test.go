@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 )
 

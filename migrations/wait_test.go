@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 )
 

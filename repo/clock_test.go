@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"syncer/imclient"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"syncer/imclient"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 	"syncer/repo"
 )

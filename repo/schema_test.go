@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 	"syncer/repo"
 )

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
 	"syncer/repo"
 )

@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 )
 
 // limitedUsers reads a table of two users over one connection.

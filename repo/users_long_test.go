@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 

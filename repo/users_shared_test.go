@@ -8,7 +8,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/imsim"
 )
 
 // TestRestore follows docs/backup.md: what was written since the backup is lost, the

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // clockSource is a library that makes the clock of the program that loads it wrong by

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 )
 
 // TestClockBehind: the database's clock is an hour behind what is on record, as when

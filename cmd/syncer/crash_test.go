@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // slowWorld has so many users that the first of two backfills takes 12 seconds,

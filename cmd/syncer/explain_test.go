@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // TestExplain goes with one user through what an operator meets: fine, rejected by

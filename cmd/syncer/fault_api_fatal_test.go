@@ -21,7 +21,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // TestAPIFaults_fatal: what somebody has to mend ends the runs at once, exit code

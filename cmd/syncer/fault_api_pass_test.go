@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // short are timeouts for calls that get no answer.

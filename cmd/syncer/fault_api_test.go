@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // faulty is one way for an API to go wrong, and a backend of its own that does:

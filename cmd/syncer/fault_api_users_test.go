@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // ids are those of the users first to last.

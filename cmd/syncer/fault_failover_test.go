@@ -6,7 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // TestPostgresFailover: the primary dies amid a sweep, for good, and its standby

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // server starts a Postgres server of the test's own, that loses nothing it has

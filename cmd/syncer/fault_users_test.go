@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 )
 
 // TestUsersDatabaseAway: the users of one app are in a database of their own,

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // fleet is a world in which many processes sweep the presence of one app, in so

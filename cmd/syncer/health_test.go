@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/imsim"
 )
 
 // get asks a daemon for its health or readiness.

@@ -17,8 +17,8 @@ const module = "syncer/"
 // not listed may import nothing of ours.
 var allowed = map[string][]string{
 	"cmd/syncer": {
-		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim",
-		"internal/admin", "internal/config", "internal/localtime", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo",
+		"imclient", "imclient/tencent", "imclient/openim",
+		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo",
 	},
 	"jobs":              {"imclient", "repo"},
 	"repo":              {"imclient", "internal/pg"},
@@ -29,22 +29,31 @@ var allowed = map[string][]string{
 	"internal/report":   {"internal/localtime", "repo"},
 	"internal/schedule": {"internal/localtime"},
 	"internal/tracing":  {"imclient"},
-	"internal/simulation": {
-		"imclient", "imclient/tencent", "imclient/openim", "imclient/imsim", "jobs", "migrations", "repo",
+	"internal/dev/lab": {
+		"imclient", "imclient/tencent", "imclient/openim", "internal/imsim", "jobs", "migrations", "repo",
 	},
-	"internal/demo":                        {"internal/leash", "internal/pgcluster", "internal/simulation"},
-	"internal/bench":                       {"internal/leash", "internal/pgcluster"},
-	"internal/benchreport":                 {"internal/pgcluster", "migrations", "repo"},
-	"internal/benchsize":                   {"imclient/imsim", "internal/pgcluster", "internal/simulation", "repo"},
-	"internal/pgtest":                      {"internal/pgcluster"},
-	"internal/pgcluster/cmd/with-postgres": {"internal/pgcluster"},
+	"internal/dev/demo":                        {"internal/dev/leash", "internal/dev/pgcluster", "internal/dev/lab"},
+	"internal/bench":                           {"internal/dev/leash", "internal/dev/pgcluster"},
+	"internal/benchreport":                     {"internal/dev/pgcluster", "migrations", "repo"},
+	"internal/benchsize":                       {"internal/imsim", "internal/dev/pgcluster", "internal/dev/lab", "repo"},
+	"internal/dev/pgtest":                      {"internal/dev/pgcluster"},
+	"internal/dev/pgcluster/cmd/with-postgres": {"internal/dev/pgcluster"},
 }
 
 // traced are the packages that may import OpenTelemetry: jobs says what a span is,
 // internal/tracing sends them, and clients and repo take what is put around them.
 var traced = []string{"jobs", "internal/tracing"}
 
-// TestImports holds the direction of imports: tests are free.
+// tools is the folder of what builds, tests, measures and shows syncer. Only
+// tools import it, so that nothing of it can end up in the program.
+const tools = "internal/dev/"
+
+// isTool reports whether a package is a tool.
+func isTool(name string) bool {
+	return strings.HasPrefix(name, tools) || strings.HasPrefix(name, "internal/bench")
+}
+
+// TestImports checks the direction of imports. Tests may import anything.
 func TestImports(t *testing.T) {
 	list := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...")
 	stdout, err := list.StdoutPipe()
@@ -71,6 +80,9 @@ func TestImports(t *testing.T) {
 			of, ours := strings.CutPrefix(path, module)
 			if ours && !slices.Contains(allowed[name], of) {
 				t.Errorf("%s imports %s, against the direction of docs/design.md §2", name, of)
+			}
+			if strings.HasPrefix(of, tools) && !isTool(name) {
+				t.Errorf("%s imports %s: only tools may import tools", name, of)
 			}
 			if strings.HasPrefix(path, "go.opentelemetry.io/") && !slices.Contains(traced, name) {
 				t.Errorf("%s imports %s: only %v may", name, path, traced)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts of testdata/script")

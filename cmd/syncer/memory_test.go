@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // unwatched is the program without the race detector, which takes several times

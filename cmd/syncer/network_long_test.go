@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // network is a switch with this machine and two hosts of the test's own on it,

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // TestOutageOfOneApp: the API of one app is away, in one way after the other, until a run of

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // BenchmarkPooler sweeps, with the real program and no limit of calls, users of whom

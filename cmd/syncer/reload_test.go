@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
-	"syncer/imclient/imsim"
 	"syncer/internal/config"
+	"syncer/internal/imsim"
 )
 
 // edit replaces lines of the configuration: old, new, old, new, …

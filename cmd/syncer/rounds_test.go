@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // stored names what of a kind of answers is stored, and how it is read: one

@@ -11,8 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 )
 
 // What nobody may ever read in any output or row.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // What the simulator expects unless told otherwise. Made up: they open nothing.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // skewEnv names the file that says by how many seconds the clock of a program made

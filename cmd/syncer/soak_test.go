@@ -19,8 +19,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/imsim"
 )
 
 var soakFor = flag.Duration("soak", 20*time.Minute, "how long TestSoak looks on")

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // TestTraces: a run is one tree of spans, sent where the configuration says, with

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 // served answers calls by a handler, without a network.

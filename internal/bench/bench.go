@@ -12,8 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/leash"
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/leash"
+	"syncer/internal/dev/pgcluster"
 )
 
 // bench is one measurement. Make it with newBench and run it once.

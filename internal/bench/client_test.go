@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/imclient/imsim"
+	"syncer/internal/imsim"
 )
 
 func TestUserAnswer(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"syncer/internal/leash"
+	"syncer/internal/dev/leash"
 )
 
 // crowd is many apps on one daemon, each with users, a quota and a simulator of

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"time"
 
-	"syncer/internal/leash"
+	"syncer/internal/dev/leash"
 )
 
 // What syncer simulate expects unless told otherwise.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/leash"
+	"syncer/internal/dev/leash"
 )
 
 // sweep is one run and what it took, from the end of the run before: waiting is

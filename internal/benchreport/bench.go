@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 	"syncer/migrations"
 	"syncer/repo"
 )

@@ -13,9 +13,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgcluster"
-	"syncer/internal/simulation"
+	"syncer/internal/dev/lab"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 
@@ -26,7 +26,7 @@ type bench struct {
 
 	url    string
 	db     *pgx.Conn
-	life   *simulation.Simulation
+	life   *lab.Simulation
 	people *imsim.Rounds
 	tick   time.Time
 	ends   []func() error
@@ -121,7 +121,7 @@ func (b *bench) start(ctx context.Context) error {
 	b.people = imsim.NewRounds(1, 0.01)
 	b.people.AccountShare, b.people.UnknownShare = 0, 0
 	b.tick = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
-	b.life, err = simulation.Open(ctx, simulation.Config{
+	b.life, err = lab.Open(ctx, lab.Config{
 		URL: b.url, Start: b.tick.Add(-time.Minute), Every: every, People: b.people, Log: zerolog.Nop(),
 	})
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 const (

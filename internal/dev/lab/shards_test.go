@@ -1,4 +1,4 @@
-package simulation
+package lab
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgcluster"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgcluster"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 
@@ -176,7 +176,7 @@ func (s *shards) move(t testing.TB, life *Simulation, url string) []*repo.Store 
 		stores = append(stores, openStore(t, life, shard))
 		s.conns = append(s.conns, connect(t, shard))
 	}
-	script, err := os.ReadFile("../../docs/scaling_shards.sql")
+	script, err := os.ReadFile("../../../docs/scaling_shards.sql")
 	must(t, err)
 	run(t, conn, fmt.Sprintf(`SET syncer.moves_at = '%s'`, life.Clock.Now().Format(time.RFC3339Nano)))
 	run(t, conn, string(script))

@@ -1,4 +1,4 @@
-package simulation
+package lab
 
 import (
 	"encoding/json"

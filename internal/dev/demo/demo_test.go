@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // beDemo makes the test binary the demo.

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/rs/zerolog"
 
-	"syncer/internal/simulation"
+	"syncer/internal/dev/lab"
 )
 
 const (
@@ -24,7 +24,7 @@ const (
 // trouble is what goes wrong in the simulated days, each of its time.
 type trouble struct {
 	from, until time.Duration // since the beginning
-	begin       func(*simulation.Simulation) error
+	begin       func(*lab.Simulation) error
 	note        string
 }
 
@@ -32,8 +32,8 @@ type trouble struct {
 func troubles(days int) []trouble {
 	last := time.Duration(days-1) * day
 	return []trouble{
-		{last/2 + 9*time.Hour, last/2 + 14*time.Hour, (*simulation.Simulation).Refuse, "5 h refused"},
-		{last + 17*time.Hour, last + 18*time.Hour, (*simulation.Simulation).LoseGateway, "1 h gateway lost"},
+		{last/2 + 9*time.Hour, last/2 + 14*time.Hour, (*lab.Simulation).Refuse, "5 h refused"},
+		{last + 17*time.Hour, last + 18*time.Hour, (*lab.Simulation).LoseGateway, "1 h gateway lost"},
 	}
 }
 
@@ -48,7 +48,7 @@ func (d *demo) week(ctx context.Context) error {
 		return err
 	}
 	start := time.Now().UTC().Truncate(weekEvery).Add(-time.Duration(d.days) * day)
-	s, err := simulation.Open(ctx, simulation.Config{
+	s, err := lab.Open(ctx, lab.Config{
 		URL: url, Start: start.Add(-time.Second), Every: weekEvery, Log: zerolog.Nop(),
 	})
 	if err != nil {
@@ -84,7 +84,7 @@ func (d *demo) weekDatabase(ctx context.Context) (url string, err error) {
 
 // liveThrough sweeps tick by tick and draws a line for each calendar day: the first
 // and the last are not whole.
-func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start time.Time) error {
+func (d *demo) liveThrough(ctx context.Context, s *lab.Simulation, start time.Time) error {
 	fmt.Fprintf(d.screen.out, "  %-12s%-26s%-26s%7s\n", "day (UTC)", "tencent: online, by hour", "openim", "changed")
 	end := start.Add(time.Duration(d.days) * day)
 	tick := start
@@ -123,7 +123,7 @@ func (d *demo) liveThrough(ctx context.Context, s *simulation.Simulation, start 
 
 // goWrong lets the backends have the trouble of a time, if there is one, and
 // says what it is.
-func (d *demo) goWrong(s *simulation.Simulation, since time.Duration) (note string, err error) {
+func (d *demo) goWrong(s *lab.Simulation, since time.Duration) (note string, err error) {
 	s.Recover()
 	for _, t := range troubles(d.days) {
 		if since >= t.from && since < t.until {
@@ -142,7 +142,7 @@ GROUP BY 1`
 
 // drawDay draws the users online in each hour of a day; an hour in which nobody
 // looked is left blank.
-func (d *demo) drawDay(ctx context.Context, s *simulation.Simulation, from time.Time, changed int64, notes []string) error {
+func (d *demo) drawDay(ctx context.Context, s *lab.Simulation, from time.Time, changed int64, notes []string) error {
 	line := fmt.Sprintf("  %-12s", from.Format("Mon 2 Jan"))
 	for _, app := range s.Apps {
 		rows, err := d.weekDB.Query(ctx, onlineByHourSQL, app.ID, from)

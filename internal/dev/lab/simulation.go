@@ -1,8 +1,8 @@
-// Package simulation lets days pass in a minute: the real engine, clients and
+// Package lab lets days pass in a minute: the real engine, clients and
 // database, and the simulator of both backends, on a clock that jumps from tick to
 // tick. The demo shows a week of it, and a test compares what the views say of
 // such a week with what the simulator knows.
-package simulation
+package lab
 
 import (
 	"context"
@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
-	"syncer/imclient/imsim"
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
+	"syncer/internal/imsim"
 	"syncer/jobs"
 	"syncer/migrations"
 	"syncer/repo"

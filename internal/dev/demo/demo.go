@@ -13,8 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/leash"
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/leash"
+	"syncer/internal/dev/pgcluster"
 )
 
 // errStopped is what a signal makes of the demo.

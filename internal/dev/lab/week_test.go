@@ -1,4 +1,4 @@
-package simulation
+package lab
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 	"syncer/repo"
 )
 

@@ -18,7 +18,7 @@ func TestFresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := os.ReadFile("../../docs/licences.md")
+	got, err := os.ReadFile("../../../docs/licences.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 // commandMode makes the test binary the command itself.

@@ -23,7 +23,7 @@ import (
 	"syscall"
 	"time"
 
-	"syncer/internal/pgcluster"
+	"syncer/internal/dev/pgcluster"
 )
 
 const (

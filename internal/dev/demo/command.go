@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"syncer/internal/leash"
+	"syncer/internal/dev/leash"
 )
 
 func (d *demo) syncer() string { return filepath.Join(d.dir, "syncer") }

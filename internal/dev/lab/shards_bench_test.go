@@ -1,4 +1,4 @@
-package simulation
+package lab
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"syncer/imclient/imsim"
-	"syncer/internal/pgtest"
+	"syncer/internal/dev/pgtest"
+	"syncer/internal/imsim"
 )
 
 // BenchmarkSweep sweeps both apps, of whose users a fifth has changed since the sweep

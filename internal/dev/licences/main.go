@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-//go:generate go run . -o ../../docs/licences.md
+//go:generate go run . -o ../../../docs/licences.md
 
 // program is what is distributed; what only tests and tools use is not.
 const program = "syncer/cmd/syncer"
@@ -189,7 +189,7 @@ func kind(p part) (string, error) {
 const head = `# Licences
 
 What the program is made of, and under which licence; written by ` + "`make licences`" + `, and a test holds it fresh. All of them want
-their text to go along with a binary: ` + "`go run ./internal/licences -texts`" + ` prints them, and the container image holds them as ` + "`/LICENCES`" + `.
+their text to go along with a binary: ` + "`go run ./internal/dev/licences -texts`" + ` prints them, and the container image holds them as ` + "`/LICENCES`" + `.
 MPL-2.0 also wants those who get a binary to be told where the source is: the modules are used as they are published, at the versions below.
 
 | part | version | licence |
