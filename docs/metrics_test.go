@@ -50,14 +50,14 @@ func metrics() []described {
 	return d.all
 }
 
-// TestMetricsTable: operating.md tells of every metric, and of no other, what the
-// program says of it.
+// TestMetricsTable checks that operating.md lists exactly the metrics of the program,
+// each with the help text of the program.
 func TestMetricsTable(t *testing.T) {
 	text, err := os.ReadFile("operating.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const head = "| metric | labels | what it tells |\n|---|---|---|\n"
+	const head = "| metric | labels | meaning |\n|---|---|---|\n"
 	before, rest, begins := strings.Cut(string(text), head)
 	got, after, ends := strings.Cut(rest, "<!-- end of metrics -->")
 	if !begins || !ends {
