@@ -43,6 +43,10 @@ type HTTPConfig struct {
 	Now func() time.Time
 	// CAs are the only ones whose certificates are believed; nil: the system's.
 	CAs *x509.CertPool
+	// Proxy carries all calls; nil: none does. The environment's HTTP_PROXY and
+	// HTTPS_PROXY are ignored, because requests hold secrets: only the operator may
+	// decide who else sees them.
+	Proxy *url.URL
 	// Transport replaces the transport; nil means a pooled one of our own.
 	Transport http.RoundTripper
 	// Around puts something around the transport; nil means nothing.
@@ -73,7 +77,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 	if transport == nil {
 		dialer := &net.Dialer{Timeout: c.Timeout, KeepAlive: 30 * time.Second}
 		transport = &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
+			Proxy:               http.ProxyURL(c.Proxy),
 			DialContext:         dialer.DialContext,
 			TLSHandshakeTimeout: c.Timeout,
 			TLSClientConfig:     &tls.Config{RootCAs: c.CAs, MinVersion: tls.VersionTLS12},
@@ -83,6 +87,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 			IdleConnTimeout:     90 * time.Second,
 			ForceAttemptHTTP2:   true,
 
+			OnProxyConnectResponse: checkTunnel,
 			MaxResponseHeaderBytes: maxHeader,
 			// What HTTP/2 lets a server send before it is read; 4 MiB and 1 GiB by default.
 			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 1 << 20},
@@ -106,6 +111,29 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		room:     processRoom,
 		inFlight: make(map[string]chan struct{}),
 	}
+}
+
+// tunnelError is a proxy's refusal of a connection.
+type tunnelError struct{ status int }
+
+func (e *tunnelError) Error() string {
+	return fmt.Sprintf("the proxy answers with HTTP %d %s", e.status, http.StatusText(e.status))
+}
+
+// fatal reports whether the refusal lasts until the operator changes something: all
+// but what statusClass calls transient or throttled.
+func (e *tunnelError) fatal() bool {
+	class := statusClass(e.status)
+	return class != ClassTransient && class != ClassThrottled
+}
+
+// checkTunnel returns an error unless a proxy has made the connection that it was
+// asked for. Go's own error is the proxy's text, which can be anything.
+func checkTunnel(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode != http.StatusOK {
+		return &tunnelError{answer.StatusCode}
+	}
+	return nil
 }
 
 // Close closes the idle connections.
@@ -349,8 +377,8 @@ func (h *HTTP) places(api string) chan struct{} {
 	return h.inFlight[api]
 }
 
-// error makes an *Error of a transport failure: transient, unless somebody has to see to a certificate; ctx is that of the call. Go's *url.Error prints
-// the whole URL, in which Tencent's signature stands, so only its cause is kept.
+// error returns a transport failure as an *Error. It is transient, unless the operator has to
+// correct a certificate or a proxy. ctx is that of the call. Go's *url.Error prints the whole URL, in which Tencent's signature stands, so only its cause is kept.
 func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) error {
 	timedOut := errors.Is(context.Cause(ctx), errTimeout)
 	if ctx.Err() != nil && !timedOut {
@@ -368,6 +396,9 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 		err = errors.New(text) // a server's own words, e.g. a bad Location, may repeat our URL
 	}
 	class := ClassTransient
+	if tunnel, ok := errors.AsType[*tunnelError](err); ok && tunnel.fatal() {
+		advice = "check the app's proxy, and that it lets this machine reach the API"
+	}
 	if advice != "" {
 		class, text = ClassFatal, text+"; "+advice
 	}
@@ -380,22 +411,32 @@ func (h *HTTP) error(ctx context.Context, r Request, doing string, err error) er
 // API answers at this address, or refuses us there: fatal. nil for 200.
 func (h *HTTP) StatusError(api string, r Reply) error {
 	e := &Error{Provider: h.provider, API: api, HTTPStatus: r.Status, RetryAfter: r.RetryAfter}
-	switch {
-	case r.Status == http.StatusOK:
+	if r.Status == http.StatusOK {
 		return nil
-	case r.Status == http.StatusTooManyRequests:
-		e.Class = ClassThrottled
-	case r.Status >= 500, r.Status == http.StatusRequestTimeout, r.Status == http.StatusTooEarly:
-		e.Class = ClassTransient
-	case r.Status == http.StatusRequestEntityTooLarge:
-		e.Class = ClassBadBatch
-	default:
-		e.Class = ClassFatal
-		e.Text = fmt.Sprintf("HTTP %d %s: check base_url (or region) and what stands between", r.Status, http.StatusText(r.Status))
-		return e
 	}
+	e.Class = statusClass(r.Status)
 	e.Text = fmt.Sprintf("HTTP %d %s", r.Status, http.StatusText(r.Status))
+	switch {
+	case r.Status == http.StatusProxyAuthRequired:
+		e.Text += ": check the user and password in the app's proxy"
+	case e.Class == ClassFatal:
+		e.Text += ": check base_url (or region) and what stands between"
+	}
 	return e
+}
+
+// statusClass returns the class of an HTTP status that is not 200.
+func statusClass(status int) Class {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return ClassThrottled
+	case status >= 500, status == http.StatusRequestTimeout, status == http.StatusTooEarly:
+		return ClassTransient
+	case status == http.StatusRequestEntityTooLarge:
+		return ClassBadBatch
+	default:
+		return ClassFatal
+	}
 }
 
 // hostOf gives the scheme and host of a URL; its path and query may hold secrets.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -516,6 +517,41 @@ func TestPost_slowConnections(t *testing.T) {
 		}
 		if within > rate {
 			t.Fatalf("%d calls arrived within a second, want %d at most", within, rate)
+		}
+	}
+}
+
+// TestPost_refusedByProxy: a proxy that refuses the connection to an API is fatal if that
+// lasts, and an error holds neither its words nor the proxy's password.
+func TestPost_refusedByProxy(t *testing.T) {
+	for status, want := range map[int]Class{
+		http.StatusProxyAuthRequired: ClassFatal, http.StatusForbidden: ClassFatal,
+		http.StatusBadGateway: ClassTransient, http.StatusTooManyRequests: ClassTransient,
+	} {
+		proxy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodConnect || r.Host != "api.invalid:443" || r.Header.Get("Proxy-Authorization") == "" {
+				t.Errorf("the proxy got %s %s", r.Method, r.Host)
+			}
+			w.WriteHeader(status)
+			fmt.Fprint(w, "words of the proxy")
+		})
+		address, err := url.Parse(strings.Replace(proxy, "//", "//user:CANARY-PASSWORD@", 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: time.Minute, Now: time.Now, Proxy: address})
+		t.Cleanup(h.Close)
+		_, err = post(t.Context(), h, "https://api.invalid")
+		if ClassOf(err) != want || !strings.Contains(err.Error(), fmt.Sprintf("the proxy answers with HTTP %d", status)) {
+			t.Errorf("HTTP %d of the proxy: %s: %v", status, ClassOf(err), err)
+		}
+		if strings.Contains(err.Error(), "check the app's proxy") != (want == ClassFatal) {
+			t.Errorf("HTTP %d of the proxy: the advice is wrong: %v", status, err)
+		}
+		for _, secret := range []string{querySecret, "CANARY", "words"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("HTTP %d of the proxy: %q is in: %v", status, secret, err)
+			}
 		}
 	}
 }

@@ -90,6 +90,9 @@ func (p *program) describe(c *config.Config) error {
 	}
 	for _, app := range c.Apps {
 		p.say("app %s (%s): users from %s", app.Name, app.Provider, usersTable(app.Users))
+		if app.Proxy != "" {
+			p.say("app %s: calls go through the proxy %s", app.Name, app.Proxy)
+		}
 		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {
 			p.say("app %s: %s is asked without TLS (allow_http)", app.Name, app.OpenIM.BaseURL)
 		}
@@ -108,6 +111,9 @@ func (p *program) describe(c *config.Config) error {
 	}
 	if t := c.Traces; t.Endpoint != "" {
 		p.say("traces of %.4g of the runs to %s", t.Sample, t.Endpoint)
+		if t.Proxy != "" {
+			p.say("traces: sent through the proxy %s", t.Proxy)
+		}
 		if t.AllowHTTP && strings.HasPrefix(t.Endpoint, "http:") {
 			p.say("traces: sent without TLS (allow_http)")
 		}

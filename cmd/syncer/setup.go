@@ -222,8 +222,8 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	})
 }
 
-// newClient makes the client of an app's provider; calls is told of its calls, around, if it is not nil, is put
-// around its transport, gate gives the quota gate of one of its APIs.
+// newClient returns the client of an app's provider. calls observes its calls; around, if not nil, wraps its
+// transport; gate returns the quota gate of one of its APIs.
 func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around func(http.RoundTripper) http.RoundTripper,
 	now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
 	if c.Provider == imclient.ProviderTencent {
@@ -238,7 +238,7 @@ func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around
 		}
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-			BaseURL: baseURL, CAs: cas, PresenceAPI: t.PresenceAPI, Detail: t.Detail,
+			BaseURL: baseURL, CAs: cas, Proxy: c.Proxy.Reveal(), PresenceAPI: t.PresenceAPI, Detail: t.Detail,
 			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls, Around: around,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
@@ -249,7 +249,7 @@ func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around
 		return nil, err
 	}
 	return openim.New(openim.Config{
-		BaseURL: o.BaseURL, CAs: cas, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
+		BaseURL: o.BaseURL, CAs: cas, Proxy: c.Proxy.Reveal(), AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
 		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls, Around: around,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})

@@ -19,7 +19,7 @@ func tracingConfig(c config.Traces) (tracing.Config, error) {
 	if err != nil {
 		return tracing.Config{}, fmt.Errorf("traces.headers: %w", err)
 	}
-	return tracing.Config{Endpoint: c.Endpoint, Header: header, CAs: cas, Sample: c.Sample, Version: version()}, nil
+	return tracing.Config{Endpoint: c.Endpoint, Header: header, CAs: cas, Proxy: c.Proxy.Reveal(), Sample: c.Sample, Version: version()}, nil
 }
 
 // openTracing begins to send traces, if an endpoint is set.

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type Config struct {
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
 	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
+	Proxy                      *url.URL          // carries all calls; nil: none does
 	Transport                  http.RoundTripper // nil: a pooled transport
 	Observer                   imclient.Observer // of the calls; nil: none
 	// Around puts something around the transport, such as what traces it; nil: nothing.
@@ -103,7 +105,7 @@ func New(c Config) (*Client, error) {
 	}
 	client := &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
+			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Proxy: c.Proxy, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
 		}),
 		base:          strings.TrimRight(c.BaseURL, "/"),
 		adminUserID:   c.AdminUserID,

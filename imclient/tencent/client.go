@@ -47,6 +47,7 @@ type Config struct {
 	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
 	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
+	Proxy                      *url.URL          // carries all calls; nil: none does
 	Transport                  http.RoundTripper // nil: a pooled transport
 	Observer                   imclient.Observer // of the calls; nil: none
 	// Around puts something around the transport, such as what traces it; nil: nothing.
@@ -121,7 +122,7 @@ func New(c Config) (*Client, error) {
 	signer := &signer{appID: c.SDKAppID, key: c.SecretKey, identifier: c.Identifier, ttl: c.UserSigTTL, now: c.Now}
 	return &Client{
 		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
+			Provider: imclient.ProviderTencent, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Proxy: c.Proxy, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
 		}),
 		presence:   endpoint{name: c.PresenceAPI, url: base + "/v4/openim/" + c.PresenceAPI, gate: c.PresenceGate},
 		accounts:   endpoint{name: apiAccountCheck, url: base + "/v4/im_open_login_svc/" + apiAccountCheck, gate: c.AccountsGate},

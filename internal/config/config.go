@@ -94,8 +94,11 @@ type Users struct {
 type App struct {
 	Name     string            `toml:"name,noenv"`
 	Provider imclient.Provider `toml:"provider" allowed:"tencent openim"`
-	Tencent  *Tencent          `toml:"tencent"`
-	OpenIM   *OpenIM           `toml:"openim"`
+	// Proxy carries all calls to the provider; "" is none. The environment's
+	// HTTP_PROXY and HTTPS_PROXY do not count.
+	Proxy   ProxyURL `toml:"proxy,file" default:""`
+	Tencent *Tencent `toml:"tencent"`
+	OpenIM  *OpenIM  `toml:"openim"`
 	// Users is the app's source of users. A key that [apps.users] does not give
 	// has the value from [users].
 	Users Users `toml:"users"`
@@ -230,6 +233,8 @@ type Traces struct {
 	AllowHTTP bool `toml:"allow_http" default:"false"`
 	// CAFile is as with Tencent.
 	CAFile string `toml:"ca_file" default:""`
+	// Proxy is as with an app.
+	Proxy ProxyURL `toml:"proxy,file" default:""`
 	// Headers go with all that is sent there, one "Name: value" a line.
 	Headers Secret `toml:"headers,file" default:""`
 	// Sample is the share of the runs that are traced, each as a whole.

@@ -137,11 +137,16 @@ func (b *binder) noteOpen(f field, text, file, path string) {
 	b.warnings = append(b.warnings, fmt.Sprintf("%s can be read by everybody and holds %s: chmod 600 it", file, path))
 }
 
-// isSecret reports whether the text of a setting is one: a URL without a
+// isSecret reports whether the text of a setting is a secret: a URL without a
 // password is none.
 func isSecret(f field, text string) bool {
-	_, isURL := f.value.Interface().(DatabaseURL)
-	return !isURL || DatabaseURL(text).holdsPassword()
+	switch f.value.Interface().(type) {
+	case DatabaseURL:
+		return DatabaseURL(text).holdsPassword()
+	case ProxyURL:
+		return ProxyURL(text).holdsSecret()
+	}
+	return true
 }
 
 // noteExposed remembers that a secret stands in the configuration file, also

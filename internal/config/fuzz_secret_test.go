@@ -29,6 +29,9 @@ func FuzzSecrets(f *testing.F) {
 		inURL("postgresql://u:", "@h:1,i:2/db?sslmode=disable"),
 		inURL("host=h user=u dbname=d password=", ""),
 		inURL("host=h user=u dbname=d password='", "'"),
+		func(t *testing.T, path, secret string) {
+			checkHidden(t, path, minimal, "SYNCER_TRACES_PROXY=http://u:"+secret+"@proxy:3128", "SYNCER_APPS_MAIN_PROXY=socks5://"+secret+"@proxy")
+		},
 		func(t *testing.T, path, secret string) { checkHidden(t, path, inTOML(tomlString(secret))) },
 		func(t *testing.T, path, secret string) { checkHidden(t, path, inTOML(`"`+secret+`"`)) }, // may be no TOML at all
 		func(t *testing.T, path, secret string) {

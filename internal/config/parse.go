@@ -15,14 +15,14 @@ import (
 )
 
 // parse reads one value into dst and says what is wrong with it, "" if nothing.
-// It never repeats the value of a Secret or a DatabaseURL.
+// It never repeats the value of a Secret, a DatabaseURL or a ProxyURL.
 func parse(dst reflect.Value, tag reflect.StructTag, n *node) string {
 	switch p := dst.Addr().Interface().(type) {
 	case *time.Duration:
 		return parseDuration(p, tag, n)
 	case **time.Location:
 		return parseLocation(p, n)
-	case *Secret, *DatabaseURL:
+	case *Secret, *DatabaseURL, *ProxyURL:
 		return parseSecret(dst, tag, n)
 	case encoding.TextUnmarshaler:
 		return parseText(p, tag, n)
@@ -111,12 +111,14 @@ func parseSecret(dst reflect.Value, tag reflect.StructTag, n *node) string {
 	if text := badText(tag, n.text); text != "" {
 		return text
 	}
-	if _, ok := dst.Interface().(DatabaseURL); ok && n.text != "" {
-		if text := DatabaseURL(n.text).problem(); text != "" {
+	value := reflect.New(dst.Type()).Elem()
+	value.SetString(n.text)
+	if address, ok := value.Interface().(interface{ problem() string }); ok && n.text != "" {
+		if text := address.problem(); text != "" {
 			return text
 		}
 	}
-	dst.SetString(n.text)
+	dst.Set(value)
 	return ""
 }
 

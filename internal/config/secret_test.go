@@ -18,17 +18,19 @@ func TestSecretIsNeverShown(t *testing.T) {
 		S   Secret
 		P   *Secret
 		URL DatabaseURL
-	}{S: value, URL: "postgres://syncer:" + value + "@db.example/app?sslpassword=" + value}
+		Px  ProxyURL
+	}{S: value, Px: "http://syncer:" + value + "@proxy:3128", URL: "postgres://syncer:" + value + "@db.example/app?sslpassword=" + value}
 	held.P = &held.S
 
 	var out strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%T", "%08.3f"} {
 		fmt.Fprintf(&out, verb+"\n", held.S)
 		fmt.Fprintf(&out, verb+"\n", held.URL)
+		fmt.Fprintf(&out, verb+"\n", held.Px)
 		fmt.Fprintf(&out, verb+"\n", held)
 	}
 	log := zerolog.New(&out)
-	log.Info().Interface("all", held).Stringer("s", held.S).Stringer("url", held.URL).Any("any", held.S).Send()
+	log.Info().Interface("all", held).Stringer("s", held.S).Stringer("url", held.URL).Stringer("proxy", held.Px).Any("any", held.S).Send()
 	text, err := json.Marshal(held)
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +64,37 @@ func TestDatabaseURLString(t *testing.T) {
 		if got := DatabaseURL(url).String(); got != want {
 			t.Errorf("%s: got %s, want %s", url, got, want)
 		}
+	}
+}
+
+func TestProxyURL(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                        "",
+		"http://proxy:3128":       "http://proxy:3128",
+		"http://u:pw@proxy:3128/": "http://proxy:3128",
+		"https://token@proxy":     "https://proxy",
+		"socks5://[::1]:1080":     "socks5://[::1]:1080",
+		"socks5h://u:pw@proxy":    "socks5h://proxy",
+		"proxy:3128":              "[secret]",
+		"ftp://proxy":             "[secret]",
+		"http://":                 "[secret]",
+		"http://:3128":            "[secret]",
+		"http://proxy:port":       "[secret]",
+		"http://proxy/path":       "[secret]",
+		"http://proxy?a=b":        "[secret]",
+		"http://u:1/pw@proxy":     "[secret]",
+		"http://u:1#pw@proxy":     "[secret]",
+		"http://u:p w@proxy":      "[secret]",
+	} {
+		if got := ProxyURL(text).String(); got != want {
+			t.Errorf("%s: got %s, want %s", text, got, want)
+		}
+	}
+	if u := ProxyURL("http://u:p%40w@proxy:3128").Reveal(); u.Host != "proxy:3128" || u.User.String() != "u:p%40w" {
+		t.Errorf("Reveal gives %+v", u)
+	}
+	if u := ProxyURL("").Reveal(); u != nil {
+		t.Errorf("Reveal of none gives %+v", u)
 	}
 }
 

@@ -39,7 +39,7 @@ func newSender(c Config) *sender {
 	s.client = &http.Client{
 		Timeout: sendTimeout,
 		Transport: &http.Transport{
-			Proxy:             http.ProxyFromEnvironment,
+			Proxy:             http.ProxyURL(c.Proxy),
 			TLSClientConfig:   &tls.Config{RootCAs: c.CAs, MinVersion: tls.VersionTLS12},
 			IdleConnTimeout:   90 * time.Second,
 			ForceAttemptHTTP2: true,

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/exaring/otelpgx"
@@ -31,6 +32,7 @@ type Config struct {
 	Endpoint string            // with scheme and path
 	Header   map[string]string // of what is sent
 	CAs      *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
+	Proxy    *url.URL          // carries all that is sent; nil: none does
 	Sample   float64           // the share of traces, 0 to 1, that is sent
 	Version  string            // of the program
 	Process  string            // its name among others
