@@ -36,6 +36,7 @@ var allowed = map[string][]string{
 	"internal/bench":                           {"internal/dev/leash", "internal/dev/pgcluster"},
 	"internal/benchreport":                     {"internal/dev/pgcluster", "migrations", "repo"},
 	"internal/benchsize":                       {"internal/imsim", "internal/dev/pgcluster", "internal/dev/lab", "repo"},
+	"internal/dev/pgcluster":                   {"internal/dev/leash"},
 	"internal/dev/pgtest":                      {"internal/dev/pgcluster"},
 	"internal/dev/pgcluster/cmd/with-postgres": {"internal/dev/pgcluster"},
 }

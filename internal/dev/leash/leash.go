@@ -1,22 +1,20 @@
 // Package leash runs commands that must not outlive the program that started
-// them: for the demo and benchmarks. It needs a Unix.
+// them. The demo and benchmarks start syncer with it; pgcluster starts Postgres
+// with it. It needs a Unix.
 package leash
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// script waits for a line, or for the end of its standard input. The latter
-// comes when the program is gone, however it went: a pipe's other end closes with
-// the process, also on kill -9. Then it ends its process group, in which all
-// commands are, and removes their folder, $1.
+// script ends its process group, which holds all commands of the leash, and
+// removes their folder, $1.
 const script = `trap '' HUP INT QUIT TERM
 read -r line && exit
 kill -TERM 0
@@ -24,60 +22,49 @@ sleep 2
 rm -rf "$1"
 kill -KILL 0`
 
-// Leash is a process group for everything that a program starts, apart from
-// Postgres, which has one of its own. Ctrl-C does not reach it from the terminal: the
-// program ends its commands itself, in order.
+// Leash is a process group for the commands that a program starts. A Ctrl-C at the
+// terminal does not reach it, so that the program can end its commands in order.
 type Leash struct {
-	dir  string
-	cmd  *exec.Cmd
-	hold *os.File // its standard input
+	dir   string
+	guard *Guard
 }
 
-// New makes a leash for commands that run in a folder, which goes with them if
-// the program dies.
+// New returns a leash for commands that run in dir. If the program dies, its
+// commands are ended and dir is removed.
 func New(dir string) (*Leash, error) {
-	stdin, hold, err := os.Pipe() // close-on-exec: no command inherits the hold
+	guard, err := StartGuard(&syscall.SysProcAttr{Setpgid: true}, "syncer-leash", script, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer stdin.Close()
-	cmd := exec.Command("/bin/sh", "-c", script, "syncer-leash", dir)
-	cmd.Dir = "/"
-	cmd.Stdin = stdin
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		_ = hold.Close()
-		return nil, fmt.Errorf("start /bin/sh: %w", err)
-	}
-	return &Leash{dir: dir, cmd: cmd, hold: hold}, nil
+	return &Leash{dir: dir, guard: guard}, nil
 }
 
-// Release ends the group. Its commands have ended by now, or been killed.
-func (l *Leash) Release() error {
-	_, err := l.hold.WriteString("\n")
-	if err := errors.Join(err, l.hold.Close(), l.cmd.Wait()); err != nil {
-		return fmt.Errorf("let go of processes: %w", err)
-	}
-	return nil
-}
+// Release ends the leash. Call it after its commands have ended.
+func (l *Leash) Release() error { return l.guard.Release() }
 
-// stopPatience is how long a program may take to heed a signal before it is
-// killed. The daemon grants pages in flight 20 s.
+// stopPatience is how long a command may take to stop after a signal before it is
+// killed. The daemon allows pages in flight 20 s.
 const stopPatience = 30 * time.Second
 
-// Command prepares a program that runs in the folder. When ctx ends it is asked
-// to stop, and killed if it does not.
+// Command returns a command that runs in the leash's folder. When ctx ends the
+// command gets an interrupt, and is killed if it does not stop.
 func (l *Leash) Command(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = l.dir
 	cmd.Env = cleanEnv(os.Environ())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: l.cmd.Process.Pid}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: l.guard.PID()}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
 	cmd.WaitDelay = stopPatience
 	return cmd
 }
 
-// cleanEnv leaves out what is meant for another syncer or Postgres.
+// Start starts a command in the background, which runs until Process.Stop. Its
+// output is appended to a file in the leash's folder.
+func (l *Leash) Start(output, path string, args ...string) (*Process, error) {
+	return Start(l.Command(context.Background(), path, args...), filepath.Join(l.dir, output))
+}
+
+// cleanEnv leaves out the variables that configure syncer or Postgres.
 func cleanEnv(environ []string) []string {
 	var clean []string
 	for _, variable := range environ {

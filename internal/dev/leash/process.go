@@ -2,93 +2,136 @@ package leash
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// Process is a command in the background.
+// Process is a command that runs in the background.
 type Process struct {
-	Output string          // file with its stdout and stderr
-	Gone   <-chan struct{} // closed when it has ended
+	Output string          // path of the file that gets stdout and stderr
+	Gone   <-chan struct{} // closed when the process has ended
 
-	name string
-	cmd  *exec.Cmd
-	err  error // how it ended; read it after Gone
+	cmd    *exec.Cmd
+	offset int64 // of Output, at the start
+	err    error // how it ended; read it after Gone
 }
 
-// Start starts a command in the background, which runs until Stop. What it
-// prints is appended to a file in the leash's folder.
-func (l *Leash) Start(output, path string, args ...string) (*Process, error) {
-	file, err := os.OpenFile(filepath.Join(l.dir, output), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// Start starts a command in the background, with its output appended to a file.
+func Start(cmd *exec.Cmd, output string) (*Process, error) {
+	file, err := os.OpenFile(output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	gone := make(chan struct{})
-	p := &Process{
-		Output: file.Name(),
-		Gone:   gone,
-		name:   filepath.Base(path) + " " + args[0],
-		cmd:    l.Command(context.Background(), path, args...),
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
 	}
-	p.cmd.Stdout, p.cmd.Stderr = file, file
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	gone := make(chan struct{})
+	p := &Process{Output: output, Gone: gone, cmd: cmd, offset: info.Size()}
+	cmd.Stdout, cmd.Stderr = file, file
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.name(), err)
 	}
 	go func() {
-		p.err = p.cmd.Wait()
+		p.err = cmd.Wait()
 		close(gone)
 	}()
 	return p, nil
 }
 
-// PID is the number of the process.
+// name returns the program and its first argument.
+func (p *Process) name() string {
+	return strings.Join(append([]string{filepath.Base(p.cmd.Path)}, p.cmd.Args[1:min(2, len(p.cmd.Args))]...), " ")
+}
+
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Stop asks the process to stop, and kills it if it does not in time. Stopping
-// twice does nothing; a process that did not end well is an error.
-func (p *Process) Stop() error {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails only when it has ended
+// Running reports whether the process has not ended yet.
+func (p *Process) Running() bool {
 	select {
 	case <-p.Gone:
-	case <-time.After(stopPatience):
-		_ = p.cmd.Process.Kill()
-		<-p.Gone
+		return false
+	default:
+		return true
 	}
+}
+
+// Stop sends SIGTERM, and SIGKILL if the process does not end in time. It returns
+// an error if the process did not end with exit code 0. A second Stop has no effect.
+func (p *Process) Stop() error {
+	p.End(stopPatience, syscall.SIGTERM, syscall.SIGKILL)
 	if p.err != nil {
-		return fmt.Errorf("%s: %w", p.name, p.err)
+		return fmt.Errorf("%s: %w", p.name(), p.err)
 	}
 	return nil
 }
 
-// Died is the error of a process that ended by itself, with the end of what it
-// said.
-func (p *Process) Died() error {
-	how := "by itself"
-	if p.err != nil {
-		how = p.err.Error()
+// End sends signals one after the other, each after patience, until the process
+// has ended. The last one should be SIGKILL.
+func (p *Process) End(patience time.Duration, signals ...syscall.Signal) {
+	for _, signal := range signals {
+		_ = p.cmd.Process.Signal(signal) // fails only if it has ended
+		select {
+		case <-p.Gone:
+			return
+		case <-time.After(patience):
+		}
 	}
-	return fmt.Errorf("%s ended: %s\n%s", p.name, how, p.LastOutput())
+	<-p.Gone
 }
 
-// LastOutput is the end of what the process printed.
+// Died returns the error of a process that ended without Stop. The error holds the
+// end of the output.
+func (p *Process) Died() error {
+	err := p.err
+	if err == nil {
+		err = errors.New("by itself")
+	}
+	return fmt.Errorf("%s ended: %w\n%s", p.name(), err, p.LastOutput())
+}
+
+// AwaitOutput waits until the process has printed a match of what, and returns the
+// match, or its first group if there is one.
+func (p *Process) AwaitOutput(ctx context.Context, what *regexp.Regexp) (string, error) {
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if found := what.FindStringSubmatch(p.LastOutput()); found != nil {
+			return found[len(found)-1], nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-p.Gone:
+			return "", p.Died()
+		case <-poll.C:
+		}
+	}
+}
+
+// LastOutput returns the last 4 kB that the process printed.
 func (p *Process) LastOutput() string {
-	const most = 2000 // bytes
+	const most = 4000
 	file, err := os.Open(p.Output)
 	if err != nil {
 		return err.Error()
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() > most {
-		_, _ = file.Seek(-most, io.SeekEnd)
+	info, err := file.Stat()
+	if err != nil {
+		return err.Error()
 	}
-	text, err := io.ReadAll(file)
+	text, err := io.ReadAll(io.NewSectionReader(file, max(p.offset, info.Size()-most), most))
 	if err != nil {
 		return err.Error()
 	}

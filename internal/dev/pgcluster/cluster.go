@@ -5,7 +5,7 @@
 // A cluster listens on 127.0.0.1 only and asks for a password of its own, so
 // that other users of the machine cannot get in. It works for root too, for whom
 // the server runs as another user. Nothing is left behind even when the process
-// that started it is killed: a watchdog process notices and cleans up.
+// that started it is killed: a leash.Guard notices and cleans up.
 //
 // It needs a Unix.
 package pgcluster
@@ -22,7 +22,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"syncer/internal/dev/leash"
 )
 
 const (
@@ -96,9 +99,9 @@ type Cluster struct {
 	password string
 	port     int
 
-	mu       sync.Mutex
-	server   *server   // nil until first started
-	watchdog *watchdog // nil once stopped
+	mu     sync.Mutex
+	server *leash.Process // nil until first started
+	guard  *leash.Guard   // nil once stopped
 }
 
 // Start makes a cluster and starts its server on a free port. It returns once
@@ -132,7 +135,22 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// newCluster makes the cluster's folder and sets the watchdog over it.
+// removeScript stops the server, if it still runs, and removes the cluster's
+// folder. It runs after Stop, too, and finds nothing left to do then. It tries
+// several times because an interrupted initdb may still be writing.
+//
+// $1 is the cluster's folder, $2 that of the binaries.
+const removeScript = `read -r line
+"$2/pg_ctl" stop -m immediate -t 10 -D "$1/data" || {
+	read -r pid <"$1/data/postmaster.pid"
+	case $pid in [1-9]*) kill -KILL "$pid" ;; esac
+}
+for try in 1 2 3 4 5; do
+	rm -rf "$1" && break
+	sleep 1
+done`
+
+// newCluster makes the cluster's folder and starts the guard that removes it.
 func newCluster(bin Binaries, inMemory bool) (*Cluster, error) {
 	as, err := serverAccount()
 	if err != nil {
@@ -142,12 +160,15 @@ func newCluster(bin Binaries, inMemory bool) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	dog, err := startWatchdog(dir, bin, as)
+	// The guard runs as the server's account, so that it can harm nothing else, and
+	// in a session of its own, so that Ctrl-C does not end it.
+	attr := &syscall.SysProcAttr{Setsid: true, Credential: as.credential}
+	guard, err := leash.StartGuard(attr, "syncer-postgres-guard", removeScript, dir, bin.Dir)
 	if err != nil {
 		_ = os.Remove(dir)
 		return nil, err
 	}
-	return &Cluster{bin: bin, account: as, inMemory: inMemory, dir: dir, password: rand.Text(), watchdog: dog}, nil
+	return &Cluster{bin: bin, account: as, inMemory: inMemory, dir: dir, password: rand.Text(), guard: guard}, nil
 }
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
@@ -206,12 +227,12 @@ func (c *Cluster) URL(database string) string {
 func (c *Cluster) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.watchdog == nil {
+	if c.guard == nil {
 		return nil
 	}
 	c.stopServer(Fast)
-	err := errors.Join(os.RemoveAll(c.dir), c.watchdog.release())
-	c.watchdog = nil
+	err := errors.Join(os.RemoveAll(c.dir), c.guard.Release())
+	c.guard = nil
 	if err != nil {
 		return fmt.Errorf("removing the Postgres cluster: %w", err)
 	}

@@ -297,7 +297,7 @@ func TestRestart(t *testing.T) {
 
 func TestStop(t *testing.T) {
 	c := start(t, Options{})
-	pids := append(serverPIDs(t, connect(t, c.URL("postgres"))), c.watchdog.cmd.Process.Pid)
+	pids := append(serverPIDs(t, connect(t, c.URL("postgres"))), c.guard.PID())
 	if err := c.Stop(); err != nil {
 		t.Fatal(err)
 	}

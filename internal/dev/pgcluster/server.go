@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -16,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/dev/leash"
 )
 
 // StopMode says how a server is stopped.
@@ -34,32 +35,15 @@ const (
 // next, rougher one.
 const stopPatience = 15 * time.Second
 
-// server is one run of the postgres program.
-type server struct {
-	cmd       *exec.Cmd
-	logOffset int64         // of the log file, where this run begins
-	gone      chan struct{} // closed when the process has ended
-	err       error         // how it ended; read it after gone
-}
-
-func (s *server) running() bool {
-	select {
-	case <-s.gone:
-		return false
-	default:
-		return true
-	}
-}
-
 // StartServer starts the server of a cluster again, on the same port, after
 // StopServer or after it died. It returns once the server accepts connections.
 func (c *Cluster) StartServer(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.watchdog == nil {
+	if c.guard == nil {
 		return errors.New("starting Postgres: the cluster has been removed")
 	}
-	if c.server != nil && c.server.running() {
+	if c.server != nil && c.server.Running() {
 		return errors.New("starting Postgres: the server is running")
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -90,14 +74,7 @@ func (c *Cluster) stopServer(mode StopMode) {
 	if mode == Immediate {
 		signals = signals[1:]
 	}
-	for _, signal := range signals {
-		_ = c.server.cmd.Process.Signal(signal) // fails only when it has ended
-		select {
-		case <-c.server.gone:
-			return
-		case <-time.After(stopPatience):
-		}
-	}
+	c.server.End(stopPatience, signals...)
 }
 
 // errPortTaken is the reason of a start that failed because something else
@@ -140,7 +117,9 @@ func (c *Cluster) address() string { return localAddress(c.port) }
 
 // startServer starts the server and waits until it accepts connections.
 func (c *Cluster) startServer(ctx context.Context) error {
-	s, err := c.launch()
+	// The server outlives the context of its start.
+	cmd := c.command(context.Background(), "postgres", "-D", c.data(), "-p", strconv.Itoa(c.port))
+	s, err := leash.Start(cmd, filepath.Join(c.dir, "log"))
 	if err != nil {
 		return fmt.Errorf("starting Postgres: %w", err)
 	}
@@ -150,52 +129,22 @@ func (c *Cluster) startServer(ctx context.Context) error {
 		return nil
 	}
 	c.stopServer(Immediate)
-	log := c.logSince(s.logOffset)
-	if strings.Contains(log, "could not create any TCP/IP sockets") {
+	if strings.Contains(s.LastOutput(), "could not create any TCP/IP sockets") {
 		err = errPortTaken
 	}
-	return fmt.Errorf("starting Postgres %d on %s: %w\nthe end of its log:\n%s",
-		c.bin.Version, c.address(), err, lastLines([]byte(log)))
-}
-
-// launch runs the postgres program.
-func (c *Cluster) launch() (*server, error) {
-	log, err := os.OpenFile(c.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	info, err := log.Stat()
-	if err != nil {
-		return nil, err
-	}
-	s := &server{
-		// The server outlives the context of its start.
-		cmd:       c.command(context.Background(), "postgres", "-D", c.data(), "-p", strconv.Itoa(c.port)),
-		logOffset: info.Size(),
-		gone:      make(chan struct{}),
-	}
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
-		return nil, err
-	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.gone)
-	}()
-	return s, nil
+	return fmt.Errorf("starting Postgres %d on %s: %w", c.bin.Version, c.address(), err)
 }
 
 // waitReady returns nil once a connection succeeds. The password sees to it that
 // the answer comes from this server and no other.
-func (c *Cluster) waitReady(ctx context.Context, s *server) error {
+func (c *Cluster) waitReady(ctx context.Context, s *leash.Process) error {
 	// A port that something else listens on may accept and never answer; the
 	// attempt ends when the server, which cannot have it, has given up.
 	attempt, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		select {
-		case <-s.gone:
+		case <-s.Gone:
 			cancel()
 		case <-attempt.Done():
 		}
@@ -208,13 +157,10 @@ func (c *Cluster) waitReady(ctx context.Context, s *server) error {
 			return conn.Close(ctx)
 		}
 		select {
-		case <-s.gone:
-			if s.err == nil {
-				return errors.New("the server stopped by itself")
-			}
-			return s.err
+		case <-s.Gone:
+			return s.Died()
 		case <-ctx.Done():
-			return fmt.Errorf("%w while waiting for it to accept connections: %w", ctx.Err(), err)
+			return fmt.Errorf("%w while waiting for it to accept connections: %w\n%s", ctx.Err(), err, s.LastOutput())
 		case <-poll.C:
 		}
 	}
@@ -236,28 +182,6 @@ func (c *Cluster) command(ctx context.Context, program string, args ...string) *
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: c.account.credential}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	return cmd
-}
-
-func (c *Cluster) logFile() string { return filepath.Join(c.dir, "log") }
-
-// logSince returns what the server has logged after offset; of a long log, the
-// end.
-func (c *Cluster) logSince(offset int64) string {
-	const most = 64 << 10
-	f, err := os.Open(c.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err.Error()
-	}
-	text, err := io.ReadAll(io.NewSectionReader(f, max(offset, info.Size()-most), most))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
 }
 
 // lastLines returns the last lines of a program's output, where it says why it
