@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -88,23 +87,13 @@ func (w *world) serve(o worldOptions) {
 		}
 	}
 	oc.AdminUserID, oc.Secret = "imAdmin", simSecret
-	config := imsim.Config{Tencent: &tc, OpenIM: &oc, Population: w.rounds, Record: true}
-	if err := config.Validate(); err != nil {
-		w.t.Fatal(err)
-	}
-	w.sim = imsim.New(config)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	sim, err := imsim.Start(imsim.Config{Tencent: &tc, OpenIM: &oc, Population: w.rounds, Record: true}, "127.0.0.1")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.base = "http://" + l.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- w.sim.Serve(ctx, l) }()
+	w.sim, w.base = sim.Server, sim.URL
 	w.t.Cleanup(func() {
-		w.sim.ClearFaults() // lets go of calls that hang
-		cancel()
-		if err := <-served; err != nil {
+		if err := sim.Close(); err != nil {
 			w.t.Error(err)
 		}
 	})

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,28 +124,16 @@ func (w *world) serve(host string, tc imsim.Tencent) {
 			*limit = -1
 		}
 	}
-	config := imsim.Config{Tencent: &tc, OpenIM: &oc, Population: w.rounds, Record: true}
-	if err := config.Validate(); err != nil {
-		w.t.Fatal(err)
-	}
-	sim := imsim.New(config)
-	w.sim = sim
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	sim, err := imsim.Start(imsim.Config{Tencent: &tc, OpenIM: &oc, Population: w.rounds, Record: true}, host)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.simURL = "http://" + l.Addr().String()
+	w.sim, w.simURL = sim.Server, sim.URL
 	if host != "127.0.0.1" { // signatures go without TLS to this machine alone
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		w.simURL = "http://localhost:" + port
+		w.simURL = "http://localhost" + sim.URL[strings.LastIndexByte(sim.URL, ':'):]
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- sim.Serve(ctx, l) }()
 	w.t.Cleanup(func() {
-		sim.ClearFaults() // lets go of calls that hang
-		cancel()
-		if err := <-served; err != nil {
+		if err := sim.Close(); err != nil {
 			w.t.Error(err)
 		}
 	})

@@ -89,13 +89,6 @@ func (b *bench) measure(ctx context.Context) error {
 // size.
 var settings = map[string]string{"full_page_writes": "on", "max_wal_size": "16GB", "checkpoint_timeout": "1h"}
 
-const usersSQL = `
-CREATE TABLE public.users AS
-SELECT n AS id, 'user-' || lpad(n::text, 7, '0') AS im_id
-FROM generate_series(1, %d) AS n;
-ALTER TABLE public.users ADD PRIMARY KEY (id);
-ANALYZE public.users`
-
 func (b *bench) start(ctx context.Context) error {
 	bin, err := pgcluster.FindOrInstall(ctx, b.progress)
 	if err != nil {
@@ -114,15 +107,12 @@ func (b *bench) start(ctx context.Context) error {
 	if err := b.db.QueryRow(ctx, "SHOW server_version").Scan(&b.result.postgres); err != nil {
 		return err
 	}
-	if _, err := b.db.Exec(ctx, fmt.Sprintf(usersSQL, b.users)); err != nil {
-		return err
-	}
 	// A round is a percent of the users.
 	b.people = imsim.NewRounds(1, 0.01)
 	b.people.AccountShare, b.people.UnknownShare = 0, 0
 	b.tick = time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	b.life, err = lab.Open(ctx, lab.Config{
-		URL: b.url, Start: b.tick.Add(-time.Minute), Every: every, People: b.people, Log: zerolog.Nop(),
+		URL: b.url, Users: b.users, Start: b.tick.Add(-time.Minute), Every: every, People: b.people, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return err

@@ -1,26 +1,27 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"syncer/internal/dev/leash"
 	"syncer/internal/dev/pgcluster"
 )
 
-// errStopped is what a signal makes of the demo.
+// errStopped is the error of a demo that a signal ended.
 var errStopped = errors.New("stopped; everything it had started is gone")
 
-// demo is one showing. Make it with newDemo and run it once.
+// demo is one showing.
 type demo struct {
 	options
 	screen *screen
@@ -28,25 +29,21 @@ type demo struct {
 
 	dir   string // holds the program, its configuration, secrets and logs
 	leash *leash.Leash
-	ends  []func() error // what cleanUp does, last first
+	ends  []func() error // the steps of cleanUp, last first
 
-	cluster     *pgcluster.Cluster
-	databaseURL string
-	db          *pgx.Conn
-	weekDB      *pgx.Conn
-	simulator   *leash.Process
-	simURL      string
-	daemon      *leash.Process
+	cluster   *pgcluster.Cluster
+	simulator *leash.Process
+	simURL    string
+	daemon    *leash.Process
+	health    string // address of the daemon's HTTP server
+	unread    []byte // of the daemon's log: the beginning of a line
+	lastRun   string // id of the last presence run
 }
 
-func newDemo(o options, stdout, stderr io.Writer) *demo {
-	return &demo{options: o, screen: newScreen(stdout), stderr: stderr}
-}
-
-// atEnd puts something off to the clean-up.
+// atEnd adds a step to the clean-up.
 func (d *demo) atEnd(do func() error) { d.ends = append(d.ends, do) }
 
-// cleanUp takes back everything that was started, in the opposite order.
+// cleanUp ends everything that was started, in the opposite order.
 func (d *demo) cleanUp() error {
 	var errs []error
 	for _, do := range slices.Backward(d.ends) {
@@ -58,16 +55,20 @@ func (d *demo) cleanUp() error {
 	return nil
 }
 
-// run shows everything and cleans up, whatever happens in between.
+// run shows everything and then cleans up in any case.
 func (d *demo) run(ctx context.Context) error {
 	err := d.show(ctx)
 	if err != nil && ctx.Err() != nil {
-		err = errStopped // whatever the signal broke
+		err = errStopped
 	}
 	if err := errors.Join(err, d.cleanUp()); err != nil {
 		return err
 	}
-	d.farewell()
+	more := " To explore it yourself: make demo-keep."
+	if d.keep {
+		more = ""
+	}
+	d.screen.say("Everything is stopped and removed.%s To set it up for your own users: README.md.", more)
 	return nil
 }
 
@@ -91,7 +92,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	}
 	d.screen.heading("syncer: who is online, kept in Postgres")
 	d.screen.say("This demo runs the real program against a throwaway Postgres server and a simulator of both "+
-		"backends. It lives in %s, takes about two minutes, and leaves nothing behind but a page of reports; Ctrl-C stops it at any time.\n", d.dir)
+		"providers. It lives in %s, takes about two minutes, and leaves only a page of reports behind. Ctrl-C stops it at any time.", d.dir)
 	bin, err := pgcluster.FindOrInstall(ctx, d.stderr)
 	if err != nil {
 		return err
@@ -99,146 +100,240 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := d.screen.step("building the program", func() error { return d.build(ctx) }); err != nil {
 		return err
 	}
-	server := fmt.Sprintf("starting Postgres %d", bin.Version)
-	if err := d.screen.step(server, func() error { return d.startPostgres(ctx, bin) }); err != nil {
-		return err
-	}
-	table := fmt.Sprintf("filling a users table with %s rows", thousands(int64(d.users)))
-	return d.screen.step(table, func() error { return d.fillUsers(ctx) })
+	server := fmt.Sprintf("starting Postgres %d with %d users", bin.Version, d.users)
+	return d.screen.step(server, func() error { return d.startPostgres(ctx, bin) })
 }
 
-func (d *demo) makeDir() error {
-	var err error
-	if d.dir, err = os.MkdirTemp("", "syncer-demo-"); err != nil {
-		return fmt.Errorf("make a folder for the demo: %w", err)
-	}
-	d.atEnd(func() error { return os.RemoveAll(d.dir) })
-	if d.leash, err = leash.New(d.dir); err != nil {
-		return err
-	}
-	d.atEnd(d.leash.Release)
-	return nil
-}
-
-func (d *demo) startPostgres(ctx context.Context, bin pgcluster.Binaries) error {
-	cluster, err := pgcluster.Start(ctx, pgcluster.Options{Binaries: bin})
-	if err != nil {
-		return err
-	}
-	d.cluster = cluster
-	d.atEnd(cluster.Stop)
-	admin, err := pgx.Connect(ctx, cluster.URL("postgres"))
-	if err != nil {
-		return err
-	}
-	_, err = admin.Exec(ctx, "CREATE DATABASE app")
-	if err := errors.Join(err, admin.Close(ctx)); err != nil {
-		return fmt.Errorf("make the demo's database: %w", err)
-	}
-	d.databaseURL = cluster.URL("app")
-	if d.db, err = pgx.Connect(ctx, d.databaseURL); err != nil {
-		return err
-	}
-	d.atEnd(func() error { return d.db.Close(context.WithoutCancel(ctx)) })
-	return nil
-}
-
-const usersTableSQL = `
-CREATE TABLE public.users (
-    id        bigint PRIMARY KEY,
-    im_id     text NOT NULL,
-    signed_up timestamptz NOT NULL DEFAULT now()
-)`
-
-const signUpSQL = `
-INSERT INTO public.users (id, im_id)
-SELECT n, 'user-' || lpad(n::text, 6, '0')
-FROM generate_series($1::bigint, $2::bigint) AS n`
-
-func (d *demo) fillUsers(ctx context.Context) error {
-	if _, err := d.db.Exec(ctx, usersTableSQL); err != nil {
-		return fmt.Errorf("make the users table: %w", err)
-	}
-	return d.signUp(ctx, 1, d.users)
-}
-
-// signUp adds the users of these numbers.
-func (d *demo) signUp(ctx context.Context, from, to int) error {
-	if _, err := d.db.Exec(ctx, signUpSQL, from, to); err != nil {
-		return fmt.Errorf("fill the users table: %w", err)
-	}
-	return nil
-}
-
-// speed makes an hour of the population's life of the time between two sweeps.
-func (d *demo) speed() float64 { return float64(time.Hour / d.interval) }
-
-// address finds where the simulator says that it serves.
+// address matches where the simulator serves.
 var address = regexp.MustCompile(`http://\S+`)
 
-// simulate starts the simulator.
+// simulate starts the simulator. An hour of the population's life passes between
+// two sweeps.
 func (d *demo) simulate(ctx context.Context) error {
-	d.screen.heading("The backends")
-	d.screen.say("A simulator answers as Tencent Chat and OpenIM do, limits and signatures included. Its people's "+
-		"time is sped up: an hour of their day goes by between two sweeps, every %s.", seconds(d.interval))
-	args := []string{"simulate", "--listen", "127.0.0.1:0", "--speed", fmt.Sprint(d.speed())}
-	d.screen.prompt("syncer " + strings.Join(args, " ") + " &")
+	d.screen.heading("The providers")
+	d.screen.say("A simulator answers as Tencent Chat and OpenIM do, limits and signatures included. Its time is sped up: an hour "+
+		"of its people's day passes between two sweeps, every %s.", d.interval)
 	var err error
-	if d.simulator, err = d.startSyncer("simulator.log", args...); err != nil {
+	d.simulator, err = d.start("simulator.log", "simulate", "--listen", "127.0.0.1:0", "--speed", fmt.Sprint(float64(time.Hour/d.interval)))
+	if err != nil {
 		return err
 	}
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		if d.simURL = address.FindString(d.simulator.LastOutput()); d.simURL != "" {
-			_, err := fmt.Fprintln(d.screen.out, d.simulator.LastOutput())
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-d.simulator.Gone:
-			return d.simulator.Died()
-		case <-poll.C:
-		}
+	if d.simURL, err = d.simulator.AwaitOutput(ctx, address); err != nil {
+		return err
 	}
+	fmt.Fprintln(d.screen.out, d.simulator.LastOutput())
+	return nil
 }
 
 // configure writes the configuration, makes the schema and checks both.
 func (d *demo) configure(ctx context.Context) error {
 	d.screen.heading("The configuration")
-	d.screen.say("Where the users are, whom to ask about them, and when. Secrets have files of their own.")
-	if err := d.writeConfig(); err != nil {
+	d.screen.say("It says where the users are, which provider knows about them, and when to ask. Secrets have files of their own.")
+	err := d.writeFiles("config.toml", d.config(), "database_url", d.cluster.URL("app"), "tencent_key", tencentKey, "openim_secret", openIMSecret)
+	if err != nil {
 		return err
 	}
 	d.screen.prompt("cat config.toml")
 	fmt.Fprint(d.screen.out, d.config())
-	if err := d.mustRunSyncer(ctx, "migrate", "up"); err != nil {
+	if err := d.command(ctx, "migrate", "up"); err != nil {
 		return err
 	}
-	return d.mustRunSyncer(ctx, "config", "check", "--connect")
+	return d.command(ctx, "config", "check", "--connect")
 }
-
-// exitPartial is syncer's exit code for: done, but some users failed.
-const exitPartial = 3
 
 // backfill shows the one-shot mode.
 func (d *demo) backfill(ctx context.Context) error {
 	d.screen.heading("One-shot: backfill")
-	d.screen.say("Asks about every user now, of both apps and both kinds at once: who is online (presence), and whom " +
-		"the backend knows at all (accounts).")
-	code, err := d.runSyncer(ctx, "backfill")
-	switch {
-	case err != nil:
+	d.screen.say("Asks about every user now, of both apps and both kinds at once: who is online (presence), and which users " +
+		"the provider knows at all (accounts).")
+	if err := d.command(ctx, "backfill"); err != nil {
 		return err
-	case code == exitPartial:
-		d.screen.gap()
-		d.screen.say("Exit code 3: done, but some users failed. Nobody has imported these users into Tencent Chat, " +
-			"which therefore refuses to say whether they are online. OpenIM calls such users offline; there, only " +
-			"the accounts sweep tells.")
+	}
+	d.screen.say("Exit code 3 means: done, but some users failed. They have not been imported into Tencent Chat, which " +
+		"therefore refuses to say whether they are online. OpenIM calls such users offline; there, only the accounts sweep tells them apart.")
+	return nil
+}
+
+var (
+	// serving matches the daemon's log line about its HTTP server.
+	serving = regexp.MustCompile(`address=(\S+)`)
+	// closed matches the one about a presence run that has ended.
+	closed = regexp.MustCompile(`run closed.* app=(\w+) .*job=presence .*run_id=(\d+) .*status=(\w+)`)
+)
+
+// startPatience is how long the first sweeps may take beyond their intervals.
+const startPatience = time.Minute
+
+// watch runs the daemon and shows its log until the sweeps are done.
+func (d *demo) watch(ctx context.Context) error {
+	d.screen.heading("The daemon: run")
+	d.screen.say("Sweeps on schedule from now on; only what changed is written.")
+	var err error
+	if d.daemon, err = d.start("daemon.log", "run"); err != nil {
+		return err
+	}
+	if d.health, err = d.daemon.AwaitOutput(ctx, serving); err != nil {
+		return err
+	}
+	d.screen.prompt("tail -f daemon.log")
+	if err := d.follow(ctx); err != nil {
+		return err
+	}
+	if d.keep {
 		return nil
-	case code != 0:
-		return fmt.Errorf("syncer backfill ended with exit code %d", code)
+	}
+	d.screen.prompt("kill %2")
+	if err := d.daemon.Stop(); err != nil {
+		return fmt.Errorf("%w\n%s", err, d.daemon.LastOutput())
+	}
+	d.screen.say("The daemon has finished the pages in flight and ended with exit code 0.")
+	return nil
+}
+
+// follow prints the daemon's log until both apps have had their sweeps. After half
+// of them new users sign up.
+func (d *demo) follow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.sweeps)*d.interval+startPatience)
+	defer cancel()
+	log, err := os.Open(d.daemon.Output)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	sweeps := map[string]int{}
+	for signedUp := false; min(sweeps["tencent"], sweeps["openim"]) < d.sweeps; {
+		if err := d.showLog(log, sweeps); err != nil {
+			return err
+		}
+		if !signedUp && sweeps["tencent"] >= d.sweeps/2 {
+			signedUp = true
+			newcomers := d.users / 80
+			if err := d.signUp(ctx, d.users+1, d.users+newcomers); err != nil {
+				return err
+			}
+			fmt.Fprintf(d.screen.out, "         (%d people sign up: they are in the users table now)\n", newcomers)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the daemon is too slow: %v of %d sweeps were done in time\n%s", sweeps, d.sweeps, d.daemon.LastOutput())
+		case <-d.daemon.Gone:
+			return d.daemon.Died()
+		case <-d.simulator.Gone:
+			return d.simulator.Died()
+		case <-poll.C:
+		}
 	}
 	return nil
+}
+
+// showLog prints what is new in the log, and counts the sweeps of each app.
+func (d *demo) showLog(log io.Reader, sweeps map[string]int) error {
+	text, err := io.ReadAll(log)
+	if err != nil {
+		return err
+	}
+	d.unread = append(d.unread, text...)
+	whole := bytes.LastIndexByte(d.unread, '\n') + 1
+	for line := range strings.Lines(string(d.unread[:whole])) {
+		fmt.Fprint(d.screen.out, line)
+		if found := closed.FindStringSubmatch(line); found != nil {
+			if found[3] == "failed" {
+				return fmt.Errorf("a sweep failed: %s", line)
+			}
+			sweeps[found[1]]++
+			d.lastRun = found[2]
+		}
+	}
+	d.unread = d.unread[whole:]
+	return nil
+}
+
+// someUser matches a user's id in a report.
+var someUser = regexp.MustCompile(`user-\d+`)
+
+// results shows what is in the database now.
+func (d *demo) results(ctx context.Context) error {
+	d.screen.heading("What is known now")
+	for _, args := range [][]string{
+		{"runs", "--limit", "12"}, {"runs", "show", d.lastRun}, {"report", "platforms", "--from", "-1h"},
+		{"report", "accounts"}, {"report", "sessions", "--from", "-1h"},
+	} {
+		if err := d.command(ctx, args...); err != nil {
+			return err
+		}
+	}
+	sessions, err := d.leash.Command(ctx, d.syncer(), "report", "sessions", "--from", "-1h", "--app", "tencent", "--users", "--format", "csv").Output()
+	if err != nil {
+		return fmt.Errorf("choose a user: %w", err)
+	}
+	d.screen.heading("One user's story")
+	d.screen.say("Polling sees samples, not events. So each change lies between two moments.")
+	return d.command(ctx, "explain", cmp.Or(someUser.FindString(string(sessions)), "user-000001"), "--app", "tencent")
+}
+
+// explore leaves everything running until a signal, if that is wanted, and prints
+// what can be tried.
+func (d *demo) explore(ctx context.Context) error {
+	if !d.keep {
+		return nil
+	}
+	d.screen.heading("Your turn")
+	d.screen.say("Simulator, daemon and Postgres run until Ctrl-C. In another terminal:")
+	fmt.Fprintf(d.screen.out, `
+  cd %s
+  ls                                   # config.toml, secrets, daemon.log
+  ./syncer backfill --app openim       # sweep now; the daemon's ticks wait meanwhile
+  ./syncer explain user-000042
+  ./syncer --help
+  tail -f daemon.log
+
+  psql "$(cat database_url)"           # the address holds a throwaway password
+    SELECT state, count(*) FROM syncer.presence_snapshot GROUP BY state;
+    SELECT * FROM syncer.presence_history WHERE user_id = 'user-000042';
+    SELECT * FROM syncer.user_failure LIMIT 5;
+
+  curl http://%s/readyz
+  curl %s/_sim/users -d '{"user_id":"user-000042"}'    # now offline
+  curl %s/_sim/stats
+`, d.dir, d.health, d.simURL, d.simURL)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.daemon.Gone:
+		return d.daemon.Died()
+	case <-d.simulator.Gone:
+		return d.simulator.Died()
+	}
+}
+
+// exitPartial is syncer's exit code for: done, but something is wrong with some
+// users.
+const exitPartial = 3
+
+// command shows a command of syncer and runs it to its end.
+func (d *demo) command(ctx context.Context, args ...string) error {
+	d.screen.prompt("syncer " + strings.Join(args, " "))
+	cmd := d.leash.Command(ctx, d.syncer(), args...)
+	cmd.Stdout, cmd.Stderr = d.screen.out, d.stderr
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == exitPartial && ctx.Err() == nil {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("syncer %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// start shows a command of syncer and starts it in the background, with its output
+// in a file of the demo's folder. The clean-up stops it.
+func (d *demo) start(output string, args ...string) (*leash.Process, error) {
+	d.screen.prompt("syncer " + strings.Join(args, " ") + " >" + output + " 2>&1 &")
+	p, err := d.leash.Start(output, d.syncer(), args...)
+	if err == nil {
+		d.atEnd(p.Stop)
+	}
+	return p, err
 }

@@ -1,10 +1,10 @@
 // Command demo shows syncer at work on a machine that has nothing but Go: it
-// builds the program, starts a throwaway Postgres server and the simulator of
-// both backends, and lets the program loose on them, command by command. See
-// the Makefile: make demo, make demo-keep.
+// builds the program, starts a throwaway Postgres server and the simulator of both
+// providers, and runs syncer's commands on them. See the Makefile: make demo, make
+// demo-keep. It uses pgcluster, leash and lab.
 //
-// It leaves nothing behind but the page of reports, also after Ctrl-C or SIGTERM. Exit codes: 0 shown to
-// the end, 1 failed, 2 wrong usage, 130 stopped by a signal.
+// It leaves nothing behind but the page of reports, even after Ctrl-C or SIGTERM.
+// Exit codes: 0 shown to the end, 1 failed, 2 wrong usage, 130 stopped by a signal.
 package main
 
 import (
@@ -30,18 +30,18 @@ const (
 // options size the demo.
 type options struct {
 	users    int           // rows of the users table
-	sweeps   int           // scheduled presence sweeps to wait for
-	interval time.Duration // between these, whole seconds; an hour of the population's day
+	sweeps   int           // scheduled presence runs of each app to wait for
+	interval time.Duration // between these, in whole seconds
 	days     int           // simulated days
-	page     string        // where the HTML page of the reports goes; it stays
-	keep     bool          // go on until a signal comes
+	page     string        // where the HTML page of the reports is kept
+	keep     bool          // keep everything running until a signal
 }
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the whole program; it returns the exit code.
+// run is the whole program. It returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
@@ -50,23 +50,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return exitUsage
 	}
-	// The signals stay caught to the end: none of them may skip the clean-up.
+	// The signals stay caught to the end, so that none of them skips the clean-up.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer stop()
-	err = newDemo(o, stdout, stderr).run(ctx)
-	switch {
-	case err == nil:
-		return exitDone
-	case errors.Is(err, errStopped):
+	d := &demo{options: o, screen: newScreen(stdout), stderr: stderr}
+	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(stderr, "\ndemo:", err)
-		return exitStopped
-	default:
-		fmt.Fprintln(stderr, "\ndemo:", err)
+		if errors.Is(err, errStopped) {
+			return exitStopped
+		}
 		return exitFailed
 	}
+	return exitDone
 }
 
-// parse reads the flags; what is wrong with them is told on stderr.
+// parse reads the flags. It prints what is wrong with them to stderr.
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -26,13 +25,10 @@ func BenchmarkSweep(b *testing.B) {
 func sweeps(b *testing.B, moved bool) {
 	const users = 5000
 	url := pgtest.Database(b)
-	run(b, connect(b, url), fmt.Sprintf(`CREATE TABLE public.users AS
-SELECT n AS id, 'user-' || lpad(n::text, 4, '0') AS im_id FROM generate_series(1, %d) AS n;
-ALTER TABLE public.users ADD PRIMARY KEY (id)`, users))
 	tick := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	people := imsim.NewRounds(1, 0.2)
 	people.UnknownShare = 0
-	s, err := Open(b.Context(), Config{URL: url, Start: tick.Add(-time.Minute), Every: 5 * time.Minute, People: people, Log: zerolog.Nop()})
+	s, err := Open(b.Context(), Config{URL: url, Users: users, Start: tick.Add(-time.Minute), Every: 5 * time.Minute, People: people, Log: zerolog.Nop()})
 	must(b, err)
 	defer func() { must(b, s.Close()) }()
 	if moved {

@@ -27,7 +27,7 @@ type crowd struct{ start time.Time }
 
 const crowdUsers = 240
 
-// number is what newUsers made the id of.
+// number returns the n of a user's id.
 func (c crowd) number(userID string) int {
 	var n int
 	_, _ = fmt.Sscanf(userID, "user-%d", &n)
@@ -94,12 +94,9 @@ func live(t *testing.T, start time.Time, moved *shards) life {
 	ctx := t.Context()
 	url := pgtest.Database(t)
 	conn := connect(t, url)
-	run(t, conn, fmt.Sprintf(`CREATE TABLE public.users AS
-SELECT n AS id, 'user-' || lpad(n::text, 4, '0') AS im_id FROM generate_series(1, %d) AS n;
-ALTER TABLE public.users ADD PRIMARY KEY (id)`, crowdUsers))
 	const every = time.Hour
 	// max_gap is three times 50 minutes: no number of hours is just that long.
-	s, err := Open(ctx, Config{URL: url, Start: start.Add(-time.Minute), Every: 50 * time.Minute, People: crowd{start}, Log: zerolog.Nop()})
+	s, err := Open(ctx, Config{URL: url, Users: crowdUsers, Start: start.Add(-time.Minute), Every: 50 * time.Minute, People: crowd{start}, Log: zerolog.Nop()})
 	must(t, err)
 	defer func() { must(t, s.Close()) }()
 	run(t, conn, `SET search_path = syncer; SET timezone = 'UTC'; SET jit = off; SET syncer.as_of = '2026-03-05'`)
@@ -250,10 +247,10 @@ var pushedDown = []struct {
 }{
 	{
 		what: "sessions of a user",
-		sql:  `SELECT * FROM presence_session WHERE app_id = 1 AND user_id = 'user-0001'`,
+		sql:  `SELECT * FROM presence_session WHERE app_id = 1 AND user_id = 'user-0000001'`,
 		want: []string{
-			`app_id = 1, observed_at < 'infinity', user_id = 'user-0001'`,
-			`app_id = 1, user_id = 'user-0001'`,
+			`app_id = 1, observed_at < 'infinity', user_id = 'user-0000001'`,
+			`app_id = 1, user_id = 'user-0000001'`,
 		},
 	},
 	{
@@ -268,9 +265,9 @@ var pushedDown = []struct {
 	{
 		// $1 is the beginning of the first day that is not rolled up.
 		what: "a user's days",
-		sql:  `SELECT * FROM presence_daily('2026-03-04', '2026-03-04', 'Europe/Berlin') WHERE app_id = 1 AND user_id = 'user-0001'`,
+		sql:  `SELECT * FROM presence_daily('2026-03-04', '2026-03-04', 'Europe/Berlin') WHERE app_id = 1 AND user_id = 'user-0000001'`,
 		want: []string{
-			`app_id = 1, observed_at >= $1::timestamp with time zone, observed_at >= '2026-03-03 23:00:00+00', user_id = 'user-0001'`,
+			`app_id = 1, observed_at >= $1::timestamp with time zone, observed_at >= '2026-03-03 23:00:00+00', user_id = 'user-0000001'`,
 		},
 	},
 	{
@@ -297,7 +294,7 @@ var refused = []struct{ what, sql, want string }{
 		what: "an upsert into a shard",
 		sql: `CREATE FOREIGN TABLE public.failure_elsewhere (app_id smallint, kind text, user_id text, times bigint)
     SERVER history_0 OPTIONS (schema_name 'syncer', table_name 'user_failure');
-INSERT INTO public.failure_elsewhere VALUES (1, 'presence', 'user-0001', 1)
+INSERT INTO public.failure_elsewhere VALUES (1, 'presence', 'user-0000001', 1)
 ON CONFLICT (app_id, kind, user_id) DO UPDATE SET times = excluded.times`,
 		want: "no unique or exclusion constraint matching the ON CONFLICT specification",
 	},

@@ -8,9 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -26,7 +26,8 @@ import (
 
 // Config says what to simulate.
 type Config struct {
-	URL    string           // of a database with a table public.users: id, im_id
+	URL    string           // of an empty database
+	Users  int              // rows of its table public.users: id 1…n, im_id user-0000001…
 	Start  time.Time        // of the simulated time, in the past
 	Every  time.Duration    // between two sweeps of presence
 	People imsim.Population // nil: people with the rhythm of a day
@@ -37,7 +38,7 @@ type Config struct {
 // named after it. Make it with Open; Close it.
 type Simulation struct {
 	Clock   *Clock
-	Backend *imsim.Server
+	Backend *imsim.Local
 	Apps    []repo.App
 
 	store   *repo.Store
@@ -69,11 +70,10 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := migrate(ctx, c.URL); err != nil {
+	if err := prepare(ctx, c); err != nil {
 		return nil, err
 	}
-	base, err := s.serve(c)
-	if err != nil {
+	if err := s.serve(c); err != nil {
 		return nil, err
 	}
 	s.store, err = repo.Open(ctx, repo.Config{URL: c.URL, Schema: "syncer", MaxConns: 8, Process: "simulation", Now: s.Clock.Now})
@@ -83,7 +83,7 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	s.atClose(s.store.Close)
 	var apps []*jobs.App
 	for _, provider := range []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM} {
-		app, err := s.open(ctx, c, provider, base)
+		app, err := s.open(ctx, c, provider)
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", provider, err)
 		}
@@ -113,6 +113,25 @@ func (s *Simulation) atClose(do func()) {
 	s.closers = append(s.closers, func() error { do(); return nil })
 }
 
+// usersSQL makes the users table.
+const usersSQL = `
+CREATE TABLE public.users (id bigint PRIMARY KEY, im_id text NOT NULL);
+INSERT INTO public.users SELECT n, 'user-' || lpad(n::text, 7, '0') FROM generate_series(1, %d) AS n;
+ANALYZE public.users`
+
+// prepare makes the users table and syncer's schema.
+func prepare(ctx context.Context, c Config) error {
+	conn, err := pgx.Connect(ctx, c.URL)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, fmt.Sprintf(usersSQL, c.Users))
+	if err := errors.Join(err, conn.Close(ctx)); err != nil {
+		return fmt.Errorf("make the users table: %w", err)
+	}
+	return migrate(ctx, c.URL)
+}
+
 func migrate(ctx context.Context, url string) error {
 	m, err := migrations.Open(ctx, migrations.Config{URL: url, Schema: "syncer"})
 	if err != nil {
@@ -123,39 +142,26 @@ func migrate(ctx context.Context, url string) error {
 	return err
 }
 
-// serve starts the backends and returns their address.
-func (s *Simulation) serve(c Config) (string, error) {
+// serve starts the simulator.
+func (s *Simulation) serve(c Config) (err error) {
 	people := c.People
 	if people == nil {
 		people = imsim.NewDaily(1, c.Start)
 	}
-	config := imsim.Config{
+	s.Backend, err = imsim.Start(imsim.Config{
 		Tencent:    &imsim.Tencent{SDKAppID: sdkAppID, Admins: []string{identifier}, SecretKey: tencentSecret, PresenceRate: -1, AccountsRate: -1},
 		OpenIM:     &imsim.OpenIM{AdminUserID: openIMAdmin, Secret: openIMSecret},
 		Population: people,
 		Now:        s.Clock.Now,
+	}, "127.0.0.1")
+	if err == nil {
+		s.closers = append(s.closers, s.Backend.Close)
 	}
-	if err := config.Validate(); err != nil {
-		return "", err
-	}
-	s.Backend = imsim.New(config)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("serve the simulated backends: %w", err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var serving errgroup.Group
-	serving.Go(func() error { return s.Backend.Serve(ctx, listener) })
-	s.closers = append(s.closers, func() error {
-		s.Backend.ClearFaults() // lets go of calls that hang
-		cancel()
-		return serving.Wait()
-	})
-	return "http://" + listener.Addr().String(), nil
+	return err
 }
 
 // open makes an app with its client.
-func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provider, base string) (*jobs.App, error) {
+func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provider) (*jobs.App, error) {
 	app, err := s.store.EnsureApp(ctx, string(provider), provider, "simulated "+string(provider))
 	if err != nil {
 		return nil, err
@@ -171,7 +177,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	opened := &jobs.App{App: app, Users: users}
 	if provider == imclient.ProviderTencent {
 		client, err := tencent.New(tencent.Config{
-			SDKAppID: sdkAppID, Identifier: identifier, SecretKey: tencentSecret, BaseURL: base,
+			SDKAppID: sdkAppID, Identifier: identifier, SecretKey: tencentSecret, BaseURL: s.Backend.URL,
 			PresenceAPI: "query_online_status", Detail: true, UserSigTTL: 24 * time.Hour, Timeout: 8 * time.Second,
 			Now: s.Clock.Now, Log: c.Log,
 			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
@@ -184,7 +190,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 		return opened, nil
 	}
 	client, err := openim.New(openim.Config{
-		BaseURL: base, AdminUserID: openIMAdmin, Secret: openIMSecret, PresenceBatch: 500, AccountsBatch: 500,
+		BaseURL: s.Backend.URL, AdminUserID: openIMAdmin, Secret: openIMSecret, PresenceBatch: 500, AccountsBatch: 500,
 		Timeout: 8 * time.Second, Now: s.Clock.Now, Log: c.Log,
 		PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
 	})

@@ -46,7 +46,7 @@ func newPeople(n int, start time.Time) people {
 	}
 	p := make(people, n)
 	for i := range n {
-		id := userID(i)
+		id := userID(i + 1)
 		for at := start.Add(-between(0, 12*time.Hour)); at.Before(start.Add(week)); {
 			length := between(3*time.Minute, time.Hour)
 			if random.IntN(3) == 0 {
@@ -59,7 +59,7 @@ func newPeople(n int, start time.Time) people {
 	return p
 }
 
-func userID(i int) string { return fmt.Sprintf("user-%04d", i) }
+func userID(i int) string { return fmt.Sprintf("user-%07d", i) }
 
 // look is the time that a complete run took: every user was seen once in it.
 type look struct{ from, until time.Time }
@@ -148,16 +148,10 @@ func TestWeek(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	_, err = conn.Exec(ctx, fmt.Sprintf(`
-CREATE TABLE public.users AS SELECT n AS id, 'user-' || lpad(n::text, 4, '0') AS im_id FROM generate_series(0, %d) AS n;
-ALTER TABLE public.users ADD PRIMARY KEY (id)`, users-1))
-	if err != nil {
-		t.Fatal(err)
-	}
 	start := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC) // a Monday
 	all := newPeople(users, start)
 	s, err := Open(ctx, Config{
-		URL: url, Start: start.Add(-time.Minute), Every: every, People: all, Log: zerolog.Nop(),
+		URL: url, Users: users, Start: start.Add(-time.Minute), Every: every, People: all, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		t.Fatal(err)
