@@ -1,5 +1,5 @@
-// Package admin is the daemon's HTTP server for those who run it: is it alive,
-// is it ready, and its metrics.
+// Package admin is the daemon's HTTP server for operators: health, readiness, metrics
+// and profiles. cmd/syncer starts it; jobs and repo supply the metrics.
 package admin
 
 import (
@@ -20,35 +20,33 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Server answers GET /healthz (200 while the process lives) and GET /readyz
-// (200 when Ready says so, else 503 with the reason), and GET /metrics for
-// Prometheus; with Pprof also GET /debug/pprof/ as go tool pprof wants it.
+// Server answers GET /healthz (200 while the process lives), GET /readyz (200 if
+// Ready returns nil, else 503 with the reason) and GET /metrics for Prometheus. With
+// Pprof it also answers GET /debug/pprof/ as go tool pprof expects.
 type Server struct {
 	Ready   func(ctx context.Context) error
 	Metrics prometheus.Gatherer
 	Pprof   bool
-	// Token, if not "", is asked for as "Authorization: Bearer …". Without it there
-	// are only /healthz and /readyz, and the latter keeps its reason to itself:
-	// what restarts and balances is seldom able to bring a token.
+	// Token, if not "", must be sent as "Authorization: Bearer …". Without it a
+	// client gets only /healthz and /readyz, and /readyz omits the reason: service
+	// managers and load balancers can seldom send a token.
 	Token string
-	// Listen is the configured address, as host:port. Without a token, only requests
-	// whose Host is that host, a loopback name or an address of this machine are
-	// answered: a page in a browser here could otherwise read the answers under a
-	// name that it has pointed at this machine.
+	// Listen is the configured address, as host:port. Without a token, the server
+	// answers only requests whose Host is that host, a loopback name or an address of
+	// this machine. Otherwise a web page could point its own name at this machine and
+	// read the answers in a local browser.
 	Listen string
-	// Log gets what the server has to say: handlers that panic, connections that
-	// cannot be accepted.
+	// Log records handlers that panic and connections that cannot be accepted.
 	Log zerolog.Logger
 }
 
-// readyTimeout bounds one look at the database.
+// readyTimeout bounds one check of the database.
 const readyTimeout = 3 * time.Second
 
-// maxScrapes bounds how many ask for metrics at once: each takes a connection to
-// the database.
+// maxScrapes bounds concurrent scrapes: each takes a database connection.
 const maxScrapes = 4
 
-// Handler gives the server's routes.
+// Handler returns the server's routes.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -74,12 +72,12 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle("GET /debug/pprof/trace", s.trusted(http.HandlerFunc(pprof.Trace)))
 		mux.Handle("GET /debug/pprof/symbol", s.trusted(http.HandlerFunc(pprof.Symbol)))
 	}
-	return s.meant(mux)
+	return s.ownHost(mux)
 }
 
-// meant refuses requests that came here by a foreign name, unless there is a token,
-// which the page of such a name does not have.
-func (s *Server) meant(h http.Handler) http.Handler {
+// ownHost refuses requests whose Host is a foreign name, unless there is a token,
+// which a page under such a name does not have.
+func (s *Server) ownHost(h http.Handler) http.Handler {
 	if s.Token != "" {
 		return h
 	}
@@ -116,7 +114,7 @@ func isOwn(host, listen string, r *http.Request) bool {
 	return ip.IsLoopback() || local != nil && ip.Equal(local.IP)
 }
 
-// trusted lets only those through who bring the token.
+// trusted refuses requests without the token.
 func (s *Server) trusted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.trusts(r) {
@@ -128,9 +126,8 @@ func (s *Server) trusted(h http.Handler) http.Handler {
 	})
 }
 
-// trusts reports whether the request brings the token, if there is one. It
-// compares digests, so that the time it takes tells nothing of the token, its
-// length neither.
+// trusts reports whether the request has the token, if there is one. It compares
+// digests, so that the time it takes reveals neither the token nor its length.
 func (s *Server) trusts(r *http.Request) bool {
 	if s.Token == "" {
 		return true
@@ -140,11 +137,11 @@ func (s *Server) trusts(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], got[:]) == 1
 }
 
-// warningsAMinute bounds what the server says: without a free descriptor it would be
-// a line a second.
+// warningsAMinute bounds the log: without a free descriptor the server would log a
+// line a second.
 const warningsAMinute = 3
 
-// warnings makes warnings of a server's lines.
+// warnings logs each line of an http.Server as a warning.
 type warnings zerolog.Logger
 
 func (w warnings) Write(line []byte) (int, error) {
@@ -153,7 +150,7 @@ func (w warnings) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Serve answers on the listener until the context ends.
+// Serve answers on the listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler:           s.Handler(),

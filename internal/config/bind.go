@@ -8,30 +8,29 @@ import (
 	"strings"
 )
 
-// binder fills the structs of this package from a TOML document and the
-// environment, and collects what is wrong. Keys, defaults and bounds come from
-// the structs' tags, so that nothing here knows a single setting.
+// binder fills the structs of this package from a TOML document and the environment,
+// and collects problems. It learns keys, defaults and bounds from the structs' tags.
 type binder struct {
-	file string // as problems show it
-	dir  string // what secret files named in the file are relative to
+	file string // as shown in problems
+	dir  string // the file's folder, to which secret files are relative
 
-	env    map[string]string // the environment's variables that no setting has taken yet
-	envAll []string          // the names of all variables that settings would take
+	env    map[string]string // variables that no setting has taken yet
+	envAll []string          // the names of all possible variables
 
-	at       map[string]pos  // where each key that is given stands
-	bad      map[string]bool // keys with a problem: one each is enough
+	at       map[string]pos  // the position of each given key
+	bad      map[string]bool // keys with a problem; only one is reported for each
 	problems Problems
 
-	exposed  []string // keys of the secrets that stand in the file itself
-	warnings []string // about secrets' files
+	exposed  []string // keys of secrets in the file itself
+	warnings []string // about secret files
 
-	settings []setting // all there are, in the order of the structs
+	settings []setting // all of them, in the order of the structs
 }
 
-// problem notes what is wrong with the setting or section at path.
+// problem records a problem of the setting or section at path.
 func (b *binder) problem(path, format string, args ...any) {
 	for p := path; p != ""; p = parent(p) {
-		if b.bad[p] { // what is inside a section that is wrong says nothing new
+		if b.bad[p] { // inside a section that has a problem itself
 			return
 		}
 	}
@@ -46,7 +45,7 @@ func (b *binder) problem(path, format string, args ...any) {
 	b.problems = append(b.problems, p)
 }
 
-// place is where path stands or, for what is not given, the section it belongs in.
+// place returns the position of path or, if path is not given, of its section.
 func (b *binder) place(path string) pos {
 	for ; path != ""; path = parent(path) {
 		if at, ok := b.at[path]; ok {
@@ -56,10 +55,10 @@ func (b *binder) place(path string) pos {
 	return pos{}
 }
 
-// parent is the section that a setting or section is in, "" at the top.
+// parent returns the section that contains a setting or section, "" at the top.
 func parent(path string) string { return path[:max(strings.LastIndexByte(path, '.'), 0)] }
 
-// field is a struct's field that is a key.
+// field is a struct field with a key.
 type field struct {
 	key   string
 	value reflect.Value
@@ -82,8 +81,8 @@ func fields(v reflect.Value) []field {
 	return fs
 }
 
-// section fills a struct. env is the beginning of its variables' names, "" if
-// the environment cannot set it.
+// section fills a struct. env is the prefix of its variables' names, "" if the
+// environment cannot set it.
 func (b *binder) section(dst reflect.Value, n *node, path, env string) {
 	if n != nil && n.kind != kindSection {
 		b.at[path] = n.pos
@@ -117,8 +116,8 @@ func (b *binder) section(dst reflect.Value, n *node, path, env string) {
 	b.unknownKeys(n, known)
 }
 
-// kindOf tells structs, optional structs and lists of structs from settings,
-// some of which are structs inside.
+// kindOf returns the kind of a struct, an optional struct or a list of structs, and
+// reflect.Invalid for a setting, even one that is a struct itself.
 func kindOf(v reflect.Value) reflect.Kind {
 	t := v.Type()
 	k := t.Kind()
@@ -131,7 +130,8 @@ func kindOf(v reflect.Value) reflect.Kind {
 	return reflect.Invalid
 }
 
-// optional fills a section that is only there if something of it is given.
+// optional fills a section that exists only if the file or environment sets part of
+// it.
 func (b *binder) optional(dst reflect.Value, n *node, path, env string) {
 	if n == nil {
 		inEnv := b.envUnder(env)
@@ -144,8 +144,7 @@ func (b *binder) optional(dst reflect.Value, n *node, path, env string) {
 	b.section(dst.Elem(), n, path, env)
 }
 
-// list fills a list of sections, each of which has a name by which the
-// environment can set it.
+// list fills a list of sections. The name of a section selects its variables.
 func (b *binder) list(dst reflect.Value, n *node, path, env string) {
 	if n == nil {
 		return
@@ -204,7 +203,8 @@ func required(f field, env string) string {
 	}
 }
 
-// given finds a setting's value: the environment's, else the file's, else nil.
+// given returns a setting's value: from the environment, else from the file, else
+// nil.
 func (b *binder) given(n *node, key, env string) *node {
 	if env != "" {
 		b.envAll = append(b.envAll, env)
@@ -216,7 +216,7 @@ func (b *binder) given(n *node, key, env string) *node {
 	return n.get(key)
 }
 
-// unknownKeys reports the keys of a section that are no settings.
+// unknownKeys reports the keys of a section that are not settings.
 func (b *binder) unknownKeys(n *node, known []string) {
 	if n == nil {
 		return
@@ -241,5 +241,5 @@ func (b *binder) unknownKeys(n *node, known []string) {
 
 var indexes = regexp.MustCompile(`\[\d+\]`)
 
-// unindexed makes of a path what stands in a section's header.
+// unindexed converts a path to the text of a section header.
 func unindexed(path string) string { return indexes.ReplaceAllString(path, "") }

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Changes lists the settings in which two configurations differ, in the order of
-// the file: "log.level", "apps.main.tencent.presence_rate". A section that only one
-// of them has is named as a whole: "jobs.nightly". No value is told.
+// Changes returns the settings in which two configurations differ, in file order:
+// "log.level", "apps.main.tencent.presence_rate". A section that exists in only one
+// of them is named as a whole: "jobs.nightly". Values are not included.
 func Changes(a, b *Config) []string {
 	return changes(reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem(), "")
 }
@@ -40,7 +40,7 @@ func changes(a, b reflect.Value, path string) []string {
 	return changed
 }
 
-// listChanges compares sections that have names.
+// listChanges compares lists of sections by the sections' names.
 func listChanges(a, b reflect.Value, path string) []string {
 	var changed []string
 	named := func(list reflect.Value) (names []string, byName map[string]reflect.Value) {
@@ -68,7 +68,7 @@ func listChanges(a, b reflect.Value, path string) []string {
 	return changed
 }
 
-// same compares settings; time zones by their names.
+// same reports whether two settings are equal; time zones are compared by name.
 func same(a, b reflect.Value) bool {
 	zone, ok := a.Interface().(*time.Location)
 	if ok {

@@ -1,17 +1,18 @@
-// Package config reads syncer's configuration: a TOML file, overridden setting
-// by setting from the environment, into one typed and validated Config. It is
-// strict, and reports every problem at once, each with its file and line or
-// its environment variable, its key and what is allowed.
+// Package config reads syncer's configuration: a TOML file, overridden setting by
+// setting from the environment, into one typed and validated Config. It is strict and
+// reports all problems at once, each with its file and line or environment variable,
+// its key and what is allowed. cmd/syncer passes the values on; no other package
+// imports this one.
 //
-// What each key means to a user stands in config.example.toml. The tags of the
-// structs below are the single source of keys, defaults and bounds:
+// config.example.toml explains the keys to operators. The tags of the structs below
+// are the single source of keys, defaults and bounds:
 //
-//	toml     the key; ",file" adds <key>_file, a file that holds the value;
-//	         ",noenv" keeps the environment from setting it
-//	default  used when the key is not given; without one the key is required.
+//	toml     the key; ",file" adds <key>_file, a file that contains the value;
+//	         ",noenv" means that the environment cannot set it
+//	default  the value if the key is not given; without a default it is required.
 //	         A text may be empty only if its default is, or with this tag:
 //	empty    "" is a value
-//	min, max the bounds, both allowed values themselves
+//	min, max the bounds, inclusive
 //	allowed  the only values, separated by spaces
 package config
 
@@ -21,13 +22,13 @@ import (
 	"syncer/imclient"
 )
 
-// Config is a whole, valid configuration. Load makes it.
+// Config is a complete, valid configuration. Load returns it.
 type Config struct {
 	Database Database `toml:"database"`
 	Log      Log      `toml:"log"`
 	HTTP     HTTP     `toml:"http"`
-	// Users is the default source of users. Apps[i].Users is what to read for
-	// an app: it is complete already.
+	// Users is the default source of users. Code reads Apps[i].Users, which is
+	// complete.
 	Users   Users   `toml:"users"`
 	Apps    []App   `toml:"apps"` // at least one
 	Jobs    []Job   `toml:"jobs"`
@@ -36,26 +37,26 @@ type Config struct {
 	Report  Report  `toml:"report"`
 	Traces  Traces  `toml:"traces"`
 
-	// Warnings are things that work but that somebody should look at, such as
-	// secrets in a file that everybody can read. They hold no secret.
+	// Warnings are things that work but need attention, such as a secret in a
+	// world-readable file. They contain no secret.
 	Warnings []string
 }
 
-// Database is where syncer keeps what it learns.
+// Database is where syncer stores its data.
 type Database struct {
 	// URL is a Postgres connection URL, or keywords and values ("host=… user=…").
 	URL DatabaseURL `toml:"url,file"`
 	// Schema holds all tables, River's too: lower case, no quoting needed.
 	Schema string `toml:"schema" default:"syncer"`
-	// MaxConns bounds one process's connections. Two is the least: one listens
-	// for work while the other does it.
+	// MaxConns bounds one process's connections. The minimum is two: one listens for
+	// work while the other does it.
 	MaxConns int `toml:"max_conns" default:"10" min:"2" max:"1000"`
-	// PollOnly: URL is that of a pooler in transaction mode, through which nobody is
-	// told of new work.
+	// PollOnly means that URL is a pooler in transaction mode, which delivers no
+	// notifications.
 	PollOnly bool `toml:"poll_only" default:"false"`
 }
 
-// Log says what is logged to stderr and how.
+// Log is what is logged to stderr, and how.
 type Log struct {
 	Level string `toml:"level" default:"info" allowed:"debug info warn error"`
 	// Format auto is console on a terminal and JSON elsewhere.
@@ -66,11 +67,11 @@ type Log struct {
 type HTTP struct {
 	// Listen is host:port; "" turns the server off.
 	Listen string `toml:"listen" default:"127.0.0.1:9464" empty:"off"`
-	// Token is asked of whoever wants more than to know whether the daemon is
-	// alive and ready; "" asks for none.
+	// Token is required for everything except liveness and readiness; "" requires
+	// none.
 	Token Secret `toml:"token,file" default:""`
-	// Pprof serves Go's profiles too. They show what the program is doing and
-	// cost a little while one is taken.
+	// Pprof also serves Go profiles. They reveal what the program does and cost a
+	// little while one is taken.
 	Pprof bool `toml:"pprof" default:"false"`
 }
 
@@ -78,10 +79,11 @@ type HTTP struct {
 type Users struct {
 	// Table is the zero Table only in Config.Users, when each app has its own.
 	Table Table `toml:"table" default:""`
-	// KeyColumn is unique, indexed and orderable: pages are cut by it.
+	// KeyColumn is the column used for keyset pagination: unique, indexed and
+	// orderable.
 	KeyColumn Identifier `toml:"key_column" default:"id"`
-	// UserID is the SQL expression that yields the IM user id; the key column,
-	// quoted, when not given.
+	// UserID is the SQL expression that returns the IM user id; the quoted key column
+	// by default.
 	UserID string `toml:"user_id" default:""`
 	// Where is an SQL condition; "" takes all rows.
 	Where string `toml:"where" default:""`
@@ -89,8 +91,7 @@ type Users struct {
 	URL DatabaseURL `toml:"url,file" default:""`
 }
 
-// App is one tenant of an instant-messaging backend. Exactly the section of
-// its provider is not nil.
+// App is one tenant of an IM provider. Only the section of its provider is not nil.
 type App struct {
 	Name     string            `toml:"name,noenv"`
 	Provider imclient.Provider `toml:"provider" allowed:"tencent openim"`
@@ -99,144 +100,149 @@ type App struct {
 	Proxy   ProxyURL `toml:"proxy,file" default:""`
 	Tencent *Tencent `toml:"tencent"`
 	OpenIM  *OpenIM  `toml:"openim"`
-	// Users is the app's source of users. A key that [apps.users] does not give
-	// has the value from [users].
+	// Users is the app's source of users. A key that [apps.users] omits has the value
+	// of [users].
 	Users Users `toml:"users"`
 }
 
-// Tencent is how to reach a Tencent Chat app. The documented limits are 200 calls
-// a second ("Querying Account Online Status") and 100 ("account_check").
+// Tencent configures a Tencent Chat app. The documented limits are 200 calls a second
+// ("Querying Account Online Status") and 100 ("account_check").
 type Tencent struct {
 	SDKAppID int64 `toml:"sdk_app_id" min:"1" max:"4294967295"`
 	// Identifier is an administrator of the app.
 	Identifier string `toml:"identifier" default:"administrator"`
 	SecretKey  Secret `toml:"secret_key,file"`
-	// Region and BaseURL: exactly one is given. The app's region was chosen
-	// when it was created; another one's host does not know it.
+	// Exactly one of Region and BaseURL is set. The region was chosen when the app
+	// was created; hosts of other regions do not know it.
 	Region string `toml:"region" default:"" allowed:"china frankfurt jakarta seoul silicon_valley singapore tokyo"`
-	// BaseURL has no trailing slash; https unless it is this machine.
+	// BaseURL has no trailing slash. It is https except for this machine.
 	BaseURL string `toml:"base_url" default:""`
-	// CAFile holds the certificates of the only CAs that are believed; "": the
-	// system's. Relative to the configuration file's folder when given there.
+	// CAFile contains the only trusted certificate authorities; "" means the
+	// system's. A name from the file is relative to the file's folder.
 	CAFile string `toml:"ca_file" default:""`
-	// PresenceAPI is the newer or the older name of the same call.
+	// PresenceAPI is the newer or the older name of the same API.
 	PresenceAPI string `toml:"presence_api" default:"query_online_status" allowed:"query_online_status querystate"`
-	// Detail asks for platforms too.
+	// Detail also requests platforms.
 	Detail bool `toml:"detail" default:"true"`
-	// Rates are calls a second of all instances together. The console can raise
-	// the documented limits, so that they are no bound here.
+	// Rates are calls a second of all instances together. They may exceed the
+	// documented limits because the provider's console can raise those.
 	PresenceRate int `toml:"presence_rate" default:"180" min:"1" max:"10000"`
 	AccountsRate int `toml:"accounts_rate" default:"90" min:"1" max:"10000"`
-	// UserSigTTL: below a day Tencent answers 70001 (document "Error Codes");
-	// ten years is the most it signs for.
+	// UserSigTTL is at least a day, below which Tencent returns 70001 (document
+	// "Error Codes"), and at most ten years, its maximum.
 	UserSigTTL time.Duration `toml:"usersig_ttl" default:"168h" min:"24h" max:"3650d"`
-	// Timeout of one call. The backend gives up after 3 s; a client that gives
-	// up no later never hears why.
+	// Timeout bounds one call. Tencent gives up after 3 s; a client that gives up
+	// earlier never receives the reason.
 	Timeout time.Duration `toml:"timeout" default:"8s" min:"4s" max:"60s"`
 }
 
-// OpenIM is how to reach an OpenIM server, v3.0 or newer.
+// OpenIM configures an OpenIM server, v3.0 or newer.
 type OpenIM struct {
-	// BaseURL has no trailing slash; https unless it is this machine or AllowHTTP.
+	// BaseURL has no trailing slash. It is https except for this machine or with
+	// AllowHTTP.
 	BaseURL string `toml:"base_url"`
-	// AllowHTTP lets BaseURL be http to another machine: deployments are mostly
-	// inside one network. Secret and tokens can be read on the way then.
+	// AllowHTTP permits http to other machines, as within one private network. Secret
+	// and tokens are then readable on the way.
 	AllowHTTP bool `toml:"allow_http" default:"false"`
-	// CAFile is as with Tencent.
+	// CAFile is as in Tencent.
 	CAFile      string `toml:"ca_file" default:""`
 	AdminUserID string `toml:"admin_user_id" default:"imAdmin"`
 	Secret      Secret `toml:"secret,file"`
-	// Batches are ids per call. The server has no limit of its own, but a
-	// message too large for its insides makes everybody look offline.
+	// Batches are ids per call. The server has no limit, but an internal message that
+	// is too large makes all users appear offline.
 	PresenceBatch int `toml:"presence_batch" default:"500" min:"1" max:"1000"`
 	AccountsBatch int `toml:"accounts_batch" default:"500" min:"1" max:"1000"`
 	// Rates are calls a second of all instances together.
 	PresenceRate int `toml:"presence_rate" default:"50" min:"1" max:"10000"`
 	AccountsRate int `toml:"accounts_rate" default:"50" min:"1" max:"10000"`
-	// Timeout of one call. The server sets no deadline of its own.
+	// Timeout bounds one call. The server has no deadline of its own.
 	Timeout time.Duration `toml:"timeout" default:"8s" min:"1s" max:"60s"`
 }
 
-// Job is a kind of sweep on a schedule.
+// Job is a scheduled kind of sweep.
 type Job struct {
 	Name string        `toml:"name,noenv"`
 	Kind imclient.Kind `toml:"kind" allowed:"presence accounts"`
 	// App is the name of one app; "" is every app.
 	App string `toml:"app" default:""`
-	// Schedule is five cron fields, a descriptor such as @daily, or "@every 90s".
-	// A CRON_TZ= in front is taken off and is the Timezone.
+	// Schedule is five cron fields, a descriptor such as @daily, or "@every 90s". A
+	// leading CRON_TZ= is moved to Timezone.
 	Schedule string `toml:"schedule"`
-	// Timezone is in what the schedule is meant.
+	// Timezone is the zone in which the schedule is evaluated.
 	Timezone *time.Location `toml:"timezone" default:"UTC"`
-	// CatchUp runs once at start for ticks that fell while nothing was up.
+	// CatchUp runs the job once at start if ticks were missed while no process ran.
 	CatchUp bool `toml:"catch_up" default:"true"`
 
 	// Interval is the shortest time between two ticks.
 	Interval time.Duration
-	// MaxGap is how far apart two complete runs may be before the time between
-	// them counts as not observed: Sweep.MaxGap if this is a presence job and it
-	// is set, else three intervals.
+	// MaxGap is the longest time between two complete runs that counts as observed.
+	// It is Sweep.MaxGap if that is set and this is a presence job, else three
+	// intervals.
 	MaxGap time.Duration
 }
 
-// Sweep is how the work of a run is cut and spread.
+// Sweep configures how runs are divided and executed.
 type Sweep struct {
 	// RangeUsers is the unit of distributed work and of retry.
 	RangeUsers int `toml:"range_users" default:"50000" min:"1" max:"10000000"`
-	// PageUsers are read, asked about and written in one transaction; never more
-	// than RangeUsers.
+	// PageUsers is the number of users that are read, queried and written in one
+	// transaction; at most RangeUsers.
 	PageUsers int `toml:"page_users" default:"5000" min:"1" max:"100000"`
-	// Workers are the ranges of one app and kind that one process works on at once.
+	// Workers is the number of ranges of one app and kind that a process works on at
+	// once.
 	Workers int `toml:"workers" default:"4" min:"1" max:"64"`
-	// RescueAfter is when a range whose worker gives no sign of life is taken over.
+	// RescueAfter is when another worker takes over a range whose worker shows no
+	// activity.
 	RescueAfter time.Duration `toml:"rescue_after" default:"60s" min:"5s" max:"10m"`
-	// Outage is how long a run waits for an API that answers nobody before it fails.
+	// Outage is how long a run waits for an API that does not respond before it
+	// fails.
 	Outage time.Duration `toml:"outage" default:"5m" min:"10s" max:"24h"`
 	// StopGrace is how long a stop waits for pages in flight.
 	StopGrace time.Duration `toml:"stop_grace" default:"20s" min:"0s" max:"1h"`
-	// MaxGap is 0 when not given. Use Job.MaxGap, which is always set.
+	// MaxGap is 0 if not given. Use Job.MaxGap, which is always set.
 	MaxGap time.Duration `toml:"max_gap" default:"" min:"1s" max:"365d"`
-	// CollapseRatio: a page is suspect when more than this share of the online users
-	// of the page or of a call, and at least CollapseMin, went offline at once. 1
-	// switches that off.
+	// CollapseRatio and CollapseMin mark a page as suspect: more than this share of
+	// its, or of one call's, online users, and at least this number, went offline at
+	// once. A ratio of 1 disables the check.
 	CollapseRatio float64 `toml:"collapse_ratio" default:"0.5" min:"0" max:"1"`
 	CollapseMin   int     `toml:"collapse_min" default:"50" min:"1" max:"1000000"`
-	// CollapseDelay is how long a suspect page waits for each recheck.
+	// CollapseDelay is the wait of a suspect page before each recheck.
 	CollapseDelay time.Duration `toml:"collapse_delay" default:"20s" min:"100ms" max:"10m"`
-	// RemovalRatio: a run that would remove more than this share of the known
-	// users, of whom there are at least RemovalMin, removes none until the operator
-	// confirms it. 1 switches that off.
+	// RemovalRatio and RemovalMin hold back removals: a run that would remove more
+	// than this share of at least RemovalMin known users removes none until the
+	// operator confirms it. A ratio of 1 disables the check.
 	RemovalRatio float64 `toml:"removal_ratio" default:"0.5" min:"0" max:"1"`
 	RemovalMin   int     `toml:"removal_min" default:"1000" min:"1" max:"1000000000"`
 }
 
-// History is how transitions are kept.
+// History configures the storage of transitions.
 type History struct {
 	// Partition is the period of one partition.
 	Partition string `toml:"partition" default:"month" allowed:"month week day"`
-	// Retention is how long transitions are kept; 0 is for ever.
+	// Retention is how long transitions are kept; 0 is unlimited.
 	Retention time.Duration `toml:"retention" default:"" min:"24h" max:"36500d"`
 }
 
-// Report is what reports go by.
+// Report configures reports.
 type Report struct {
-	// Timezone is whose days are rolled up; reports on days of another one are
+	// Timezone is the zone whose days are rolled up. Reports in another zone are
 	// computed from the history.
 	Timezone *time.Location `toml:"timezone" default:"UTC"`
 }
 
-// Traces is where traces of the runs go.
+// Traces configures where traces of runs are sent.
 type Traces struct {
-	// Endpoint takes OTLP over HTTP. Once loaded it has a path; "" is off.
+	// Endpoint is a server of OTLP over HTTP, with a path once loaded; "" sends none.
 	Endpoint string `toml:"endpoint" default:""`
-	// AllowHTTP lets Endpoint be http to another machine.
+	// AllowHTTP permits http to other machines.
 	AllowHTTP bool `toml:"allow_http" default:"false"`
-	// CAFile is as with Tencent.
+	// CAFile is as in Tencent.
 	CAFile string `toml:"ca_file" default:""`
-	// Proxy is as with an app.
+	// Proxy is as in App.
 	Proxy ProxyURL `toml:"proxy,file" default:""`
-	// Headers go with all that is sent there, one "Name: value" a line.
+	// Headers are sent with each upload, one "Name: value" a line.
 	Headers Secret `toml:"headers,file" default:""`
-	// Sample is the share of the runs that are traced, each as a whole.
+	// Sample is the share of runs that are traced; each is traced as a whole or not
+	// at all.
 	Sample float64 `toml:"sample" default:"1" min:"0" max:"1"`
 }

@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// envPrefix begins the name of every variable that sets something.
+// envPrefix is the prefix of all variables.
 const envPrefix = "SYNCER"
 
-// envName makes the name of a setting's variable: SYNCER_SWEEP_PAGE_USERS,
+// envName returns the name of a setting's variable: SYNCER_SWEEP_PAGE_USERS,
 // SYNCER_APPS_MY_APP_TENCENT_REGION for the app "my-app".
 func envName(env, key string) string {
 	if env == "" {
@@ -23,12 +23,12 @@ func envName(env, key string) string {
 	return env + "_" + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
 }
 
-// clusterService matches what Kubernetes sets in every container for a Service
-// whose name begins with "syncer".
+// clusterService matches variables that Kubernetes sets in every container for a
+// Service whose name begins with "syncer".
 var clusterService = regexp.MustCompile(`^SYNCER(_\w+)?_SERVICE_(HOST|PORT(_\w+)?)=|^SYNCER(_\w+)?_PORT(_\d+_\w+)?=\w+://|^SYNCER(_\w+)?_PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=`)
 
-// settings picks the variables that must be settings out of an environment of
-// NAME=value. SYNCER_CONFIG names the file itself and SYNCER_TEST_… belong to tests.
+// settings returns the variables in environ, NAME=value, that must be settings.
+// SYNCER_CONFIG names the file itself; SYNCER_TEST_… belong to tests.
 func settings(environ []string) map[string]string {
 	vars := map[string]string{}
 	for _, entry := range environ {
@@ -42,7 +42,7 @@ func settings(environ []string) map[string]string {
 	return vars
 }
 
-// envUnder gives a variable that sets something of a section, "" if none does.
+// envUnder returns a variable that sets part of a section, "" if there is none.
 func (b *binder) envUnder(env string) string {
 	if env != "" {
 		for _, name := range slices.Sorted(maps.Keys(b.env)) {
@@ -67,9 +67,9 @@ func (b *binder) unknownVars() {
 	}
 }
 
-// secret chooses between a secret and the file that holds it, and reads the
-// file. What the environment gives replaces what the file gives, either way.
-// It is not ok when a problem was reported.
+// secret returns a secret's value: from the key itself or from the file that
+// <key>_file names. Either form in the environment overrides both forms in the file.
+// ok is false if a problem was reported.
 func (b *binder) secret(f field, plain, n *node, path, env string) (value *node, ok bool) {
 	b.noteExposed(f, n, path)
 	file := b.given(n, f.key+"_file", envName(env, "file"))
@@ -96,8 +96,8 @@ func (b *binder) secret(f field, plain, n *node, path, env string) (value *node,
 	return &node{kind: kindText, pos: file.pos, text: text}, true
 }
 
-// plainSecret returns a secret that is given itself. A line break at the end does not
-// count, as in a file.
+// plainSecret returns a secret that is given directly, without line breaks at its
+// end.
 func (b *binder) plainSecret(plain *node, path string) (value *node, ok bool) {
 	if plain == nil || !plain.isText() {
 		return plain, true
@@ -112,23 +112,23 @@ func (b *binder) plainSecret(plain *node, path string) (value *node, ok bool) {
 	return &trimmed, true
 }
 
-// surrounded says what surrounds a secret that does not belong to it, "" if nothing
-// does. It shows nothing of the secret.
+// surrounded returns a problem of characters around a secret that are not part of it,
+// "" if there are none. The text reveals nothing of the secret.
 func surrounded(secret string) string {
 	switch {
 	case strings.HasPrefix(secret, "\ufeff"):
 		return "begins with a byte order mark; save it as UTF-8 without one"
-	case !strings.Contains(secret, "\n") && strings.Trim(secret, " \t") != secret: // headers have lines
+	case !strings.Contains(secret, "\n") && strings.Trim(secret, " \t") != secret: // traces.headers has several lines
 		return "begins or ends with a blank, which is part of no secret; take it out"
 	}
 	return ""
 }
 
-// mountedSecrets is where what runs containers puts their secrets, by default
-// readable by all in a container, in which there is nobody else.
+// mountedSecrets is where container runtimes mount secrets. By default they are
+// world-readable, in a container that has no other users.
 const mountedSecrets = "/run/secrets/"
 
-// noteOpen warns of a secret's file that everybody can read.
+// noteOpen warns of a world-readable secret file.
 func (b *binder) noteOpen(f field, text, file, path string) {
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm()&0o004 == 0 || strings.HasPrefix(file, mountedSecrets) || !isSecret(f, text) {
@@ -137,8 +137,8 @@ func (b *binder) noteOpen(f field, text, file, path string) {
 	b.warnings = append(b.warnings, fmt.Sprintf("%s can be read by everybody and holds %s: chmod 600 it", file, path))
 }
 
-// isSecret reports whether the text of a setting is a secret: a URL without a
-// password is none.
+// isSecret reports whether the text of a setting is a secret. A URL without a
+// password is not.
 func isSecret(f field, text string) bool {
 	switch f.value.Interface().(type) {
 	case DatabaseURL:
@@ -149,8 +149,8 @@ func isSecret(f field, text string) bool {
 	return true
 }
 
-// noteExposed remembers that a secret stands in the configuration file, also
-// one that the environment replaces.
+// noteExposed records that the configuration file contains a secret, even one that
+// the environment overrides.
 func (b *binder) noteExposed(f field, n *node, path string) {
 	plain := n.get(f.key)
 	if plain == nil || plain.text == "" {
@@ -161,11 +161,11 @@ func (b *binder) noteExposed(f field, n *node, path string) {
 	}
 }
 
-// maxSecret bounds what is read of a secret file, in bytes.
+// maxSecret bounds the size of a secret file, in bytes.
 const maxSecret = 64 << 10
 
-// locate gives a secret's file: one named in the configuration file is relative
-// to that one's folder.
+// locate returns the path of a secret file. A name from the configuration file is
+// relative to that file's folder.
 func (b *binder) locate(file *node) string {
 	if file.pos.env == "" && !filepath.IsAbs(file.text) {
 		return filepath.Join(b.dir, file.text)
@@ -173,7 +173,7 @@ func (b *binder) locate(file *node) string {
 	return file.text
 }
 
-// readSecret reads a file that holds one secret and, usually, a line break.
+// readSecret reads a file with one secret and, usually, a line break.
 func (b *binder) readSecret(file *node, key string) (secret, problem string) {
 	name := file.text
 	if name == "" {
@@ -200,14 +200,14 @@ func (b *binder) readSecret(file *node, key string) (secret, problem string) {
 	return text, ""
 }
 
-// looksSecret guesses whether a secret was given where a file's name belongs.
+// looksSecret guesses whether a file name is in fact the secret itself.
 func looksSecret(name string) bool {
 	const longName = 24
 	return strings.Contains(name, "://") || strings.ContainsAny(name, "@=") ||
 		len(name) >= longName && !strings.ContainsAny(name, `/\.`)
 }
 
-// readBounded reads a whole file of at most limit bytes.
+// readBounded reads a file of at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// searched are the places of the file when none is named.
+// searched are the locations of the file if none is named.
 var searched = []string{"./config.toml", "/etc/syncer/config.toml"}
 
-// Find gives the configuration file to load: path if it is not "", else the
-// first of ./config.toml and /etc/syncer/config.toml that is there.
+// Find returns the configuration file to load: path if it is not "", else the first
+// existing one of ./config.toml and /etc/syncer/config.toml.
 func Find(path string) (string, error) {
 	if path != "" {
 		return path, nil
 	}
 	for _, p := range searched {
-		// A file that is there but cannot be read is the one that is meant.
+		// A file that exists but cannot be read is chosen, too; Load reports why.
 		if _, err := os.Stat(p); !errors.Is(err, fs.ErrNotExist) {
 			return p, nil
 		}
@@ -29,12 +29,12 @@ func Find(path string) (string, error) {
 		strings.Join(searched, " nor "))
 }
 
-// maxFile bounds the configuration file, in bytes; a larger one is another file.
+// maxFile bounds the configuration file, in bytes. A larger file is a mistake.
 const maxFile = 1 << 20
 
-// Load reads the file at path and the SYNCER_ variables of environ, which has
-// the form of os.Environ. A configuration with anything wrong is not returned;
-// the error is then Problems, unless the file itself cannot be read.
+// Load reads the file at path and the SYNCER_ variables of environ, which has the
+// form of os.Environ. If anything is wrong it returns no configuration; the error is
+// then Problems, unless the file cannot be read.
 func Load(path string, environ []string) (*Config, error) {
 	data, err := readBounded(path, maxFile)
 	if err != nil {
@@ -55,7 +55,7 @@ func Load(path string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// bind is Load without the file.
+// bind is Load for the content of a file.
 func bind(path string, data []byte, environ []string) (*binder, *Config, error) {
 	doc := readDocument(path, data)
 	if doc.root == nil {
@@ -84,8 +84,8 @@ func bind(path string, data []byte, environ []string) (*binder, *Config, error) 
 	return b, c, nil
 }
 
-// addDefaultJobs adds the jobs of a file that says nothing of jobs, by name, so
-// that the environment can change them. "jobs = []" says that there are none.
+// addDefaultJobs adds the default jobs if the file has no "jobs", by name, so that
+// the environment can change them. "jobs = []" means no jobs.
 func addDefaultJobs(root *node) {
 	if root.get("jobs") != nil {
 		return

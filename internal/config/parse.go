@@ -10,12 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // time zones are configured by name, and a bare container knows none
+	_ "time/tzdata" // a minimal container has no time zone files
 	"unicode/utf8"
 )
 
-// parse reads one value into dst and says what is wrong with it, "" if nothing.
-// It never repeats the value of a Secret, a DatabaseURL or a ProxyURL.
+// parse reads one value into dst. It returns what is wrong, "" if nothing, and never
+// repeats the value of a Secret, a DatabaseURL or a ProxyURL.
 func parse(dst reflect.Value, tag reflect.StructTag, n *node) string {
 	switch p := dst.Addr().Interface().(type) {
 	case *time.Duration:
@@ -40,8 +40,8 @@ func parse(dst reflect.Value, tag reflect.StructTag, n *node) string {
 	panic(fmt.Sprintf("config: no way to read a %s", dst.Type()))
 }
 
-// wrongKind says that a value is not of the kind wanted. Of the environment's
-// values, which are all text, it shows the text.
+// wrongKind returns the problem of a value of the wrong kind. For the environment,
+// whose values are all text, it quotes the text.
 func wrongKind(want string, n *node) string {
 	if n.kind == kindText {
 		return fmt.Sprintf("must be %s, is %s", want, quote(n.text))
@@ -49,12 +49,12 @@ func wrongKind(want string, n *node) string {
 	return fmt.Sprintf("must be %s, is %s", want, n.kind)
 }
 
-// quote shows a value, but not all of one that went astray.
+// quote returns a value in quotes, shortened if it is long.
 func quote(s string) string {
 	return strconv.Quote(cut(s, 60))
 }
 
-// cut keeps so many letters of a text.
+// cut shortens a text to longest characters.
 func cut(s string, longest int) string {
 	if r := []rune(s); len(r) > longest {
 		return string(r[:longest]) + "…"
@@ -62,28 +62,28 @@ func cut(s string, longest int) string {
 	return s
 }
 
-// list shows the words of a tag.
+// list joins the words of a tag with commas.
 func list(words string) string { return strings.Join(strings.Fields(words), ", ") }
 
 func (n *node) isText() bool { return n.kind == kindString || n.kind == kindText }
 
-// mayBeEmpty reports whether "" is a value of a text.
+// mayBeEmpty reports whether "" is a valid value.
 func mayBeEmpty(tag reflect.StructTag) bool {
 	fallback, ok := tag.Lookup("default")
 	_, tagged := tag.Lookup("empty")
 	return ok && fallback == "" || tagged
 }
 
-// badText says what is wrong with a text of any meaning, "" if nothing.
+// badText returns what is wrong with a text of any meaning, "" if nothing.
 func badText(tag reflect.StructTag, text string) string {
 	if text == "" && !mayBeEmpty(tag) {
 		return "must not be empty"
 	}
 	if strings.ContainsRune(text, 0) {
-		return "must not hold a NUL character" // Postgres takes none
+		return "must not hold a NUL character" // Postgres does not accept it
 	}
 	if !utf8.ValidString(text) {
-		return "must be valid UTF-8" // as all of a file is
+		return "must be valid UTF-8" // as in the file
 	}
 	return ""
 }
@@ -147,7 +147,7 @@ func parseInt(dst reflect.Value, tag reflect.StructTag, n *node) string {
 	if n.kind != kindInteger && n.kind != kindText {
 		return wrongKind("a whole number", n)
 	}
-	i, err := strconv.ParseInt(n.text, 0, 64) // TOML's 0x, 0o, 0b and _ are Go's too
+	i, err := strconv.ParseInt(n.text, 0, 64) // 0x, 0o, 0b and _ mean the same in TOML and Go
 	if err != nil {
 		return wrongKind("a whole number", &node{kind: kindText, text: n.text})
 	}
@@ -184,7 +184,8 @@ func parseDuration(dst *time.Duration, tag reflect.StructTag, n *node) string {
 	return outside(tag, n.text, d, func(s string) time.Duration { v, _ := duration(s); return v })
 }
 
-// outside says that a value is beyond the bounds of its tag.
+// outside returns the problem of a value beyond the bounds of its tag, "" if there is
+// none.
 func outside[T int64 | float64 | time.Duration](tag reflect.StructTag, text string, v T, read func(string) T) string {
 	lowest, highest := tag.Get("min"), tag.Get("max")
 	if v < read(lowest) || v > read(highest) {
@@ -195,8 +196,8 @@ func outside[T int64 | float64 | time.Duration](tag reflect.StructTag, text stri
 
 var longUnit = regexp.MustCompile(`^(\d{1,6})([wd])`)
 
-// duration reads what time.ParseDuration reads, after whole weeks and days:
-// "400d", "1w12h". A day is 24 hours.
+// duration parses whole weeks and days, then what time.ParseDuration accepts: "400d",
+// "1w12h". A day is 24 hours.
 func duration(s string) (time.Duration, error) {
 	var days int64
 	rest := s
@@ -241,14 +242,14 @@ func parseLocation(dst **time.Location, n *node) string {
 	return ""
 }
 
-// abbreviations are names of the tz database that Postgres reads as a fixed offset,
-// so that days in Postgres and in Go would differ in summer.
+// abbreviations are names that Postgres reads as a fixed offset and Go as a zone with
+// summer time.
 var abbreviations = map[string]string{
 	"CET": "Europe/Brussels", "EET": "Europe/Athens", "MET": "Europe/Brussels", "WET": "Europe/Lisbon",
 }
 
-// Location returns the time zone of that name in the tz database. The machine's
-// own zone is refused, because instances on other machines would differ.
+// Location returns a zone of the tz database by name. The machine's own zone is
+// rejected, because it can differ between instances.
 func Location(name string) (*time.Location, error) {
 	if city, ok := abbreviations[name]; ok {
 		return nil, fmt.Errorf("time zone %s means summer time to some programs and not to others; name a city instead, such as %q", quote(name), city)

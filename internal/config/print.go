@@ -11,15 +11,14 @@ import (
 	"unicode/utf8"
 )
 
-// setting is a setting of the configuration, whether it is given or not.
+// setting is a setting of the configuration, given or not.
 type setting struct {
 	path  string
 	value reflect.Value
 }
 
-// Print writes every setting of the configuration that Load makes of the same,
-// as TOML, each with where its value comes from. Of secrets it shows that they
-// are there.
+// Print writes every setting of the configuration that Load would return, as TOML,
+// each with the origin of its value. Secrets are masked.
 func Print(w io.Writer, path string, environ []string) error {
 	data, err := readBounded(path, maxFile)
 	if err != nil {
@@ -35,7 +34,7 @@ func Print(w io.Writer, path string, environ []string) error {
 		lines[i] = s.path[strings.LastIndexByte(s.path, '.')+1:] + " = " + shown(s.value)
 		longest = max(longest, len([]rune(lines[i])))
 	}
-	const widest = 60 // a longer line than this moves no other's remark
+	const widest = 60 // longer lines do not move the remarks of others
 	width := min(longest, widest)
 	for i, s := range b.settings {
 		if in := parent(s.path); in != section {
@@ -51,7 +50,7 @@ func Print(w io.Writer, path string, environ []string) error {
 	return nil
 }
 
-// sectionHeader is how a section begins in a file.
+// sectionHeader returns the header of a section.
 func sectionHeader(path string) string {
 	if strings.HasSuffix(path, "]") {
 		return "[[" + unindexed(path) + "]]"
@@ -59,7 +58,7 @@ func sectionHeader(path string) string {
 	return "[" + unindexed(path) + "]"
 }
 
-// shown is a value as it would stand in a file.
+// shown returns a value in TOML.
 func shown(v reflect.Value) string {
 	switch x := v.Interface().(type) {
 	case time.Duration:
@@ -94,8 +93,8 @@ func shown(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// tomlQuote writes a text as a string of TOML, in which some of Go's escapes are
-// unknown. What is no UTF-8 cannot be written.
+// tomlQuote returns a text as a TOML string, which lacks some of Go's escapes.
+// Invalid UTF-8 cannot be represented.
 func tomlQuote(s string) string {
 	b := []byte{'"'}
 	for _, r := range s {
@@ -113,11 +112,11 @@ func tomlQuote(s string) string {
 	return string(append(b, '"'))
 }
 
-// origin says where a setting's value comes from.
+// origin returns where a setting's value comes from.
 func (b *binder) origin(path string) string {
 	at, given := b.at[path]
 	if !given {
-		// What an app does not say of its users, [users] does.
+		// Settings that an app's users section omits come from [users].
 		if app, key, ok := strings.Cut(path, "].users."); ok && strings.HasPrefix(app, "apps[") {
 			return "as in [users] " + key
 		}
@@ -129,7 +128,7 @@ func (b *binder) origin(path string) string {
 	}
 	switch {
 	case at.env != "":
-		return at.env // a variable's name ends in _FILE itself
+		return at.env // its name ends in _FILE for a file
 	case at.line == 0:
 		return "default"
 	default:

@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a configuration. Its text never holds
-// a secret or a database password.
+// Problem is one thing that is wrong with a configuration. Its text contains no
+// secret and no database password.
 type Problem struct {
-	// File is as it was given to Load; "" when the environment is at fault.
+	// File is as given to Load; "" for a problem of the environment.
 	File string
-	// Line is 0 when the problem is that something is not there at all.
+	// Line is 0 if something is missing.
 	Line int
-	// Column, in characters, is only set for what is not TOML.
+	// Column, in characters, is set only for text that is not TOML.
 	Column int
-	// Var is the environment variable that gave the value, "" if it was the file.
+	// Var is the environment variable with the value, "" if it is from the file.
 	Var string
-	// Key is the setting, e.g. "apps[0].tencent.region"; "" for what is not TOML
-	// and for a variable that is no setting's.
+	// Key is the setting, e.g. "apps[0].tencent.region"; "" for text that is not TOML
+	// and for an unknown variable.
 	Key string
 	// Text says what is wrong and what is allowed.
 	Text string
 }
 
-// String gives the problem in one line:
-// config.toml:12: apps[0].tencent.region: unknown region "x" (allowed: …).
+// String returns the problem in one line: config.toml:12: apps[0].tencent.region:
+// unknown region "x" (allowed: …).
 func (p Problem) String() string {
 	parts := make([]string, 0, 3)
 	switch {
@@ -45,12 +45,11 @@ func (p Problem) String() string {
 	return strings.Join(append(parts, p.Text), ": ")
 }
 
-// Problems are all that is wrong with a configuration, as an error: first what
-// has a line, in the order of the file, then what is missing, then the
-// environment's.
+// Problems are all problems of a configuration, as an error: those with a line, in
+// order, then missing settings, then the environment's.
 type Problems []Problem
 
-// Error lists the problems, one a line.
+// Error returns the problems, one a line.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -75,7 +74,7 @@ func (ps Problems) sort() {
 	})
 }
 
-// Nearest gives the candidate that name is most likely a misspelling of, or "".
+// Nearest returns the candidate of which name is most likely a misspelling, or "".
 func Nearest(name string, candidates []string) string {
 	const tooFar = 4
 	best, bestDistance := "", min(len(name)/3+1, tooFar)
@@ -87,8 +86,8 @@ func Nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete or replace, or neighbours to
-// swap, that turn a into b.
+// distance returns the number of letters to insert, delete, replace or swap with a
+// neighbour to turn a into b.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -6,17 +6,17 @@ import (
 	"reflect"
 )
 
-// Reporting is the part of the configuration that reading what was collected
-// needs. What the APIs and the users tables need may be missing or wrong: whoever
-// reads reports need not have the apps' secrets.
+// Reporting is the part of the configuration that reports need. Settings for APIs and
+// users tables may be missing or wrong, because readers of reports need not have the
+// apps' secrets.
 type Reporting struct {
 	Database Database
 	Report   Report
-	// Apps are the names of the configured apps, as far as they can be read.
+	// Apps are the names of the configured apps, if they can be read.
 	Apps []string
 }
 
-// LoadReporting is Load for commands that only read what was collected.
+// LoadReporting is Load for commands that only read collected data.
 func LoadReporting(path string, environ []string) (*Reporting, error) {
 	data, err := readBounded(path, maxFile)
 	if err != nil {

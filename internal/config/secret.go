@@ -16,39 +16,38 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// masked is what is seen of a secret.
+// masked replaces a secret in output.
 const masked = "[secret]"
 
-// Secret is a value that no print, log or encoding shows: every way of
-// formatting it gives "[secret]". Only Reveal and a conversion give the value.
+// Secret is a value that is never printed, logged or encoded: every format is
+// "[secret]". Only Reveal and a conversion return the value.
 type Secret string
 
-// Reveal gives the value itself, to be handed to what needs it and kept nowhere.
+// Reveal returns the value, to be passed on and not stored.
 func (s Secret) Reveal() string { return string(s) }
 
-// String gives "[secret]".
+// String returns "[secret]".
 func (Secret) String() string { return masked }
 
-// GoString gives "[secret]".
+// GoString returns "[secret]".
 func (Secret) GoString() string { return masked }
 
-// Format writes "[secret]" for every verb: without it, a verb that does not fit
-// a string, such as %d, prints the value.
+// Format writes "[secret]" for every verb. Without it, a verb that does not fit a
+// string, such as %d, would print the value.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, masked) }
 
-// MarshalText gives "[secret]", to JSON and loggers too.
+// MarshalText returns "[secret]", also for JSON and loggers.
 func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
 
-// DatabaseURL is a Postgres connection URL, or keywords and values. It may hold
-// a password, so that every way of formatting it shows only user, host, port
-// and database.
+// DatabaseURL is a Postgres connection URL, or keywords and values. It may contain a
+// password, so every format shows only user, host, port and database.
 type DatabaseURL string
 
-// Reveal gives the whole URL, to be handed to the driver and kept nowhere.
+// Reveal returns the whole URL, to be passed to the driver and not stored.
 func (u DatabaseURL) Reveal() string { return string(u) }
 
-// String gives the URL without password and parameters: "" for none, "[secret]"
-// for one that cannot be read.
+// String returns the URL without password and parameters: "" if it is empty,
+// "[secret]" if it cannot be parsed.
 func (u DatabaseURL) String() string {
 	if u == "" {
 		return ""
@@ -67,8 +66,8 @@ func (u DatabaseURL) String() string {
 	return fmt.Sprintf("postgres://%s@%s/%s", c.User, strings.Join(hosts, ","), c.Database)
 }
 
-// Unverified lists the servers on other machines that are believed without a
-// look at their certificate, or spoken to without TLS.
+// Unverified returns the servers on other machines whose certificate is not verified
+// or whose connection has no TLS.
 func (u DatabaseURL) Unverified() []string {
 	c, err := pgx.ParseConfig(string(u))
 	if u == "" || err != nil {
@@ -76,7 +75,7 @@ func (u DatabaseURL) Unverified() []string {
 	}
 	var hosts []string
 	look := func(host string, port uint16, tls *tls.Config) {
-		// With verify-ca the driver switches Go's check off, and has its own.
+		// With verify-ca the driver replaces Go's verification by its own.
 		verified := tls != nil && (!tls.InsecureSkipVerify || tls.VerifyPeerCertificate != nil)
 		address := net.JoinHostPort(host, strconv.Itoa(int(port)))
 		if !verified && !strings.HasPrefix(host, "/") && !loopback(host) && !slices.Contains(hosts, address) {
@@ -101,12 +100,12 @@ func (u DatabaseURL) MarshalText() ([]byte, error) { return []byte(u.String()), 
 
 var passwordInURL = regexp.MustCompile(`(?i)^\w+://[^/?]*:[^/?]*@|password\s*=`)
 
-// holdsPassword reports whether a password stands in the URL itself.
+// holdsPassword reports whether the URL itself contains a password.
 func (u DatabaseURL) holdsPassword() bool { return passwordInURL.MatchString(string(u)) }
 
-// misread reports whether the driver would take a part of the password for
-// something else, which is shown: in a URL whose password has an @, /, ? or # that
-// is not %-encoded, a second @ follows, or one behind what ends the host.
+// misread reports whether the driver would take part of the password for something
+// that is shown. If the password of a URL contains an unencoded @, /, ? or #, a
+// second @ follows, or one after the end of the host.
 func (u DatabaseURL) misread() bool {
 	scheme, rest, _ := strings.Cut(string(u), "://")
 	if scheme != "postgres" && scheme != "postgresql" {
@@ -117,12 +116,12 @@ func (u DatabaseURL) misread() bool {
 		end = len(rest)
 	}
 	path, query, _ := strings.Cut(rest[end:], "?")
-	parameter, _, _ := strings.Cut(query, "=") // a parameter's value may hold an @
+	parameter, _, _ := strings.Cut(query, "=") // a parameter's value may contain an @
 	return strings.Count(rest[:end], "@") > 1 || strings.ContainsAny(path+parameter, "@#") || strings.Contains(query, "#")
 }
 
-// wrongInURL are the driver's own words for what is wrong, and ours. Only words
-// from this list are repeated, because the driver's may quote parts of the URL.
+// wrongInURL maps the driver's error texts to ours. Only the latter are shown,
+// because the driver's may quote parts of the URL.
 var wrongInURL = []struct{ driver, ours string }{
 	{"could not match", "hosts and ports differ in number"},
 	{"invalid port", "the port is no number from 1 to 65535"},
@@ -134,8 +133,8 @@ var wrongInURL = []struct{ driver, ours string }{
 	{"pool_", "a pool_ parameter has a bad value"},
 }
 
-// problem says what is wrong with the URL, "" if nothing, and repeats nothing of
-// it: where a password ends is unclear in a text that cannot be read.
+// problem returns what is wrong with the URL, "" if nothing. It repeats nothing of
+// the URL: in an unparsable text the end of the password is unknown.
 func (u DatabaseURL) problem() string {
 	var why string
 	switch c, err := pgxpool.ParseConfig(string(u)); {
@@ -152,9 +151,9 @@ func (u DatabaseURL) problem() string {
 		` (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`
 }
 
-// foreignParameters are parameters of connection strings that other programs read
-// and Postgres refuses, with what to do here. Sources: PostgreSQL, "Parameter Key
-// Words" of libpq; Prisma, "Connection URL".
+// foreignParameters are parameters of other programs, which Postgres rejects, with
+// what to do instead. Sources: PostgreSQL, "Parameter Key Words" of libpq; Prisma,
+// "Connection URL".
 var foreignParameters = map[string]string{
 	"pgbouncer":                 "set poll_only = true in [database] instead",
 	"schema":                    "set schema in [database] instead",
@@ -175,8 +174,8 @@ var foreignParameters = map[string]string{
 	"fallback_application_name": "syncer sets application_name itself",
 }
 
-// foreignParameter says that one of the parameters is another program's, "" if none
-// is. It shows names alone, and only those it knows.
+// foreignParameter returns the problem of parameters of other programs, "" if there
+// are none. It shows only names in foreignParameters.
 func foreignParameter(parameters map[string]string) string {
 	var found []string
 	for name := range parameters {
@@ -191,13 +190,14 @@ func foreignParameter(parameters map[string]string) string {
 	return "holds " + strings.Join(found, "; ")
 }
 
-// whyUnreadable is what the driver says of a URL, in words that hold none of it.
+// whyUnreadable returns the reason of a driver error in words without parts of the
+// URL.
 func whyUnreadable(err error) string {
 	if file, ok := errors.AsType[*fs.PathError](err); ok && !strings.ContainsAny(file.Path, "=@ ") {
 		return "it names a file that cannot be read: " + file.Error()
 	}
-	// The driver's text begins with the URL, its password replaced as well as it
-	// can; a host or database name may hold the words by chance.
+	// The driver's text begins with the URL, whose password it masks as well as it
+	// can. A host or database name may contain one of the words by chance.
 	_, text, _ := strings.Cut(err.Error(), "`: ")
 	for _, w := range wrongInURL {
 		if strings.Contains(text, w.driver) {
@@ -207,14 +207,14 @@ func whyUnreadable(err error) string {
 	return "it cannot be read"
 }
 
-// Format writes the section with its secret masked, for every verb: a verb that
-// does not fit a pointer makes fmt print what it points to without asking anybody.
+// Format writes the section with its secret masked, for every verb. For a verb that
+// does not fit a pointer, fmt would print the struct without calling methods.
 func (t Tencent) Format(f fmt.State, _ rune) {
 	type plain Tencent
 	_, _ = fmt.Fprintf(f, "%+v", plain(t))
 }
 
-// Format is as with Tencent.
+// Format is as in Tencent.
 func (o OpenIM) Format(f fmt.State, _ rune) {
 	type plain OpenIM
 	_, _ = fmt.Fprintf(f, "%+v", plain(o))

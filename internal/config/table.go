@@ -9,16 +9,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Table names a table of the users' database.
+// Table is the name of a table in the users' database.
 type Table struct {
-	Schema string // "": found by the connection's search_path
+	Schema string // "": the connection's search_path applies
 	Name   string
 }
 
 // IsZero reports whether no table is named.
 func (t Table) IsZero() bool { return t.Name == "" }
 
-// String gives the name as SQL, quoted: "public"."users".
+// String returns the name as quoted SQL: "public"."users".
 func (t Table) String() string {
 	if t.Schema == "" {
 		return pgx.Identifier{t.Name}.Sanitize()
@@ -26,8 +26,8 @@ func (t Table) String() string {
 	return pgx.Identifier{t.Schema, t.Name}.Sanitize()
 }
 
-// UnmarshalText reads table or schema.table as SQL does: what is not quoted is
-// turned into lower case.
+// UnmarshalText parses table or schema.table as SQL does: unquoted names become lower
+// case.
 func (t *Table) UnmarshalText(text []byte) error {
 	parts, err := identifiers(string(text))
 	if err != nil || len(parts) > 2 {
@@ -43,10 +43,10 @@ func (t *Table) UnmarshalText(text []byte) error {
 // Identifier is the name of a column, without quotes.
 type Identifier string
 
-// String gives the name as SQL, quoted: "id".
+// String returns the name as quoted SQL: "id".
 func (i Identifier) String() string { return pgx.Identifier{string(i)}.Sanitize() }
 
-// UnmarshalText reads one identifier as SQL does.
+// UnmarshalText parses one identifier as SQL does.
 func (i *Identifier) UnmarshalText(text []byte) error {
 	parts, err := identifiers(string(text))
 	if err != nil || len(parts) != 1 {
@@ -56,14 +56,14 @@ func (i *Identifier) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// maxIdentifier is how many bytes Postgres keeps of a name; it cuts longer ones
-// off without an error, so that another table could be meant.
+// maxIdentifier is the longest name in Postgres, in bytes. It truncates longer names
+// without an error, so that they could mean another table.
 const maxIdentifier = 63
 
 var errIdentifier = errors.New("no identifier")
 
-// identifiers reads names joined by dots: quoted ones as they are, others in
-// lower case.
+// identifiers splits names joined by dots: quoted ones unchanged, others in lower
+// case.
 func identifiers(s string) ([]string, error) {
 	var parts []string
 	for {
@@ -88,7 +88,7 @@ func identifiers(s string) ([]string, error) {
 	}
 }
 
-// quotedIdentifier reads up to the closing quote; two quotes are one.
+// quotedIdentifier reads to the closing quote; a doubled quote is one.
 func quotedIdentifier(s string) (name, rest string, err error) {
 	var b strings.Builder
 	for {
@@ -116,7 +116,7 @@ func plainIdentifier(s string) (name, rest string, err error) {
 	if name == "" || name[0] == '$' || name[0] >= '0' && name[0] <= '9' {
 		return "", "", errIdentifier
 	}
-	// Only ASCII: what Postgres does to other letters depends on its locale.
+	// Only ASCII: for other letters Postgres depends on its locale.
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
 			return r + 'a' - 'A'

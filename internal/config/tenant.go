@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Tenant identifies the tenant of an IM backend that the app is about: the SDKAppID,
-// or the normalised address of an OpenIM deployment. Two spellings of one address
-// are the same tenant. It holds no user, password or query.
+// Tenant returns the identity of an app at its provider: the SDKAppID, or the
+// normalised address of an OpenIM deployment. Two spellings of one address are the
+// same tenant. The result contains no user, password or query.
 func (a App) Tenant() string {
 	if a.Tencent != nil {
 		return strconv.FormatInt(a.Tencent.SDKAppID, 10)
@@ -18,9 +18,9 @@ func (a App) Tenant() string {
 	return normalised(a.OpenIM.BaseURL)
 }
 
-// normalised returns a web address with scheme and host in lower case, without the
-// scheme's own port, a trailing slash or a dot behind the host. Load has checked
-// that it can be parsed.
+// normalised returns a web address with scheme and host in lower case, without
+// default port, trailing slash or trailing dot of the host. Load has checked that it
+// parses.
 func normalised(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {

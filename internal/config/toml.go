@@ -10,10 +10,10 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// kind is what a node of a TOML document is.
+// kind is the kind of a node.
 type kind string
 
-// The kinds, as problems name them.
+// The kinds, worded for problems.
 const (
 	kindSection kind = "a section"
 	kindList    kind = "a list"
@@ -22,46 +22,47 @@ const (
 	kindFloat   kind = "a number"
 	kindBool    kind = "true or false"
 	kindTime    kind = "a date or time"
-	// kindText is text of no kind yet: from the environment, or a default.
+	// kindText is a value from the environment or a default, whose kind is not known.
 	kindText kind = "text"
 )
 
-// pos is where a value stands: on a line of the file or in a variable.
+// pos is the position of a value: a line of the file or a variable.
 type pos struct {
 	line int
 	env  string
 }
 
-// node is a value of a TOML document, or a section or list of them, with the
-// place where it stands. A nil node is one that is not there.
+// node is a value, section or list of a TOML document, with its position. A nil node
+// is missing.
 type node struct {
 	kind kind
 	pos  pos
 	path string // e.g. "apps[0].tencent"
-	text string // scalars: a string's value, others as they are written
+	text string // of a string its value, of other scalars the source text
 
-	keys  []string // sections: in the order of the file
+	keys  []string // of a section, in file order
 	table map[string]*node
-	items []*node // lists
+	items []*node // of a list
 
 	origin origin
 }
 
-// origin says what made a section or list; TOML allows some to be added to.
+// origin is what created a section or list, because TOML allows only some to be
+// extended.
 type origin uint8
 
 const (
-	originParent origin = iota // the header of something inside it
+	originParent origin = iota // the header of a child
 	originHeader               // its own header
 	originDotted               // a dotted key
-	originValue                // an inline table or array: complete
+	originValue                // an inline table or array, which is complete
 )
 
 func newSection(line int, o origin) *node {
 	return &node{kind: kindSection, pos: pos{line: line}, table: map[string]*node{}, origin: o}
 }
 
-// get gives the value of a key, nil if there is none.
+// get returns the value of a key, nil if there is none.
 func (n *node) get(key string) *node {
 	if n == nil {
 		return nil
@@ -75,7 +76,7 @@ func (n *node) put(key string, v *node) {
 	n.table[key] = v
 }
 
-// join makes a key's path.
+// join returns the path of a key.
 func join(path, key string) string {
 	if path == "" {
 		return key
@@ -89,9 +90,8 @@ func (n *node) add(section *node) {
 	n.items = append(n.items, section)
 }
 
-// document reads TOML into a tree. The problems are either the one place where
-// the text stops being TOML, with its column, or all keys and sections that are
-// given twice, each with its key.
+// document reads TOML into a tree. The problems are either one syntax error with its
+// column, or all keys and sections that are given twice.
 type document struct {
 	file     string
 	parser   unstable.Parser
@@ -102,7 +102,8 @@ type document struct {
 
 func readDocument(file string, data []byte) *document {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	// The parser finds positions by a slice's capacity: it must end with the text.
+	// The parser derives positions from the slice's capacity, which must be its
+	// length.
 	d := &document{file: file, data: slices.Clip(bytes.Clone(data)), root: newSection(0, originHeader)}
 	d.parser.Reset(d.data)
 	current := d.root
@@ -123,8 +124,8 @@ func readDocument(file string, data []byte) *document {
 	return d
 }
 
-// syntax makes a problem of the parser's error, whose words are fixed texts
-// with at most one character of the file.
+// syntax returns the problem of a parser error, whose text is fixed except for at
+// most one character of the file.
 func (d *document) syntax(err error) Problem {
 	p := Problem{File: d.file, Line: 1, Column: 1, Text: "this is not TOML: " + err.Error()}
 	if e, ok := errors.AsType[*unstable.ParserError](err); ok {
@@ -151,8 +152,8 @@ func (d *document) key(e *unstable.Node) []part {
 	return parts
 }
 
-// header opens [a.b.c]. What follows a wrong header goes to a section that
-// nobody sees, because that problem is reported already.
+// header opens [a.b.c]. After a wrong header, which is reported, the following keys
+// go to a section outside of the tree.
 func (d *document) header(e *unstable.Node) *node {
 	parts := d.key(e)
 	parent := d.descend(d.root, parts[:len(parts)-1], originParent)
@@ -211,9 +212,9 @@ func (d *document) keyValue(current *node, e *unstable.Node) {
 	parent.put(last.name, d.value(e.Value(), last.line))
 }
 
-// descend walks down to the section in which the last part of a key stands,
-// making sections on the way. It gives nil, and reports why, where there is
-// something else or something complete.
+// descend returns the section that contains the last part of a key, and makes the
+// sections on the way. If something else or something complete is in the way, it
+// reports that and returns nil.
 func (d *document) descend(n *node, parts []part, o origin) *node {
 	for _, p := range parts {
 		next := n.get(p.name)
@@ -239,7 +240,7 @@ func (d *document) twice(first *node, line int) {
 		Text: fmt.Sprintf("is given twice, first as %s on line %d", first.kind, first.pos.line)})
 }
 
-// value copies a value out of the parser, whose memory is used again.
+// value copies a value out of the parser, which reuses its memory.
 func (d *document) value(v *unstable.Node, line int) *node {
 	n := &node{pos: pos{line: line}, text: string(v.Data), origin: originValue}
 	switch v.Kind {

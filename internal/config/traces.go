@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// tracesPath is where a server of OTLP over HTTP takes traces, unless told otherwise.
+// tracesPath is the default path of OTLP over HTTP.
 const tracesPath = "/v1/traces"
 
-// traces checks the endpoint, and gives it its path.
+// traces checks the endpoint and adds the default path.
 func (v validator) traces() {
 	t := &v.c.Traces
 	v.caFile("traces.ca_file", &t.CAFile)
@@ -27,10 +27,10 @@ func (v validator) traces() {
 	}
 }
 
-// headerPattern is a header as it is written in a request.
+// headerPattern matches a request header.
 var headerPattern = regexp.MustCompile("^([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\t\x20-\x7e]*)$")
 
-// Header gives the Headers by name. Its errors repeat nothing of them.
+// Header returns the Headers by name. Its errors repeat nothing of them.
 func (t Traces) Header() (map[string]string, error) {
 	header := make(map[string]string)
 	at := 0

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// validator checks what one value alone does not show: relations, names that
-// refer to others, forms that have no type of their own.
+// validator checks what a single value does not show: relations, references by name,
+// and formats without a type of their own.
 type validator struct {
 	*binder
 	c *Config
@@ -25,13 +25,13 @@ func (v validator) validate() {
 	v.traces()
 }
 
-// isGiven reports whether the file or the environment gives a setting.
+// isGiven reports whether the file or the environment sets a setting.
 func (v validator) isGiven(path string) bool {
 	_, ok := v.at[path]
 	return ok
 }
 
-// well reports whether none of these settings has a problem yet; only then are
+// well reports whether none of these settings has a problem so far. Only then are
 // they compared with each other.
 func (v validator) well(paths ...string) bool {
 	for _, p := range paths {
@@ -83,13 +83,13 @@ func (v validator) listen() {
 		"http.listen (%s) is reached from other machines, and without http.token everybody there reads the metrics", s))
 }
 
-// namePattern is what apps and jobs are called: short enough for a label, and
-// simple enough for a variable's name.
+// namePattern matches names of apps and jobs: short enough for a label and simple
+// enough for the name of a variable.
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,40}$`)
 
-// names checks the names of the elements of a list.
+// names checks the names in a list.
 func (v validator) names(path string, names []string) {
-	first := map[string]int{} // by variable, in which "-" and "_" are the same
+	first := map[string]int{} // by variable name, in which "-" and "_" are the same
 	for i, name := range names {
 		at := fmt.Sprintf("%s[%d].name", path, i)
 		if !v.well(at) {
@@ -113,7 +113,7 @@ func (v validator) names(path string, names []string) {
 	}
 }
 
-// sweep checks how the sizes and times of a sweep relate.
+// sweep checks the relations between sizes and times of a sweep.
 func (v validator) sweep() {
 	s := v.c.Sweep
 	if v.well("sweep.page_users", "sweep.range_users") && s.PageUsers > s.RangeUsers {
@@ -132,7 +132,7 @@ func (v validator) sweep() {
 	}
 }
 
-// timeout gives the key and value of the timeout of an app's calls.
+// timeout returns the key and value of the timeout of an app's calls.
 func (a App) timeout() (key string, d time.Duration) {
 	switch {
 	case a.Tencent != nil:

@@ -39,7 +39,7 @@ func (v validator) apps() {
 	v.names("apps", names)
 }
 
-// provider checks that an app has its own provider's section and no other.
+// provider checks that an app has its provider's section and no other.
 func (v validator) provider(path string, app *App) {
 	if !v.well(path + ".provider") {
 		return
@@ -61,7 +61,7 @@ func (v validator) provider(path string, app *App) {
 	}
 }
 
-// usersTable checks that an app has a users table, of its own or the default one.
+// usersTable checks that an app has a users table, its own or the default.
 func (v validator) usersTable(path string, app *App) {
 	at := "users.table"
 	if v.isGiven(path + ".users") {
@@ -93,8 +93,8 @@ func (v validator) tencent(path string, t *Tencent) {
 	}
 }
 
-// documentedRate warns of a rate above the limit that the provider documents. The
-// console can raise that limit, so such a rate is not refused.
+// documentedRate warns of a rate above the documented limit. It is no error because
+// the provider's console can raise the limit.
 func (v validator) documentedRate(path string, rate, limit int) {
 	if v.well(path) && rate > limit {
 		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
@@ -102,9 +102,9 @@ func (v validator) documentedRate(path string, rate, limit int) {
 	}
 }
 
-// baseURL checks an API's address and takes trailing slashes off. Its problems
-// do not repeat it, because it may hold a password that does not belong there.
-// why says what speaks against http to another machine, unless that is allowed.
+// baseURL checks an API's address and removes trailing slashes. Its problems do not
+// repeat the address, which may contain a misplaced password. why is the reason
+// against http to other machines, unless allowHTTP.
 func (v validator) baseURL(path string, s *string, why string, allowHTTP bool) {
 	if !v.well(path) {
 		return
@@ -113,7 +113,7 @@ func (v validator) baseURL(path string, s *string, why string, allowHTTP bool) {
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "http" && u.Scheme != "https":
 		v.problem(path, "is no web address (want https://host or https://host:port, with or without a path)")
-	case strings.ContainsAny(*s, "@?#"): // an @ behind the host is of a password that is not encoded
+	case strings.ContainsAny(*s, "@?#"): // an @ after the host comes from a password that is not encoded
 		v.problem(path, "must hold no user, password, query or fragment")
 	case u.Hostname() == "":
 		v.problem(path, "names no host")
@@ -123,8 +123,8 @@ func (v validator) baseURL(path string, s *string, why string, allowHTTP bool) {
 	*s = strings.TrimRight(*s, "/")
 }
 
-// caFile checks that a file of certificates can be read. One that is named in the
-// configuration file is relative to that one's folder.
+// caFile checks that a certificate file can be read. A name from the configuration
+// file is relative to that file's folder.
 func (v validator) caFile(path string, name *string) {
 	if *name == "" || !v.well(path) {
 		return
@@ -142,12 +142,12 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// sharedQuota warns of two apps that are one tenant to the provider: its limits
-// count their calls together, but each keeps to its rates alone.
+// sharedQuota warns of two apps that are one tenant: the provider counts their calls
+// together, but each keeps only to its own rates.
 func (v validator) sharedQuota(names map[string]string, app *App) {
 	tenant := app.Tenant()
 	if tenant == "" || tenant == "0" {
-		return // a problem already
+		return // already reported
 	}
 	first, known := names[tenant]
 	switch {
@@ -162,8 +162,8 @@ func (v validator) sharedQuota(names map[string]string, app *App) {
 	}
 }
 
-// completeUsers gives each app the users' settings that it does not give
-// itself. It comes before all checks, which are about what holds in the end.
+// completeUsers copies settings from [users] to apps that omit them. It precedes all
+// checks, which apply to the result.
 func (v validator) completeUsers() {
 	common := v.c.Users
 	for i := range v.c.Apps {

@@ -19,7 +19,7 @@ func (v validator) jobs() {
 		names[i] = job.Name
 		v.jobApp(path+".app", job)
 		if !v.well(path + ".timezone") {
-			job.Timezone = time.UTC // so that a bad schedule is reported at the same time
+			job.Timezone = time.UTC // so that a wrong schedule is reported, too
 		}
 		if v.well(path + ".schedule") {
 			v.schedule(path, job)
@@ -41,7 +41,7 @@ func (v validator) jobApp(path string, job *Job) {
 	}
 }
 
-// schedule fills in what follows from a job's schedule.
+// schedule sets what follows from a job's schedule.
 func (v validator) schedule(path string, job *Job) {
 	spec, zone, err := splitZone(job.Schedule)
 	if err != nil {
@@ -62,12 +62,11 @@ func (v validator) schedule(path string, job *Job) {
 	v.maxGap(job)
 }
 
-// gapIntervals is how many intervals of a job may pass before the time between
-// two runs counts as not observed, unless max_gap says otherwise: one run may
-// be skipped and one may fail.
+// gapIntervals is the default maximum gap in intervals: one run may be skipped and
+// one may fail.
 const gapIntervals = 3
 
-// maxGap fills in a job's largest gap. sweep.max_gap is about presence, of which
+// maxGap sets a job's largest gap. sweep.max_gap applies to presence, from which
 // durations are computed; accounts are checked far less often.
 func (v validator) maxGap(job *Job) {
 	const path = "sweep.max_gap"
@@ -82,8 +81,8 @@ func (v validator) maxGap(job *Job) {
 	}
 }
 
-// splitZone takes the time zone off the front of a schedule; nil if it has none.
-// The cron library panics on a zone with nothing behind it.
+// splitZone removes the time zone from the front of a schedule; zone is nil if there
+// is none. The cron library panics on a zone with nothing after it.
 func splitZone(s string) (spec string, zone *time.Location, err error) {
 	s = strings.TrimSpace(s)
 	named, ok := strings.CutPrefix(s, "CRON_TZ=")
@@ -97,12 +96,12 @@ func splitZone(s string) (spec string, zone *time.Location, err error) {
 	return strings.TrimSpace(spec), zone, err
 }
 
-// reference is when schedules are tried out: fixed, so that a configuration is
-// valid or not for good. The five years that the library looks ahead of it
-// hold two 29ths of February.
+// reference is the fixed start of trial ticks, so that a configuration is valid or
+// invalid permanently. The library's look-ahead of five years contains two 29ths of
+// February.
 var reference = time.Date(2024, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// triedTicks are how many ticks are looked at to find the shortest interval.
+// triedTicks is the number of ticks examined to find the shortest interval.
 const triedTicks = 64
 
 var (
@@ -111,8 +110,8 @@ var (
 	errNever    = errors.New("never comes: no such day is in the calendar")
 )
 
-// interval checks a schedule that names no zone, and gives the shortest time
-// between two of its ticks.
+// interval checks a schedule without a zone and returns the shortest time between two
+// ticks.
 func interval(spec string, zone *time.Location) (time.Duration, error) {
 	if every, ok := strings.CutPrefix(spec, "@every "); ok {
 		d, err := time.ParseDuration(strings.TrimSpace(every))
@@ -126,7 +125,7 @@ func interval(spec string, zone *time.Location) (time.Duration, error) {
 	}
 	s, err := schedule.Parse(spec, zone)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s", errSchedule, cut(errors.Unwrap(err).Error(), 200)) // it repeats the schedule
+		return 0, fmt.Errorf("%w: %s", errSchedule, cut(errors.Unwrap(err).Error(), 200)) // the library's text repeats the schedule
 	}
 	at := s.Next(reference)
 	shortest := time.Duration(0)

@@ -1,7 +1,7 @@
-// Package schedule reads the schedules of jobs. The cron library parses the fields;
-// this package adds what it lacks: ticks that come exactly once on days on which
-// clocks change, intervals whose ticks all processes agree on, and the refusal of
-// fields that mean less than they say.
+// Package schedule parses the schedules of jobs. It adds to the cron library: exactly
+// one tick of a fixed time on days on which clocks change (see package localtime),
+// intervals whose ticks all processes agree on, and errors for fields that mean less
+// than they say.
 package schedule
 
 import (
@@ -16,16 +16,16 @@ import (
 	"syncer/internal/localtime"
 )
 
-// Parse reads a schedule: five cron fields, a descriptor such as @daily, or
-// "@every 1m", meant in the given location unless it begins with CRON_TZ= or TZ=.
+// Parse parses a schedule: five cron fields, a descriptor such as @daily, or "@every
+// 1m". It applies to location unless it begins with CRON_TZ= or TZ=.
 //
-// As in Vixie cron, a job with a fixed time of day, whose minute and hour do not
-// begin with *, has its tick exactly once: at the end of the time that clocks set
-// forward leave out, and at the first of two equal times of clocks that are set
-// back. The ticks of any other expression follow what the clock shows.
+// As in Vixie cron, a job with a fixed time of day (minute and hour do not begin with
+// *) has exactly one tick for it: at the end of the time skipped when clocks are set
+// forward, and at the first of two equal times when they are set back. Other
+// expressions follow what the clock shows.
 //
 // The ticks of "@every" are the multiples of the interval since 1970, so that all
-// processes mean the same instants.
+// processes compute the same instants.
 func Parse(expression string, location *time.Location) (cron.Schedule, error) {
 	schedule, err := parse(expression, location)
 	if err != nil {
@@ -67,7 +67,7 @@ func parse(expression string, location *time.Location) (cron.Schedule, error) {
 	return cron.ParseStandard("CRON_TZ=" + location.String() + " " + spec)
 }
 
-// Every ticks at the multiples of an interval since 1970.
+// Every is a schedule that ticks at the multiples of an interval since 1970.
 type Every time.Duration
 
 // Next returns the first tick after t.
@@ -86,13 +86,13 @@ func isFixed(spec string) bool {
 	return len(fields) == 5 && !strings.ContainsAny(fields[0][:1]+fields[1][:1], "*?@")
 }
 
-// fixed ticks when a clock shows the times of an expression.
+// fixed is a schedule that ticks when a clock shows the times of an expression.
 type fixed struct {
-	fields   cron.Schedule // in UTC: on what the clock shows, not on instants
+	fields   cron.Schedule // in UTC, applied to what the clock shows
 	location *time.Location
 }
 
-// Next returns the first tick after t, the zero time if there is none.
+// Next returns the first tick after t; the zero time if there is none.
 func (f fixed) Next(t time.Time) time.Time {
 	t = t.In(f.location)
 	wall := time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
@@ -101,22 +101,22 @@ func (f fixed) Next(t time.Time) time.Time {
 		if wall.IsZero() {
 			return wall
 		}
-		// Of a time that the clock shows for the second time, the tick was at the first.
+		// If the clock shows a time for the second time, its tick was the first.
 		if tick := localtime.First(wall, f.location); tick.After(t) {
 			return tick
 		}
 	}
 }
 
-// sizes are how many values a field has: minute, hour, day, month, weekday.
+// sizes are the numbers of values of the fields: minute, hour, day, month, weekday.
 var sizes = [...]int{60, 24, 31, 12, 7}
 
-// checkFields refuses what the cron library passes over: an empty part of a list,
-// and a step that is larger than the field.
+// checkFields rejects what the cron library accepts: an empty part of a list, and a
+// step larger than its field.
 func checkFields(spec string) error {
 	fields := strings.Fields(spec)
 	if len(fields) != len(sizes) {
-		return nil // a descriptor, or an error that the library reports
+		return nil // a descriptor, or an error that the library returns
 	}
 	for i, field := range fields {
 		for part := range strings.SplitSeq(field, ",") {

@@ -13,23 +13,23 @@ import (
 	"syncer/imclient"
 )
 
-// told are the attributes that spans of others may have. A request's URL is not
-// among them, Tencent's signature being in its query; nor are errors' words, which
-// can name a user.
-var told = []attribute.Key{
+// sentAttributes are the attributes that spans of libraries may have. A request's URL
+// is not among them because Tencent's signature is in its query; nor are error texts,
+// which can name a user.
+var sentAttributes = []attribute.Key{
 	"http.request.method", "http.response.status_code", "network.protocol.version", "server.address", "server.port", "error.type",
 	"db.system.name", "db.operation.batch.size", "db.collection.name", "pgx.rows_affected", "pgx.sql_state",
 }
 
-// cleaner is the last that sees spans before they leave the process. It sends them
-// with what may be told. Our own are made for it; of those that libraries make only
-// what is on the list is sent, so that nothing can come with another version of one.
+// cleaner is the last exporter before spans leave the process. Our own spans pass
+// unchanged. Library spans are reduced to sentAttributes, so that a new library
+// version cannot send more.
 type cleaner struct {
 	to     sdk.SpanExporter
 	report *report
 }
 
-// ExportSpans sends spans. What fails is reported here, once for a while.
+// ExportSpans sends spans. It logs errors itself, at a limited rate.
 func (c *cleaner) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	sent := make([]sdk.ReadOnlySpan, len(spans))
 	for i, s := range spans {
@@ -46,7 +46,7 @@ func (c *cleaner) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) err
 // Shutdown ends the sending.
 func (c *cleaner) Shutdown(ctx context.Context) error { return c.to.Shutdown(ctx) }
 
-// clean is a span with less in it.
+// clean is a span without what must not leave the process.
 type clean struct {
 	sdk.ReadOnlySpan
 	attributes []attribute.KeyValue
@@ -55,36 +55,36 @@ type clean struct {
 func cleaned(s sdk.ReadOnlySpan) clean {
 	c := clean{ReadOnlySpan: s}
 	for _, a := range s.Attributes() {
-		if slices.Contains(told, a.Key) {
+		if slices.Contains(sentAttributes, a.Key) {
 			c.attributes = append(c.attributes, a)
 		}
 	}
 	return c
 }
 
-// Attributes are those on the list.
+// Attributes returns the attributes that may be sent.
 func (c clean) Attributes() []attribute.KeyValue { return c.attributes }
 
-// Events are left out: they hold errors' words.
+// Events returns nothing: events hold error texts.
 func (c clean) Events() []sdk.Event { return nil }
 
-// Links are left out.
+// Links returns nothing.
 func (c clean) Links() []sdk.Link { return nil }
 
-// Status tells that something failed, not in which words.
+// Status returns the code without its description.
 func (c clean) Status() sdk.Status { return sdk.Status{Code: c.ReadOnlySpan.Status().Code} }
 
-// reportEvery is how often it is said that traces get lost.
+// reportEvery is the shortest time between two warnings about lost traces.
 const reportEvery = 10 * time.Minute
 
-// report says that traces get lost. Safe for concurrent use.
+// report logs that traces get lost. It is safe for concurrent use.
 type report struct {
 	log zerolog.Logger
 	now func() time.Time
 
 	mu   sync.Mutex
-	at   time.Time // when it was said last
-	lost int       // spans since
+	at   time.Time // of the last warning
+	lost int       // spans since then
 }
 
 func (r *report) failed(err error, spans int) {

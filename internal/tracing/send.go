@@ -16,12 +16,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// sendTimeout bounds one sending of spans.
+// sendTimeout bounds one upload.
 const sendTimeout = 10 * time.Second
 
-// sender posts spans as OTLP over HTTP. OpenTelemetry's own, otlptracehttp, does no
-// more for us, links all of gRPC into the program, and lets the environment say where
-// spans go.
+// sender posts spans as OTLP over HTTP. OpenTelemetry's otlptracehttp would link gRPC
+// into the program and let environment variables choose the endpoint; see
+// docs/dependencies.md.
 type sender struct {
 	client   *http.Client
 	endpoint string
@@ -44,13 +44,13 @@ func newSender(c Config) *sender {
 			IdleConnTimeout:   90 * time.Second,
 			ForceAttemptHTTP2: true,
 		},
-		// The headers are for this server alone.
+		// The headers are for this server only.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return s
 }
 
-// Start does nothing: nobody is asked whether the server is there.
+// Start does nothing: the server is not contacted until there are spans.
 func (s *sender) Start(context.Context) error { return nil }
 
 // Stop closes the connections.
@@ -59,9 +59,10 @@ func (s *sender) Stop(context.Context) error {
 	return nil
 }
 
-// UploadTraces sends spans, once: what fails is lost.
+// UploadTraces sends spans once. Spans that cannot be sent are lost.
 func (s *sender) UploadTraces(ctx context.Context, spans []*otlp.ResourceSpans) error {
-	// TracesData is, byte by byte, the ExportTraceServiceRequest that the server expects.
+	// TracesData has the same encoding as the ExportTraceServiceRequest that the
+	// server expects.
 	message, err := proto.Marshal(&otlp.TracesData{ResourceSpans: spans})
 	if err != nil {
 		return fmt.Errorf("encode spans: %w", err)

@@ -1,9 +1,9 @@
-// Package tracing sends traces to a server of OpenTelemetry's OTLP over HTTP. What
-// spans there are, jobs decides; those of HTTP requests and of SQL statements come
-// from OpenTelemetry's own libraries, beneath them.
+// Package tracing sends traces to a server of OpenTelemetry's OTLP over HTTP. Package
+// jobs makes the spans of runs; OpenTelemetry's libraries make those of HTTP requests
+// and SQL statements below them.
 //
-// A server that is away costs traces and nothing else: spans wait in a queue of
-// bounded length, and what does not fit is dropped.
+// If the server cannot be reached, only traces are lost: spans wait in a bounded
+// queue that drops what does not fit.
 package tracing
 
 import (
@@ -27,33 +27,33 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Config says where traces go and who sends them.
+// Config says where traces go and which process sends them.
 type Config struct {
 	Endpoint string            // with scheme and path
-	Header   map[string]string // of what is sent
-	CAs      *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
+	Header   map[string]string // of every upload
+	CAs      *x509.CertPool    // trusted certificate authorities; nil: the system's
 	Proxy    *url.URL          // carries all that is sent; nil: none does
 	Sample   float64           // the share of traces, 0 to 1, that is sent
 	Version  string            // of the program
-	Process  string            // its name among others
-	// Root is the only name that a span without a parent may have: what else is done
-	// for no run, such as the queue's looking for jobs, is not traced.
+	Process  string            // its name, unique among all processes
+	// Root is the only name that a span without a parent may have. Other work without
+	// a run, such as the queue's polling, is not traced.
 	Root string
 	IDs  sdk.IDGenerator
 	Log  zerolog.Logger
 }
 
-// Scope is the name under which our own spans are made.
+// Scope is the instrumentation scope of our own spans.
 const Scope = "syncer"
 
-// Tracing makes and sends spans. nil makes none. Make it with Start, and Stop it.
+// Tracing makes and sends spans; a nil Tracing makes none. Start returns one; Stop
+// it.
 type Tracing struct {
 	provider *sdk.TracerProvider
 	report   *report
 }
 
-// Start begins to send traces. Nothing is sent yet, and nobody is asked whether the
-// server is there.
+// Start begins to trace. It does not contact the server.
 func Start(ctx context.Context, c Config) (*Tracing, error) {
 	exporter, err := otlptrace.New(ctx, newSender(c))
 	if err != nil {
@@ -61,7 +61,7 @@ func Start(ctx context.Context, c Config) (*Tracing, error) {
 	}
 	who, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", "syncer"), attribute.String("service.version", c.Version), attribute.String("service.instance.id", c.Process),
-	), resource.WithFromEnv()) // OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME go before ours
+	), resource.WithFromEnv()) // OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME override ours
 	if err != nil {
 		return nil, fmt.Errorf("read OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
@@ -74,17 +74,17 @@ func Start(ctx context.Context, c Config) (*Tracing, error) {
 	return t, nil
 }
 
-// Check asks whether the server takes traces, by sending none.
+// Check sends an empty upload and returns the server's error, if any.
 func Check(ctx context.Context, c Config) error {
 	s := newSender(c)
 	defer s.client.CloseIdleConnections()
 	return s.UploadTraces(ctx, nil)
 }
 
-// stopTimeout bounds the sending of what is left when the program ends.
+// stopTimeout bounds the last upload when the program ends.
 const stopTimeout = 2 * time.Second
 
-// Stop sends what is left, if the server is quick.
+// Stop sends the remaining spans, for at most stopTimeout.
 func (t *Tracing) Stop() {
 	if t == nil {
 		return
@@ -96,7 +96,7 @@ func (t *Tracing) Stop() {
 	}
 }
 
-// Tracer is for our own spans; nil without tracing.
+// Tracer returns the tracer for our own spans; nil without tracing.
 func (t *Tracing) Tracer() trace.Tracer {
 	if t == nil {
 		return nil
@@ -104,9 +104,9 @@ func (t *Tracing) Tracer() trace.Tracer {
 	return t.provider.Tracer(Scope)
 }
 
-// Statements is told of SQL statements; nil without tracing. A statement has its
-// verb for a name: neither its text, in which a customer's condition stands, nor
-// its arguments are told, nor each connection that is taken from the pool.
+// Statements returns a tracer of SQL statements; nil without tracing. A span is named
+// after the statement's verb. It contains neither text, which can hold a customer's
+// condition, nor arguments. Taking a connection from the pool is not traced.
 func (t *Tracing) Statements() pgx.QueryTracer {
 	if t == nil {
 		return nil
@@ -115,8 +115,8 @@ func (t *Tracing) Statements() pgx.QueryTracer {
 		otelpgx.WithDisableSQLStatementInAttributes(), otelpgx.WithDisableConnectionDetailsInAttributes())}
 }
 
-// statements leaves out that a statement is prepared: it would look like another of
-// the same name, and happens once a connection.
+// statements omits the preparing of a statement, which happens once per connection
+// and would look like a second statement of the same name.
 type statements struct{ *otelpgx.Tracer }
 
 // TracePrepareStart does nothing.
@@ -127,9 +127,8 @@ func (statements) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.Trac
 // TracePrepareEnd does nothing.
 func (statements) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
 
-// Requests gives what traces the requests of a transport; nil without tracing. The
-// trace's context is not told to the server: it is the provider's, and no part of
-// the trace.
+// Requests returns what traces the requests of a transport; nil without tracing. The
+// trace context is not sent to the server, which belongs to the provider.
 func (t *Tracing) Requests() func(http.RoundTripper) http.RoundTripper {
 	if t == nil {
 		return nil
@@ -141,28 +140,27 @@ func (t *Tracing) Requests() func(http.RoundTripper) http.RoundTripper {
 	}
 }
 
-// transport is a traced one that can be closed like its base.
+// transport is a traced transport that can be closed like its base.
 type transport struct {
 	http.RoundTripper
 	base http.RoundTripper
 }
 
-// CloseIdleConnections closes those of the base.
+// CloseIdleConnections closes the idle connections of the base.
 func (t transport) CloseIdleConnections() {
 	if base, ok := t.base.(interface{ CloseIdleConnections() }); ok {
 		base.CloseIdleConnections()
 	}
 }
 
-// sampler takes a share of the traces, each as a whole: it goes by the trace's id,
-// so that all processes and all spans of a trace decide alike. A span that has no
-// parent and begins no trace of ours is not wanted.
+// sampler samples whole traces by their id, so that all processes and spans of a
+// trace decide alike. It drops spans that have no parent and begin no trace of ours.
 type sampler struct {
 	root  string
 	share sdk.Sampler
 }
 
-// ShouldSample decides about a span.
+// ShouldSample decides about one span.
 func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
 	if p.Name != s.root && !trace.SpanContextFromContext(p.ParentContext).IsValid() {
 		return sdk.SamplingResult{Decision: sdk.Drop}
@@ -170,5 +168,5 @@ func (s sampler) ShouldSample(p sdk.SamplingParameters) sdk.SamplingResult {
 	return s.share.ShouldSample(p)
 }
 
-// Description names the sampler.
+// Description returns the sampler's name.
 func (s sampler) Description() string { return "syncer: " + s.share.Description() }
