@@ -39,9 +39,9 @@ type fault struct{ code, text string }
 
 var missing = fault{CodeMissing, "the answer says nothing about this user"}
 
-// NewBatch makes a batch of distinct ids; removing duplicates is the caller's
-// part, here the second of two is dropped.
-func NewBatch[V comparable](ids []string) *Batch[V] {
+// NewBatch returns a batch of distinct ids; of repeated ones it keeps the first. It
+// rejects those for which check returns a fault, with CodeInvalidID. check may be nil.
+func NewBatch[V comparable](ids []string, check func(id string) (fault string)) *Batch[V] {
 	b := &Batch[V]{slots: make([]slot[V], 0, len(ids))}
 	ascending := true
 	for i, id := range ids {
@@ -50,6 +50,15 @@ func NewBatch[V comparable](ids []string) *Batch[V] {
 	}
 	if !ascending {
 		b.dropDuplicates()
+	}
+	for i := range b.slots {
+		if check == nil {
+			break
+		}
+		if fault := check(b.slots[i].id); fault != "" {
+			b.slots[i].open = false
+			b.blameSlot(i, CodeInvalidID, fault)
+		}
 	}
 	return b
 }

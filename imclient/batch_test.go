@@ -120,7 +120,7 @@ func TestBatch_Settle(t *testing.T) {
 		"nobody": {want: Answer[State]{AskedAt: noon, AnsweredAt: noon}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := NewBatch[State](tc.ids)
+			b := NewBatch[State](tc.ids, nil)
 			got, err := b.Settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
 				if b.Calls >= len(tc.rounds) {
 					t.Fatalf("asked once too often, about %v", ids)
@@ -157,7 +157,7 @@ func TestBatch_Settle(t *testing.T) {
 }
 
 func TestBatch_Settle_contextError(t *testing.T) {
-	b := NewBatch[State]([]string{"a"})
+	b := NewBatch[State]([]string{"a"}, nil)
 	_, err := b.Settle(t.Context(), atNoon, func(context.Context, []string) error { return context.Canceled })
 	if err != context.Canceled {
 		t.Errorf("got %v, want the context's error untouched", err)
@@ -165,7 +165,7 @@ func TestBatch_Settle_contextError(t *testing.T) {
 }
 
 func TestBatch_dated(t *testing.T) {
-	b := NewBatch[State]([]string{"a", "b"})
+	b := NewBatch[State]([]string{"a", "b"}, nil)
 	answer, err := b.Settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
 		b.Observe(ids[0], StateOnline)
 		at := noon.Add(-time.Duration(len(ids)) * time.Minute)

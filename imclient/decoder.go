@@ -9,29 +9,41 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// What a Decoder accepts of one answer. No provider comes near these bounds.
+// Limits of one answer, far beyond what the providers send.
 const (
 	maxValue   = 64 << 10 // bytes of one string or number
 	maxMembers = 64       // of one object
-	maxDepth   = 16       // of objects and arrays within each other
+	maxDepth   = 16       // of nested objects and arrays
 )
 
-// Decoder reads a provider's JSON answer token by token while it arrives, so that
-// no more of it is in memory than one value. An object that has two members of
-// the same name, known to the caller or not, makes the answer malformed: what it
-// says would depend on who reads it. Names are case-sensitive, as in the
+const (
+	// maxWord is how many bytes Word and Scalar keep, more than any word of a provider.
+	maxWord = 64
+	// maxWords is how many words a Decoder remembers.
+	maxWords = 256
+)
+
+// Strangers is how many users an answer may hold beyond those asked about: unknown or
+// repeated ones, which Answer.Unasked counts.
+const Strangers = 100
+
+// Decoder reads a provider's JSON answer token by token while it arrives, so that it
+// holds one value at a time. An object with a repeated name makes the answer malformed:
+// its meaning would depend on the reader. Names are case-sensitive, as in the
 // providers' documents.
 //
-// A value of another type than the caller asks for is skipped and sets WrongType:
-// it must not cost the other users their answer. Once the answer is malformed,
+// A value of another type than the caller asks for is skipped and sets WrongType,
+// because it must not cost the other users their answer. Once the answer is malformed,
 // the methods return zero values and read no more.
 type Decoder struct {
 	WrongType bool
 
 	json   *jsontext.Decoder
 	source source
-	err    error  // io.EOF at its end, else what makes the answer malformed
-	plain  []byte // a string without its escapes
+	err    error // io.EOF at the end of the answer, else what makes it malformed
+	named  int   // see Reply.Named
+	plain  []byte
+	words  map[string]string // words read so far, to share their memory
 }
 
 // What makes an answer malformed, besides what jsontext finds.
@@ -46,12 +58,12 @@ var (
 type source struct {
 	body        io.Reader
 	read, limit int64
-	parsed      func() int64 // how many bytes of it the decoder is done with
-	err         error        // of the body; io.EOF is one
+	parsed      func() int64 // how many bytes the decoder is done with
+	err         error        // of the body, io.EOF included
 }
 
-// Read makes the source an io.Reader. jsontext keeps all of the value that it is
-// reading in memory; maxValue bounds it here.
+// Read implements io.Reader. jsontext holds all of the value that it is reading, which
+// maxValue limits here.
 func (s *source) Read(p []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
@@ -72,38 +84,55 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 var decoders = sync.Pool{New: func() any {
-	d := &Decoder{json: new(jsontext.Decoder)}
+	d := &Decoder{json: new(jsontext.Decoder), words: make(map[string]string)}
 	d.source.parsed = d.json.InputOffset
 	return d
 }}
 
-// NewDecoder returns a decoder of the first limit bytes of body. Its user must
-// call free.
+// NewDecoder returns a decoder of the first limit bytes of body. The caller must call Free.
 func NewDecoder(body io.Reader, limit int64) *Decoder {
 	d := decoders.Get().(*Decoder)
-	d.WrongType, d.err = false, nil
+	d.WrongType, d.err, d.named = false, nil, 0
 	d.source.body, d.source.read, d.source.limit, d.source.err = body, 0, limit, nil
 	// A text in another encoding must not hide the code beside it.
 	d.json.Reset(&d.source, jsontext.AllowInvalidUTF8(true))
 	return d
 }
 
-// Free ends the use of the decoder.
+// Free releases the decoder, which must not be used any more.
 func (d *Decoder) Free() {
 	d.source.body = nil
 	decoders.Put(d)
 }
 
-// Answer reads the whole answer, an object. It calls member with the name of each
-// member; member must read the value. If whole is false, the answer was cut off or
-// is malformed, and nothing that was read of it may be used.
-func (d *Decoder) Answer(member func(name []byte)) (whole bool) {
-	d.Object(member)
-	return d.end()
+// Body is the answer of one API, as the provider's package reads and interprets it.
+type Body interface {
+	// Reset forgets everything that was read.
+	Reset()
+	// ReadMember reads the value of a member of the answer; asked is how many users the
+	// call asked about.
+	ReadMember(d *Decoder, name []byte, asked int)
+	// Envelope returns what the answer says about the call as a whole.
+	Envelope() Envelope
 }
 
-// Whole reports whether Answer read a whole answer.
-func (d *Decoder) Whole() bool { return d.err == io.EOF }
+// Envelope is what an answer says about the call as a whole.
+type Envelope struct {
+	Code   string // the provider's code; "": the body is not an answer of the API
+	Text   string // the provider's words, which may repeat secrets
+	Failed bool   // whether the answer reports a failure even with code 0
+}
+
+// Answer reads the whole answer, an object, into b. If it is cut off or malformed, b is
+// reset and whole is false.
+func (d *Decoder) Answer(b Body, asked int) (whole bool) {
+	b.Reset()
+	d.Object(func(name []byte) { b.ReadMember(d, name, asked) })
+	if whole = d.end(); !whole {
+		b.Reset()
+	}
+	return whole
+}
 
 // end reads the end of the answer, after which nothing may follow.
 func (d *Decoder) end() (whole bool) {
@@ -113,11 +142,11 @@ func (d *Decoder) end() (whole bool) {
 	if d.err == nil {
 		d.err = errTrailing
 	}
-	return d.Whole()
+	return d.err == io.EOF
 }
 
-// Object reads an object. It calls field with the name of each member; field must
-// read the value. The name is valid until then.
+// Object reads an object. It calls field with the name of each member; field must read
+// the value. The name is valid until then.
 func (d *Decoder) Object(field func(name []byte)) {
 	if !d.enter('{') {
 		return
@@ -134,7 +163,7 @@ func (d *Decoder) Object(field func(name []byte)) {
 	d.token()
 }
 
-// Array reads an array. It calls element for each element, which element must read.
+// Array reads an array. It calls element for each element; element must read it.
 func (d *Decoder) Array(element func()) {
 	if !d.enter('[') {
 		return
@@ -148,8 +177,8 @@ func (d *Decoder) Array(element func()) {
 	d.token()
 }
 
-// Users is Array for a list of users of whom asked were asked about. A list with
-// more than Strangers elements besides makes the answer malformed.
+// Users is Array for a list of users of whom asked were asked about. More than
+// asked+Strangers elements make the answer malformed.
 func (d *Decoder) Users(asked int, user func()) {
 	users := 0
 	d.Array(func() {
@@ -161,30 +190,30 @@ func (d *Decoder) Users(asked int, user func()) {
 	})
 }
 
-// Strangers is how many users an answer may name that were not asked about, or a
-// second time. They are ignored; see Answer.Unasked.
-const Strangers = 100
-
-// enter reads the beginning of an object or array. If the value is neither, it is
-// skipped; null is nothing.
+// enter reads the beginning of an object or array. It reports false for another value,
+// which it skips; null does not set WrongType.
 func (d *Decoder) enter(kind jsontext.Kind) bool {
 	if d.err != nil {
 		return false
 	}
-	switch d.json.PeekKind() {
-	case kind:
-		if d.json.StackDepth() >= maxDepth {
-			d.err = errStructure
-			return false
-		}
-		d.token()
-		return d.err == nil
-	case 'n':
-	default:
+	if d.json.PeekKind() != kind {
+		d.mismatch()
+		return false
+	}
+	if d.json.StackDepth() >= maxDepth {
+		d.err = errStructure
+		return false
+	}
+	d.token()
+	return d.err == nil
+}
+
+// mismatch skips a value of another type than the caller asked for.
+func (d *Decoder) mismatch() {
+	if d.json.PeekKind() != 'n' {
 		d.WrongType = true
 	}
 	d.Skip()
-	return false
 }
 
 // token reads a token, which must be there.
@@ -197,8 +226,8 @@ func (d *Decoder) token() {
 	}
 }
 
-// string reads a string, which must be there, and returns its bytes, valid until
-// the next read.
+// string reads a string, which must be there, and returns its bytes, valid until the
+// next read.
 func (d *Decoder) string() []byte {
 	v, err := d.json.ReadValue()
 	if err != nil {
@@ -208,40 +237,34 @@ func (d *Decoder) string() []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
 	}
-	// The only error is about bytes that are no UTF-8, which it replaces.
+	// The only error concerns invalid UTF-8, which is replaced.
 	d.plain, _ = jsontext.AppendUnquote(d.plain[:0], v)
 	return d.plain
 }
 
-// Text reads a string and returns its first bytes, valid until the next read; nil
-// for null and for another type.
-func (d *Decoder) Text(most int) []byte {
+// text reads a string and returns its first bytes, valid until the next read; nil for
+// null and for another type.
+func (d *Decoder) text(most int) []byte {
 	if d.err != nil {
 		return nil
 	}
-	switch d.json.PeekKind() {
-	case '"':
-		v := d.string()
-		return v[:min(len(v), most)]
-	case 'n':
-	default:
-		d.WrongType = true
+	if d.json.PeekKind() != '"' {
+		d.mismatch()
+		return nil
 	}
-	d.Skip()
-	return nil
+	v := d.string()
+	return v[:min(len(v), most)]
 }
 
-// Scalar is Text for values that some versions of a provider send as a number and
-// some as a string; it takes true and false, too. It never sets WrongType: of an
+// scalar is text for a string, a number, true or false. It never sets WrongType: of an
 // object or array it returns the bracket.
-func (d *Decoder) Scalar(most int) []byte {
+func (d *Decoder) scalar(most int) []byte {
 	if d.err != nil {
 		return nil
 	}
 	switch kind := d.json.PeekKind(); kind {
 	case '"':
-		v := d.string()
-		return v[:min(len(v), most)]
+		return d.text(most)
 	case '0', 't', 'f':
 		v, err := d.json.ReadValue()
 		if err != nil {
@@ -259,24 +282,54 @@ func (d *Decoder) Scalar(most int) []byte {
 	}
 }
 
+// Text reads a string and returns its first bytes; "" for null and for another type.
+func (d *Decoder) Text(most int) string { return string(d.text(most)) }
+
+// UserID is Text for a user id. Ids that are not empty count in Reply.Named.
+func (d *Decoder) UserID(most int) string {
+	id := d.text(most)
+	if len(id) > 0 {
+		d.named++
+	}
+	return string(id)
+}
+
+// Word is Text for one of a provider's few words, such as a state. It returns up to 64
+// bytes and does not allocate a recurring word again.
+func (d *Decoder) Word() string { return d.intern(d.text(maxWord)) }
+
+// Scalar is Word for values that are a number in some versions of a provider and a
+// string in others; it accepts true and false too. It never sets WrongType: of an object
+// or array it returns the opening bracket.
+func (d *Decoder) Scalar() string { return d.intern(d.scalar(maxWord)) }
+
+func (d *Decoder) intern(v []byte) string {
+	word, known := d.words[string(v)]
+	if !known {
+		if len(d.words) >= maxWords {
+			clear(d.words)
+		}
+		word = string(v)
+		d.words[word] = word
+	}
+	return word
+}
+
 // Bool reads true or false.
 func (d *Decoder) Bool() bool {
 	if d.err != nil {
 		return false
 	}
-	switch kind := d.json.PeekKind(); kind {
-	case 't', 'f':
-		d.token()
-		return kind == 't'
-	case 'n':
-	default:
-		d.WrongType = true
+	kind := d.json.PeekKind()
+	if kind != 't' && kind != 'f' {
+		d.mismatch()
+		return false
 	}
-	d.Skip()
-	return false
+	d.token()
+	return kind == 't'
 }
 
-// Skip reads the next value, whatever it is.
+// Skip reads the next value and discards it.
 func (d *Decoder) Skip() {
 	outside := d.json.StackDepth()
 	for d.token(); d.err == nil && d.json.StackDepth() > outside; d.token() {

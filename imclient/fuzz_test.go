@@ -261,7 +261,7 @@ func FuzzBatch(f *testing.F) {
 				distinct = append(distinct, id)
 			}
 		}
-		b := NewBatch[int](ids)
+		b := NewBatch[int](ids, nil)
 		said := map[string]int{} // the first value observed of each
 		settled := map[string]bool{}
 		unasked, rounds := 0, 0

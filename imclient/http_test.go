@@ -72,8 +72,9 @@ func TestPost(t *testing.T) {
 	var members []string
 	before := time.Now()
 	reply, err := newTestHTTP(t, time.Minute).Post(t.Context(), Request{
-		API: "test", URL: base + "/v4/x?usersig=" + querySecret, Header: http.Header{"Token": {"t"}}, Body: []byte("{}"), Sent: &sent,
-		Answer: func(d *Decoder) { d.Answer(func(name []byte) { members = append(members, string(name)); d.Bool() }) },
+		API: "test", URL: base + "/v4/x?usersig=" + querySecret, Body: []byte("{}"), Sent: &sent,
+		Authorise: func(_ context.Context, r *http.Request) error { r.Header.Set("Token", "t"); return nil },
+		Answer:    func(d *Decoder) { d.Object(func(name []byte) { members = append(members, string(name)); d.Bool() }) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -225,13 +226,14 @@ func TestPost_faults(t *testing.T) {
 			whole := true
 			for range 2 {
 				reply, err := h.Post(t.Context(), Request{API: "test", URL: server.URL, Users: 4, BytesPerUser: 1000, Answer: func(d *Decoder) {
-					whole = d.Answer(func(name []byte) {
+					d.Object(func(name []byte) {
 						if string(name) == "users" {
 							d.Users(4, d.Skip)
 						} else {
 							d.Skip()
 						}
 					})
+					whole = d.end()
 				}})
 				if err != nil {
 					t.Fatal(err)

@@ -55,8 +55,8 @@ func tencentCodes(t *testing.T) map[int]imclient.Class {
 func openIMCodes() map[int]imclient.Class {
 	codes := map[int]imclient.Class{}
 	for code := range 100_000 {
-		if class, _, ok := openim.Meaning(strconv.Itoa(code)); ok {
-			codes[code] = class
+		if m, ok := openim.Meaning(strconv.Itoa(code)); ok {
+			codes[code] = m.Class
 		}
 	}
 	return codes
@@ -171,9 +171,9 @@ func testCode(t *testing.T, provider imclient.Provider, code int, class imclient
 	var client apiClient
 	var err error
 	if provider == tencentApp {
-		client, err = tencent.New(tencent.Config{SDKAppID: 1400000001, Identifier: "administrator", SecretKey: simKey, BaseURL: base, Transport: inMemory{sim}})
+		client, err = tencent.New(tencent.Config{SDKAppID: 1400000001, Identifier: "administrator", SecretKey: simKey, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
 	} else {
-		client, err = openim.New(openim.Config{AdminUserID: "imAdmin", Secret: simSecret, BaseURL: base, Transport: inMemory{sim}})
+		client, err = openim.New(openim.Config{AdminUserID: "imAdmin", Secret: simSecret, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -156,17 +156,16 @@ func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, 
 		return imclient.NewGate(quotas[len(quotas)-1], store.Now)
 	}
 	var client apiClient
+	http := imclient.HTTPConfig{Timeout: s.Timeout, Now: store.Now, Observer: e.counters.Calls(app.Name)}
 	if provider == imclient.ProviderTencent {
 		client, err = tencent.New(tencent.Config{
-			SDKAppID: 1400000001, Identifier: "administrator", SecretKey: s.Key, BaseURL: s.Base, Detail: true, Timeout: s.Timeout,
-			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
-			Observer: e.counters.Calls(app.Name),
+			SDKAppID: 1400000001, Identifier: "administrator", SecretKey: s.Key, BaseURL: s.Base, Detail: true,
+			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Log: log, HTTPConfig: http,
 		})
 	} else {
 		client, err = openim.New(openim.Config{
-			AdminUserID: "imAdmin", Secret: s.Secret, BaseURL: s.Base, PresenceBatch: s.Batch, AccountsBatch: s.Batch, Timeout: s.Timeout,
-			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Now: store.Now, Log: log,
-			Observer: e.counters.Calls(app.Name),
+			AdminUserID: "imAdmin", Secret: s.Secret, BaseURL: s.Base, PresenceBatch: s.Batch, AccountsBatch: s.Batch,
+			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts), Log: log, HTTPConfig: http,
 		})
 	}
 	if err != nil {

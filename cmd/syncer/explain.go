@@ -251,19 +251,19 @@ func codeMeaning(provider imclient.Provider, code string) string {
 	if provider == imclient.ProviderOpenIM {
 		meaning = openim.Meaning
 	}
-	class, says, ok := meaning(code)
+	m, ok := meaning(code)
 	switch {
 	case !ok:
 		return ""
-	case says != "":
-		return says
+	case m.Says != "":
+		return m.Says
 	}
-	switch class {
+	switch m.Class {
 	case imclient.ClassBadBatch:
 		return "the backend refuses a call with this id in it, alone too: the id is not to its liking"
 	case imclient.ClassTransient:
-		return fmt.Sprintf("the backend had trouble with this user (%s); the next run asks again", class)
+		return fmt.Sprintf("the backend had trouble with this user (%s); the next run asks again", m.Class)
 	default:
-		return "class " + class.String()
+		return "class " + m.Class.String()
 	}
 }

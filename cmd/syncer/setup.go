@@ -226,10 +226,12 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 // transport; gate returns the quota gate of one of its APIs.
 func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around func(http.RoundTripper) http.RoundTripper,
 	now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
+	http := imclient.HTTPConfig{Proxy: c.Proxy.Reveal(), Now: now, Observer: calls, Around: around}
+	var err error
 	if c.Provider == imclient.ProviderTencent {
 		t := c.Tencent
-		cas, err := readCAs(t.CAFile)
-		if err != nil {
+		http.Timeout = t.Timeout
+		if http.CAs, err = readCAs(t.CAFile); err != nil {
 			return nil, err
 		}
 		baseURL := t.BaseURL
@@ -238,19 +240,18 @@ func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around
 		}
 		return tencent.New(tencent.Config{
 			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-			BaseURL: baseURL, CAs: cas, Proxy: c.Proxy.Reveal(), PresenceAPI: t.PresenceAPI, Detail: t.Detail,
-			UserSigTTL: t.UserSigTTL, Timeout: t.Timeout, Now: now, Log: log, Observer: calls, Around: around,
+			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail, UserSigTTL: t.UserSigTTL, Log: log, HTTPConfig: http,
 			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 		})
 	}
 	o := c.OpenIM
-	cas, err := readCAs(o.CAFile)
-	if err != nil {
+	http.Timeout = o.Timeout
+	if http.CAs, err = readCAs(o.CAFile); err != nil {
 		return nil, err
 	}
 	return openim.New(openim.Config{
-		BaseURL: o.BaseURL, CAs: cas, Proxy: c.Proxy.Reveal(), AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Timeout: o.Timeout, Now: now, Log: log, Observer: calls, Around: around,
+		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
+		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Log: log, HTTPConfig: http,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
 }

@@ -111,11 +111,11 @@ func TestQueryPresence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, map[string][]http.HandlerFunc{online: tc.answers})
 			c := s.client()
-			admin, err := c.tokens.Get(t.Context())
+			admin, err := c.exchange.Credentials.Get(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.tokens.Settle(admin, imclient.Accepted)
+			c.exchange.Credentials.Settle(admin, imclient.Accepted)
 			got, err := c.QueryPresence(t.Context(), tc.ids)
 			if err != nil {
 				t.Fatal(err)

@@ -1,21 +1,22 @@
-// Package openim asks an OpenIM server, v3.0 or newer, who is online and which
-// users are registered, through its REST API.
+// Package openim queries an OpenIM server, v3.0 or newer, for the presence of users and
+// for which users are registered, through its REST API.
 //
-// It logs in as an admin and keeps the token, classifies every known error code,
-// and retries in two cases only: once with a new token after one was refused,
-// and once about users that an answer left out. All else is for the caller, by
-// the class of the error. Users' session tokens and connection ids, which the
-// server sends along, are dropped while decoding.
+// It logs in as an administrator and keeps the token, classifies every known code, and
+// retries in two cases only: once with a new token after one was refused, and once for
+// users that an answer left out. All other failures are for the caller (package jobs), by
+// their class. Users' session tokens and connection ids, which the server sends along,
+// are dropped while decoding. Package imclient has what all providers share;
+// internal/imsim simulates the server.
 package openim
 
 import (
 	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
-	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,44 +25,32 @@ import (
 	"syncer/imclient"
 )
 
-// Config is what a client needs. BaseURL, AdminUserID and Secret are required.
+// Config configures a Client. BaseURL, AdminUserID and Secret are required.
 type Config struct {
 	BaseURL     string // the API's address, e.g. http://127.0.0.1:10002
-	AdminUserID string // one of the server's imAdminUserIDs, best of its own for syncer
+	AdminUserID string // one of the server's imAdminUserIDs, preferably used by syncer alone
 	Secret      string // the server's secret (share.yml)
-	// PresenceBatch and AccountsBatch are the ids per call, 1 to 2000, default
-	// 500. OpenIM sets no limit but that of its messages, and beyond it answers
-	// that everybody is offline.
+	// PresenceBatch and AccountsBatch are the ids per call: 1 to 2000, 500 by default.
+	// OpenIM's only limit is that of its messages, beyond which it reports everyone
+	// offline.
 	PresenceBatch, AccountsBatch int
-	// Timeout bounds one call, default 8s. The server has none of its own.
-	Timeout time.Duration
-	// The gates keep the calls of each API under a limit; nil means no limit.
-	// Logins do not count.
+	// The gates limit the calls of each API, but not logins. A nil gate does not limit them.
 	PresenceGate, AccountsGate *imclient.Gate
-	Now                        func() time.Time // the database's clock; default time.Now
 	Log                        zerolog.Logger
-	CAs                        *x509.CertPool    // the only ones whose certificates are believed; nil: the system's
-	Proxy                      *url.URL          // carries all calls; nil: none does
-	Transport                  http.RoundTripper // nil: a pooled transport
-	Observer                   imclient.Observer // of the calls; nil: none
-	// Around puts something around the transport, such as what traces it; nil: nothing.
-	Around func(http.RoundTripper) http.RoundTripper
+	// HTTPConfig has its defaults; New sets Provider. The server has no timeout of its own.
+	imclient.HTTPConfig
 }
 
 const (
 	defaultBatch = 500
-	// maxBatch keeps an answer well below gRPC's 4 MiB of v3.8.0 to v3.8.3, with
+	// maxBatch keeps an answer well below the 4 MiB of gRPC in v3.8.0 to v3.8.3, with
 	// 2 KiB for the connections and tokens of each user.
-	maxBatch       = 2000
-	defaultTimeout = 8 * time.Second
+	maxBatch = 2000
 )
 
-// validate joins all that is wrong; the names are those of an app's settings.
+// validate joins all faults; the names are those of an app's settings.
 func (c Config) validate() error {
-	var faults []error
-	if err := imclient.CheckBaseURL(c.BaseURL); err != nil {
-		faults = append(faults, err)
-	}
+	faults := []error{imclient.CheckBaseURL(c.BaseURL), c.HTTPConfig.Validate()}
 	if fault := checkUserID(c.AdminUserID); fault != "" {
 		faults = append(faults, fmt.Errorf("admin_user_id: %s", fault))
 	}
@@ -74,61 +63,80 @@ func (c Config) validate() error {
 	if c.AccountsBatch < 1 || c.AccountsBatch > maxBatch {
 		faults = append(faults, fmt.Errorf("accounts_batch is %d (allowed: 1 to %d)", c.AccountsBatch, maxBatch))
 	}
-	if c.Timeout <= 0 {
-		faults = append(faults, fmt.Errorf("timeout is %s, not positive", c.Timeout))
-	}
 	return errors.Join(faults...)
 }
 
-// Client asks one server. Safe for concurrent use.
+// Client queries one server. Safe for concurrent use.
 type Client struct {
-	http                         *imclient.HTTP
+	exchange                     *imclient.Exchange
 	base                         string
-	adminUserID, secret          string
+	presence, status, accounts   imclient.Call // without users
 	presenceBatch, accountsBatch int
-	presenceGate, accountsGate   *imclient.Gate
-	tokens                       *imclient.Credentials
+	adminUserID, secret          string
+	loginPath                    int // of loginPaths, the one that worked last
 	now                          func() time.Time
-	log                          zerolog.Logger
 }
 
-// New makes a client; it makes no call, the first one logs in.
+// New returns a client. It makes no call; the first call logs in.
 func New(c Config) (*Client, error) {
 	c.PresenceBatch = cmp.Or(c.PresenceBatch, defaultBatch)
 	c.AccountsBatch = cmp.Or(c.AccountsBatch, defaultBatch)
-	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
-	if c.Now == nil {
-		c.Now = time.Now
-	}
+	c.HTTPConfig = c.HTTPConfig.WithDefaults(imclient.ProviderOpenIM)
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("openim client: %w", err)
 	}
+	base := strings.TrimRight(c.BaseURL, "/")
 	client := &Client{
-		http: imclient.NewHTTP(imclient.HTTPConfig{
-			Provider: imclient.ProviderOpenIM, Timeout: c.Timeout, Now: c.Now, CAs: c.CAs, Proxy: c.Proxy, Transport: c.Transport, Around: c.Around, Observer: c.Observer,
-		}),
-		base:          strings.TrimRight(c.BaseURL, "/"),
-		adminUserID:   c.AdminUserID,
-		secret:        c.Secret,
+		base:          base,
+		presence:      imclient.Call{API: apiPresence, URL: base + "/user/" + apiPresence, Gate: c.PresenceGate, BytesPerUser: maxPresenceBytes},
+		status:        imclient.Call{API: apiUsersStatus, URL: base + "/user/" + apiUsersStatus, Gate: c.PresenceGate, BytesPerUser: maxLineBytes},
+		accounts:      imclient.Call{API: apiAccountCheck, URL: base + "/user/" + apiAccountCheck, Gate: c.AccountsGate, BytesPerUser: maxLineBytes},
 		presenceBatch: c.PresenceBatch,
 		accountsBatch: c.AccountsBatch,
-		presenceGate:  c.PresenceGate,
-		accountsGate:  c.AccountsGate,
+		adminUserID:   c.AdminUserID,
+		secret:        c.Secret,
 		now:           c.Now,
-		log:           c.Log,
 	}
-	login := &login{client: client, userID: c.AdminUserID, secret: c.Secret}
-	client.tokens = &imclient.Credentials{Make: login.token, Now: c.Now, Kept: func(err error) {
-		c.Log.Warn().Err(err).Msg("the admin token could not be renewed ahead of its expiry; the old one is used on")
-	}}
+	client.exchange = &imclient.Exchange{
+		HTTP: imclient.NewHTTP(c.HTTPConfig),
+		Credentials: &imclient.Credentials{Make: client.login, Now: c.Now, Kept: func(err error) {
+			c.Log.Warn().Err(err).Msg("the admin token could not be renewed ahead of its expiry; the old one is used on")
+		}},
+		Secret:  c.Secret,
+		Log:     c.Log,
+		NewID:   client.operationID,
+		IDName:  "operation_id",
+		TraceID: true,
+		Sign: func(r *http.Request, opID, token string) {
+			r.Header.Set("operationID", opID)
+			if token != "" {
+				r.Header.Set("token", token)
+			}
+		},
+		Meaning: meaningOf,
+		Refuses: client.refuses,
+		Advice:  func() string { return fixToken },
+	}
 	return client, nil
 }
 
-// Close closes the idle connections.
-func (c *Client) Close() { c.http.Close() }
+// operationID returns the id of a call, by which the server's log names it. It stays below
+// 32 characters, the length from which CleanText takes a word for a secret.
+func (c *Client) operationID() string {
+	return "syncer-" + strconv.FormatInt(c.now().UnixMilli(), 36) + "-" + strconv.FormatUint(rand.Uint64(), 36)
+}
 
-// Ping makes one account_check of the admin user itself, which proves the
-// address, the secret and the admin right. Its errors are CheckAccounts'.
+// refuses reports whether a token is "not valid yet" for longer than the difference of
+// the clocks explains.
+func (c *Client) refuses(code string, token imclient.Credential) bool {
+	return code == strconv.Itoa(codeNotYetValid) && c.now().Sub(token.IssuedAt) > patienceNotYet
+}
+
+// Close closes the idle connections.
+func (c *Client) Close() { c.exchange.HTTP.Close() }
+
+// Ping makes one account_check of the administrator itself, which tests the address, the
+// secret and the administrator's right. Its errors are those of CheckAccounts.
 func (c *Client) Ping(ctx context.Context) error {
 	_, err := c.CheckAccounts(ctx, []string{c.adminUserID})
 	return err

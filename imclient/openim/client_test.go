@@ -68,7 +68,7 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-func TestClassOf_sameCodeSeveralMeanings(t *testing.T) {
+func TestMeaningOf_sameCodeSeveralMeanings(t *testing.T) {
 	for _, tc := range []struct {
 		code, status int
 		text         string
@@ -84,7 +84,7 @@ func TestClassOf_sameCodeSeveralMeanings(t *testing.T) {
 		{2, 200, "something else", imclient.ClassTransient},
 		{4711, 429, "too many requests", imclient.ClassThrottled},
 	} {
-		if got := classOf(tc.code, tc.status, tc.text); got != tc.want {
+		if got := meaningOf(tc.code, tc.status, tc.text).Class; got != tc.want {
 			t.Errorf("code %d, HTTP %d, %q: %s, want %s", tc.code, tc.status, tc.text, got, tc.want)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"syncer/imclient"
 )
 
-// What to do about a code. The names are those of the settings of an app.
+// What to do about a code. The names are those of an app's settings.
 const (
 	fixAdmin  = "make admin_user_id one of the server's admin users (imAdminUserID in its configuration)"
 	fixSecret = "check secret against that of the server's configuration (share.yml); admin_user_id was not looked at"
@@ -19,7 +19,7 @@ const (
 	fixOther  = "the server cannot serve this call; see its log under the operationID"
 )
 
-// Codes that are looked at one by one. Source: OpenIM's predefined errors.
+// Codes that are examined one by one. Source: OpenIM's predefined errors.
 const (
 	codeUnknown       = 2 // gRPC
 	codeExhausted     = 8 // gRPC
@@ -30,14 +30,12 @@ const (
 	argumentErrorName = "ArgsError"
 )
 
-// classes holds the codes that OpenIM v3 answers these calls with. 1 to 16 are
-// gRPC's, which releases up to v3.8.3 pass on. What is not in the table is
-// transient.
+// classes holds the codes with which OpenIM v3 answers these calls. 1 to 16 are gRPC's,
+// which releases up to v3.8.3 pass on. A code that is not in the table is transient.
 //
-// An argument or a record that is wrong (1001, 1004, 1101 and their like) may be
-// the fault of a single id: ClassBadBatch lets the caller find out which. That
-// our settings cause them is excluded: headers and tokens are always sent, and a
-// user who is no admin gets 1002.
+// A wrong argument or record (1001, 1004, 1101 and similar) may be the fault of one id,
+// which ClassBadBatch lets the caller find. Our settings cannot cause them: headers and
+// tokens are always sent, and a user who is not an administrator gets 1002.
 var classes = map[int]imclient.Class{
 	1:               imclient.ClassTransient, // cancelled
 	codeUnknown:     imclient.ClassTransient,
@@ -77,40 +75,43 @@ var classes = map[int]imclient.Class{
 	90007:           imclient.ClassFatal,
 }
 
-// classOf classifies an answer by its code; where one code stands for several
-// things, its HTTP status and words tell them apart.
-func classOf(code, httpStatus int, text string) imclient.Class {
-	class := classes[code]
+// meaningOf returns what a code means. Where a code stands for several things, the HTTP
+// status and the words distinguish them.
+func meaningOf(code, httpStatus int, text string) imclient.Meaning {
+	m := imclient.Meaning{Class: classes[code]}
 	switch {
 	case code == codeInternal && httpStatus == http.StatusBadRequest:
-		return imclient.ClassBadBatch // the request could not be read
+		m.Class = imclient.ClassBadBatch // the request could not be read
 	case (code == codeInternal || code == codeExhausted) && strings.Contains(text, tooLargeWords):
-		return imclient.ClassBadBatch
+		m.Class = imclient.ClassBadBatch
 	case code == codeExhausted && strings.Contains(text, "limit"):
-		return imclient.ClassThrottled // a service's own rate limiter
+		m.Class = imclient.ClassThrottled // a service's own rate limiter
 	case code == codeUnknown && strings.Contains(text, argumentErrorName):
-		return imclient.ClassBadBatch // how v3.8.0 passes on some argument errors
+		m.Class = imclient.ClassBadBatch // how v3.8.0 passes on some argument errors
 	case httpStatus == http.StatusTooManyRequests:
-		return imclient.ClassThrottled
+		m.Class = imclient.ClassThrottled
 	}
-	return class
+	if m.Class == imclient.ClassFatal {
+		m.Says = adviceOn(code)
+	}
+	return m
 }
 
-// Meaning says what the code of a user's failure means: its class and, for some,
-// words. ok is false when it is no code of this table.
-func Meaning(code string) (class imclient.Class, says string, ok bool) {
+// Meaning returns what the code of a user's failure means. It reports false for an
+// unknown code.
+func Meaning(code string) (m imclient.Meaning, ok bool) {
 	n, err := strconv.Atoi(code)
 	if err != nil {
-		return 0, "", false
+		return m, false
 	}
-	if class, ok = classes[n]; class == imclient.ClassFatal {
-		says = adviceOn(n)
+	if _, ok = classes[n]; ok {
+		m = meaningOf(n, http.StatusOK, "")
 	}
-	return class, says, ok
+	return m, ok
 }
 
-// loginAdvice says what to do about a login refused with a code. The server looks
-// at the secret first. Source: captured answers.
+// loginAdvice returns what to do about a login refused with a code. The server checks the
+// secret first. Source: captured answers.
 func loginAdvice(code string) string {
 	switch code {
 	case "1002":
@@ -122,7 +123,7 @@ func loginAdvice(code string) string {
 	}
 }
 
-// adviceOn says what to do about a fatal code.
+// adviceOn returns what to do about a fatal code.
 func adviceOn(code int) string {
 	switch code {
 	case 7, 16, 1002, 1520:

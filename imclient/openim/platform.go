@@ -6,9 +6,9 @@ import (
 	"syncer/imclient"
 )
 
-// platformNames are OpenIM's platforms by id, with its names in lower case; the
-// names alone are sent before v3.8.1. Source: protocol/constant of OpenIM; 11
-// came in April 2025, the API document ends at 9.
+// platformNames lists OpenIM's platforms by id, with the names in lower case that are
+// sent before v3.8.1. Source: protocol/constant of OpenIM; the API document ends at 9, and
+// 11 came in April 2025.
 var platformNames = []struct {
 	id, name string
 	platform imclient.Platform
@@ -26,7 +26,7 @@ var platformNames = []struct {
 	{"11", "harmonyos", imclient.PlatformHarmony},
 }
 
-// platformOf maps an id, or a name in any case; ok is false when it is not known.
+// platformOf maps an id, or a name in any case. It reports false for an unknown one.
 func platformOf(d device) (p imclient.Platform, ok bool) {
 	name := strings.ToLower(d.Platform)
 	for _, known := range platformNames {

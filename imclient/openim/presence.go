@@ -2,66 +2,101 @@ package openim
 
 import (
 	"context"
+	"errors"
+	"net/http"
 
 	"syncer/imclient"
 )
 
-const apiPresence = "get_users_online_status"
+// The two presence APIs.
+const (
+	apiPresence    = "get_users_online_status"
+	apiUsersStatus = "get_users_status"
+)
 
-// maxPresenceBytes is what an answer about presence may have for each user, on
-// average. A line about a connection takes about 100 bytes and its token, which
-// has 200 to 600, by the length of the user's id: so that is six and more
-// connections of every user. (A server's answer of so many bytes is beyond gRPC's
-// limit, too; see maxBatch.)
+// maxPresenceBytes is the largest average size of a presence answer per user: six and
+// more connections, each about 100 bytes and a token of 200 to 600, depending on the
+// length of the user's id. A larger answer exceeds gRPC's limit too; see maxBatch.
 const maxPresenceBytes = 4 << 10
 
-// MaxPresenceBatch is the most ids QueryPresence takes: Config.PresenceBatch.
+// maxLineBytes is the largest average size per user of an answer without tokens: an id of
+// at most maxUserIDBytes and all platforms.
+const maxLineBytes = 1 << 10
+
+// MaxPresenceBatch returns the largest number of ids that QueryPresence and QueryStatus
+// take, Config.PresenceBatch.
 func (c *Client) MaxPresenceBatch() int { return c.presenceBatch }
 
-// QueryPresence asks for the login state and the devices of at most
-// MaxPresenceBatch users ("Get Specified User Online Status"). The ids must be
-// distinct; that is the caller's part.
+// QueryPresence queries the login state and the devices of at most MaxPresenceBatch
+// users. The caller must pass distinct ids. Source: "Get Specified User Online Status".
 //
-// Every id comes back once, observed or rejected, in the order given. States
-// are online and offline; a user whom the server does not know looks offline,
-// only CheckAccounts tells. A user on several gateways may come with the devices
-// of one only, not always the same.
+// Every id is returned once, observed or rejected, in the given order. The states are
+// online and offline; a user that the server does not know is offline here and can be
+// recognised only with CheckAccounts. A user connected to several gateways may be
+// reported with the devices of any one of them.
 //
-// The server also reports users as offline, with a success code, when it cannot
-// reach the gateway that holds their connections; the caller must guard against
-// that. An error is the context's or an *imclient.Error about the whole batch.
+// If the server cannot reach the gateway that holds a user's connections, it reports the
+// user as offline, with a success code; the caller must guard against that. An error is
+// the context's or an *imclient.Error about the whole batch.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	if len(ids) > c.presenceBatch {
-		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderOpenIM, apiPresence, len(ids), c.presenceBatch)
-	}
-	b := newBatch[imclient.Presence](ids)
-	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
-		return c.askPresence(ctx, ids, b)
+	return c.queryPresence(ctx, ids, c.presence, func(ids []string) (any, imclient.Body, *presenceReply) {
+		reply := &presenceReply{Users: make([]presenceUser, 0, len(ids))}
+		return presenceRequest{UserIDs: ids}, reply, reply
 	})
 }
 
-// askPresence makes one call and notes its answer.
-func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
-	reply := presenceReply{Users: make([]presenceUser, 0, len(ids))}
-	o := outgoing{api: apiPresence, path: "/user/get_users_online_status", gate: c.presenceGate, users: len(ids), bytesPerUser: maxPresenceBytes}
-	r, err := c.call(ctx, o, presenceRequest{UserIDs: ids}, &reply, &b.Calls)
-	if err != nil {
-		return err
+// QueryStatus queries the same as QueryPresence from Redis: with all platforms of a user,
+// whichever gateway holds the connections, and with an error where QueryPresence reports
+// users of an unreachable gateway as offline. But it reports the users of a crashed
+// gateway as online for up to 30 more minutes, and every platform as ModeOnline, also in
+// the background. Source: OpenIM's user module (POST /user/get_users_status
+// {"userID":"<caller>","userIDs":[…]}, answered with data.statusList, a list of
+// {"userID","status":0|1,"platformIDs":[1,5]|null}) and an answer of its main branch.
+//
+// It is one call under PresenceGate, and none for an empty list, which the server
+// refuses. Results and errors are those of QueryPresence, and errors.ErrUnsupported if
+// the server does not have the API (HTTP 404).
+func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
+	answer, err := c.queryPresence(ctx, ids, c.status, func(ids []string) (any, imclient.Body, *presenceReply) {
+		reply := &statusReply{presenceReply{Users: make([]presenceUser, 0, len(ids))}}
+		return statusRequest{UserID: c.adminUserID, UserIDs: ids}, reply, &reply.presenceReply
+	})
+	if e, ok := errors.AsType[*imclient.Error](err); ok && e.HTTPStatus == http.StatusNotFound && e.API == apiUsersStatus {
+		e.Err = errors.ErrUnsupported
 	}
-	b.Dated(r)
-	c.notePresence(b, reply.Users)
-	return nil
+	return answer, err
 }
 
-// notePresence notes the users of an answer.
-func (c *Client) notePresence(b *imclient.Batch[imclient.Presence], users []presenceUser) {
-	for _, u := range users {
-		state, ok := stateOf(u.Status)
-		if !ok {
-			b.Doubt(u.UserID, imclient.CodeUnknownValue, c.unknownState(u.Status))
-			continue
-		}
-		b.UnknownPlatforms += u.Unknown
-		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: u.Platforms})
+// queryPresence makes the calls of one presence API. prepare returns the request about
+// some ids, and the reply to read the answer into, as a Body and as what it holds.
+func (c *Client) queryPresence(ctx context.Context, ids []string, call imclient.Call,
+	prepare func(ids []string) (request any, body imclient.Body, reply *presenceReply)) (imclient.Answer[imclient.Presence], error) {
+	if len(ids) > c.presenceBatch {
+		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderOpenIM, call.API, len(ids), c.presenceBatch)
 	}
+	b := imclient.NewBatch[imclient.Presence](ids, checkUserID)
+	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
+		request, body, reply := prepare(ids)
+		r, err := c.exchange.Do(ctx, call.For(len(ids), &b.Calls), request, body)
+		if err != nil {
+			return err
+		}
+		b.Dated(r)
+		for _, u := range reply.Users {
+			state, ok := states[u.Status]
+			if !ok {
+				b.Doubt(u.UserID, imclient.CodeUnknownValue, "the answer gives no state that we know: "+c.exchange.Quote(u.Status))
+				continue
+			}
+			b.UnknownPlatforms += u.Unknown
+			b.Observe(u.UserID, imclient.Presence{State: state, Platforms: u.Platforms})
+		}
+		return nil
+	})
+}
+
+// states holds the known states. Any other is never taken for offline.
+var states = map[string]imclient.State{
+	"1": imclient.StateOnline, "online": imclient.StateOnline,
+	"0": imclient.StateOffline, "offline": imclient.StateOffline,
 }

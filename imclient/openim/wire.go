@@ -1,88 +1,73 @@
 package openim
 
 import (
-	"slices"
 	"strconv"
+	"strings"
 
 	"syncer/imclient"
 )
 
-// The names here are OpenIM's. Rows also carry connID and token, which is the
-// user's live session: they have no name here, so that they are skipped while
-// decoding and cannot reach anything else.
+// The names in the answers are OpenIM's. Users also carry connID and token, which is the
+// user's live session. They have no name here, so that decoding skips them and nothing
+// else can see them.
 
-// Of what an answer says so many bytes are kept: of a user id one more than can
-// be asked about, of a word more than any that we know.
+// How many bytes are kept of a user id (one more than can be asked about), of the words
+// about a call, and of a token (one more than a header takes).
 const (
 	keptID   = maxUserIDBytes + 1
-	keptWord = 64
 	keptText = 4 << 10
+	maxToken = 8 << 10
 )
 
-// status is what every reply begins with.
+// status is the part that all answers share.
 type status struct {
-	Code   string // "": the body is no reply of the API
+	Code   string // "": the body is not an answer of the API
 	Msg    string
 	Detail string
 }
 
-func (s *status) envelope() *status { return s }
+// Envelope implements imclient.Body.
+func (s *status) Envelope() imclient.Envelope {
+	text := s.Msg
+	if s.Detail != "" && !strings.Contains(s.Msg, s.Detail) {
+		text += ": " + s.Detail
+	}
+	return imclient.Envelope{Code: s.Code, Text: text}
+}
 
-// readReply reads a reply; data reads its data. It reports whether it was whole.
-func (s *status) readReply(d *imclient.Decoder, data func()) (whole bool) {
-	return d.Answer(func(name []byte) {
-		switch string(name) {
-		case "errCode":
-			s.Code = string(d.Scalar(keptWord))
-		case "errMsg":
-			s.Msg = string(d.Text(keptText))
-		case "errDlt":
-			s.Detail = string(d.Text(keptText))
-		case "data":
-			data()
-		default:
+// readMember reads a member of an answer; data reads its data.
+func (s *status) readMember(d *imclient.Decoder, name []byte, data func()) {
+	switch string(name) {
+	case "errCode":
+		s.Code = d.Scalar()
+	case "errMsg":
+		s.Msg = d.Text(keptText)
+	case "errDlt":
+		s.Detail = d.Text(keptText)
+	case "data":
+		data()
+	default:
+		d.Skip()
+	}
+}
+
+// readField reads an object of which only the field of one name counts.
+func readField(d *imclient.Decoder, name string, read func()) {
+	d.Object(func(field []byte) {
+		if string(field) == name {
+			read()
+		} else {
 			d.Skip()
 		}
 	})
-}
-
-// wireReply is any reply.
-type wireReply interface {
-	envelope() *status // the part that all have
-	// read reads the reply to a question about asked users. Nothing is left of the
-	// one before, and nothing is kept of one that is not whole.
-	read(d *imclient.Decoder, asked int)
-	// says reports whether anything is said about anybody.
-	says() bool
-}
-
-// word returns the text of a value that is a number since v3.8.1 and a string
-// before; those that come all the time are not allocated.
-func word(v []byte) string {
-	switch string(v) {
-	case "0":
-		return "0"
-	case "1":
-		return "1"
-	case "online":
-		return "online"
-	case "offline":
-		return "offline"
-	case "registered":
-		return "registered"
-	case "unregistered":
-		return "unregistered"
-	default:
-		return string(v)
-	}
 }
 
 type presenceRequest struct {
 	UserIDs []string `json:"userIDs"`
 }
 
-// presenceReply is the answer of get_users_online_status, and of
-// get_users_status; data is absent or null for an empty list.
+// presenceReply is the answer of get_users_online_status; data is absent or null for an
+// empty list.
 type presenceReply struct {
 	status
 	Users []presenceUser
@@ -92,18 +77,15 @@ type presenceUser struct {
 	UserID    string
 	Status    string // 1, 0; before v3.8.1 online, offline
 	Platforms imclient.Platforms
-	Unknown   int // devices whose platform is not known
+	Unknown   int // devices whose platform is unknown
 }
 
-func (r *presenceReply) says() bool {
-	return slices.ContainsFunc(r.Users, func(u presenceUser) bool { return u.UserID != "" })
-}
+// Reset implements imclient.Body.
+func (r *presenceReply) Reset() { *r = presenceReply{Users: r.Users[:0]} }
 
-func (r *presenceReply) read(d *imclient.Decoder, asked int) {
-	*r = presenceReply{Users: r.Users[:0]}
-	if !r.readReply(d, func() { r.readUsers(d, asked) }) {
-		*r = presenceReply{}
-	}
+// ReadMember implements imclient.Body.
+func (r *presenceReply) ReadMember(d *imclient.Decoder, name []byte, asked int) {
+	r.readMember(d, name, func() { r.readUsers(d, asked) })
 }
 
 func (r *presenceReply) readUsers(d *imclient.Decoder, asked int) {
@@ -113,13 +95,13 @@ func (r *presenceReply) readUsers(d *imclient.Decoder, asked int) {
 		d.Object(func(name []byte) {
 			switch string(name) {
 			case "userID":
-				u.UserID = string(d.Text(keptID))
+				u.UserID = d.UserID(keptID)
 			case "status":
-				u.Status = word(d.Scalar(keptWord))
+				u.Status = d.Scalar()
 			case "detailPlatformStatus": // null when offline
 				d.Array(func() { u.add(readDevice(d)) })
 			case "platformIDs": // of get_users_status; null when offline
-				d.Array(func() { u.add(device{PlatformID: string(d.Scalar(keptWord))}) })
+				d.Array(func() { u.add(device{PlatformID: d.Scalar()}) })
 			default:
 				d.Skip()
 			}
@@ -127,8 +109,7 @@ func (r *presenceReply) readUsers(d *imclient.Decoder, asked int) {
 	})
 }
 
-// add notes a connection. There may be hundreds, of which only what they have in
-// common is kept.
+// add adds a connection to the platforms, instead of to a list of hundreds.
 func (u *presenceUser) add(d device) {
 	if d.Status == "offline" || d.Status == "0" {
 		return
@@ -156,11 +137,11 @@ func readDevice(d *imclient.Decoder) (v device) {
 	d.Object(func(name []byte) {
 		switch string(name) {
 		case "platformID":
-			v.PlatformID = string(d.Scalar(keptWord))
+			v.PlatformID = d.Scalar()
 		case "platform":
-			v.Platform = string(d.Text(keptWord))
+			v.Platform = d.Word()
 		case "status":
-			v.Status = word(d.Scalar(keptWord))
+			v.Status = d.Scalar()
 		case "isBackground":
 			v.Background = d.Bool()
 		default:
@@ -178,20 +159,9 @@ type statusRequest struct {
 // statusReply is the answer of get_users_status.
 type statusReply struct{ presenceReply }
 
-func (r *statusReply) read(d *imclient.Decoder, asked int) {
-	*r = statusReply{presenceReply{Users: r.Users[:0]}}
-	whole := r.readReply(d, func() {
-		d.Object(func(name []byte) {
-			if string(name) == "statusList" {
-				r.readUsers(d, asked)
-			} else {
-				d.Skip()
-			}
-		})
-	})
-	if !whole {
-		*r = statusReply{}
-	}
+// ReadMember implements imclient.Body.
+func (r *statusReply) ReadMember(d *imclient.Decoder, name []byte, asked int) {
+	r.readMember(d, name, func() { readField(d, "statusList", func() { r.readUsers(d, asked) }) })
 }
 
 type accountsRequest struct {
@@ -209,33 +179,25 @@ type accountResult struct {
 	Status string // 1, 0; before v3.8.1 registered, unregistered
 }
 
-func (r *accountsReply) says() bool {
-	return slices.ContainsFunc(r.Results, func(u accountResult) bool { return u.UserID != "" })
-}
+// Reset implements imclient.Body.
+func (r *accountsReply) Reset() { *r = accountsReply{Results: r.Results[:0]} }
 
-func (r *accountsReply) read(d *imclient.Decoder, asked int) {
-	*r = accountsReply{Results: r.Results[:0]}
-	whole := r.readReply(d, func() {
-		d.Object(func(name []byte) {
-			if string(name) == "results" {
-				d.Users(asked, func() { r.Results = append(r.Results, readAccount(d)) })
-			} else {
-				d.Skip()
-			}
+// ReadMember implements imclient.Body.
+func (r *accountsReply) ReadMember(d *imclient.Decoder, name []byte, asked int) {
+	r.readMember(d, name, func() {
+		readField(d, "results", func() {
+			d.Users(asked, func() { r.Results = append(r.Results, readAccount(d)) })
 		})
 	})
-	if !whole {
-		*r = accountsReply{}
-	}
 }
 
 func readAccount(d *imclient.Decoder) (v accountResult) {
 	d.Object(func(name []byte) {
 		switch string(name) {
 		case "userID":
-			v.UserID = string(d.Text(keptID))
+			v.UserID = d.UserID(keptID)
 		case "accountStatus":
-			v.Status = word(d.Scalar(keptWord))
+			v.Status = d.Scalar()
 		default:
 			d.Skip()
 		}
@@ -257,27 +219,21 @@ type loginReply struct {
 	Expire int64 // seconds; a lifetime, not a time
 }
 
-// says: a login that holds no token is its caller's to judge.
-func (*loginReply) says() bool { return true }
+// Reset implements imclient.Body.
+func (r *loginReply) Reset() { *r = loginReply{} }
 
-// maxToken is more bytes than a token has, and a header takes.
-const maxToken = 8 << 10
-
-func (r *loginReply) read(d *imclient.Decoder, _ int) {
-	*r = loginReply{}
-	whole := r.readReply(d, func() {
+// ReadMember implements imclient.Body.
+func (r *loginReply) ReadMember(d *imclient.Decoder, name []byte, _ int) {
+	r.readMember(d, name, func() {
 		d.Object(func(name []byte) {
 			switch string(name) {
 			case "token":
-				r.Token = string(d.Text(maxToken + 1))
+				r.Token = d.Text(maxToken + 1)
 			case "expireTimeSeconds":
-				r.Expire, _ = strconv.ParseInt(string(d.Scalar(keptWord)), 10, 64)
+				r.Expire, _ = strconv.ParseInt(d.Scalar(), 10, 64)
 			default:
 				d.Skip()
 			}
 		})
 	})
-	if !whole {
-		*r = loginReply{}
-	}
 }

@@ -2,42 +2,41 @@ package tencent
 
 import (
 	"context"
-	"strconv"
 
 	"syncer/imclient"
 )
 
 const apiAccountCheck = "account_check"
 
-// maxAccountsBatch is the most accounts one account_check may ask about.
-// Source: "Querying Accounts".
+// maxAccountsBatch is the largest number of accounts of a call. Source: "Querying
+// Accounts".
 const maxAccountsBatch = 100
 
-// MaxAccountsBatch is the most ids CheckAccounts takes: 100.
+// MaxAccountsBatch returns the largest number of ids that CheckAccounts takes, 100.
 func (c *Client) MaxAccountsBatch() int { return maxAccountsBatch }
 
-// CheckAccounts asks which of at most MaxAccountsBatch users were imported
-// ("Querying Accounts", 100 calls a second). A user unknown to the provider is
-// a result here, StatusNotImported, not a failure. The ids must be distinct.
-// What comes back, and the errors, are as for QueryPresence.
+// CheckAccounts queries which of at most MaxAccountsBatch users are imported. A user
+// that the provider does not know is StatusNotImported, not a failure. The caller must
+// pass distinct ids. Results and errors are otherwise those of QueryPresence. Source:
+// "Querying Accounts", 100 calls a second.
 func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
 	if len(ids) > maxAccountsBatch {
 		return imclient.Answer[imclient.AccountStatus]{}, imclient.TooMany(imclient.ProviderTencent, apiAccountCheck, len(ids), maxAccountsBatch)
 	}
-	b := newBatch[imclient.AccountStatus](ids)
+	b := imclient.NewBatch[imclient.AccountStatus](ids, checkUserID)
 	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
 		return c.askAccounts(ctx, ids, b)
 	})
 }
 
-// askAccounts makes one call and notes its answer.
+// askAccounts makes one call and adds its answer to b.
 func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
 	request := accountsRequest{Items: make([]accountItem, len(ids))}
 	for i, id := range ids {
 		request.Items[i].UserID = id
 	}
 	reply := accountsReply{Results: make([]accountResult, 0, len(ids))}
-	r, err := c.call(ctx, outgoing{endpoint: c.accounts, users: len(ids), sent: &b.Calls}, request, &reply)
+	r, err := c.exchange.Do(ctx, c.accounts.For(len(ids), &b.Calls), request, &reply)
 	if err != nil {
 		return err
 	}
@@ -45,15 +44,15 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 	for _, result := range reply.Results {
 		switch {
 		case result.UserID == notFound:
-			// Whoever it stands for is missing.
+			// The user it stands for counts as left out.
 		case result.Code != "" && result.Code != "0":
-			noteFault(b, result.UserID, result.Code, imclient.CleanText(result.Info, c.secretKey))
+			noteFault(b, result.UserID, result.Code, c.exchange.Clean(result.Info))
 		case result.Status == "Imported":
 			b.Observe(result.UserID, imclient.StatusImported)
 		case result.Status == "NotImported":
 			b.Observe(result.UserID, imclient.StatusNotImported)
 		default:
-			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer gives no import status that we know: "+strconv.Quote(imclient.CleanText(result.Status, c.secretKey)))
+			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer gives no import status that we know: "+c.exchange.Quote(result.Status))
 		}
 	}
 	return nil

@@ -187,7 +187,7 @@ func TestCall_nobodyThere(t *testing.T) {
 	if imclient.ClassOf(err) != imclient.ClassTransient || answer.Calls != 1 {
 		t.Errorf("%d calls, %v", answer.Calls, err)
 	}
-	sig, signErr := c.signatures.Get(t.Context())
+	sig, signErr := c.exchange.Credentials.Get(t.Context())
 	if signErr != nil {
 		t.Fatal(signErr)
 	}

@@ -8,7 +8,7 @@ import (
 	"syncer/imclient"
 )
 
-// What to do about a code. The names are those of the settings of an app.
+// What to do about a code. The names are those of an app's settings.
 const (
 	fixAdmin      = "set identifier to an account that is an app administrator in the console, and not blocked"
 	fixApp        = "check sdk_app_id, and that the app is enabled in the console"
@@ -28,51 +28,8 @@ const (
 	timedOut   = "the provider timed out on this user"
 )
 
-// codeLockedOut: the signature was refused, and too many were before it.
-const codeLockedOut = 70050
-
-// meaning is what a code means for the work.
-type meaning struct {
-	class imclient.Class
-	says  string // what to do, or what it says of a user; "" where the class says all
-}
-
-// meaningOf classifies a code. What is not in the table is transient.
-func meaningOf(code int) meaning { return codes[code] }
-
-// Meaning says what the code of a user's failure means: its class and, for some,
-// words. ok is false when it is no code of this table.
-func Meaning(code string) (class imclient.Class, says string, ok bool) {
-	n, err := strconv.Atoi(code)
-	if err != nil {
-		return 0, "", false
-	}
-	m, ok := codes[n]
-	return m.class, m.says, ok
-}
-
-// pauseOf is how long the provider must not be called after a code, as far as
-// its documents say: 70050 (too many bad signatures) for at least a minute,
-// 60028 (the trial edition's calls of 24 hours are used up) for far longer,
-// though we look again after an hour.
-func pauseOf(code int) time.Duration {
-	switch code {
-	case 60028:
-		return time.Hour
-	case codeLockedOut:
-		return time.Minute
-	default:
-		return 0
-	}
-}
-
-// userFault gives the words for a code that an answer carries for one user, and
-// whether asking again may help. info is the provider's own text, if any.
-func userFault(code int, info string) (text string, again bool) {
-	m := meaningOf(code)
-	text = cmp.Or(info, m.says, "the provider answers with code "+strconv.Itoa(code)+" for this user")
-	return text, m.class == imclient.ClassTransient || m.class == imclient.ClassThrottled
-}
+// codeLockedOut: the signature was refused, after too many others.
+const codeLockedOut = "70050"
 
 // Short names for the table.
 const (
@@ -84,125 +41,68 @@ const (
 	perUser      = imclient.ClassPerUser
 )
 
-// codes holds every code that the two APIs, the common REST gateway and the
-// account system behind them are known to answer with, those of older copies of
-// the documents included. Sources: "Querying Account Online Status", "Querying
-// Accounts", "RESTful API Overview", "Error Codes", read 2026-11.
+// codes holds the meaning of every documented code, see meanings.
+var codes = make(map[int]imclient.Meaning)
+
+func init() {
+	for _, m := range meanings {
+		for _, code := range m.codes {
+			codes[code] = m.Meaning
+		}
+	}
+}
+
+// meanings lists the codes of the two APIs, the common REST gateway and the account
+// system, those of older copies of the documents included. A code that is not in the
+// list is transient. Sources: "Querying Account Online Status", "Querying Accounts",
+// "RESTful API Overview", "Error Codes", read 2026-11.
 //
-// Three are not what their text suggests at first. 70009 (key of another app)
-// may pass with a fresh signature and is tried once. 60008 is a timeout or a
-// malformed request and is taken for the former. 60004 and 60005 once meant a
-// bad signature and now "try again later"; signing anew does both.
-var codes = map[int]meaning{
-	60002: {class: badBatch},
-	60003: {class: badBatch},
-	60004: {class: unauthorised},
-	60005: {class: unauthorised},
-	60006: {class: fatal, says: fixApp},
-	60007: {class: throttled},
-	60008: {class: transient},
-	60009: {class: fatal, says: fixPath},
-	60010: {class: fatal, says: fixAdmin},
-	60011: {class: throttled},
-	60012: {class: fatal, says: fixApp},
-	60013: {class: transient},
-	60014: {class: transient},
-	60015: {class: badBatch},
-	60016: {class: fatal, says: fixPlan},
-	60017: {class: fatal, says: fixPlan},
-	60018: {class: throttled},
-	60019: {class: throttled},
-	60020: {class: fatal, says: fixPlan},
-	60021: {class: fatal, says: fixSource},
-	60025: {class: unauthorised},
-	60026: {class: fatal, says: fixRegion},
-	60027: {class: fatal, says: fixPlan},
-	60028: {class: throttled},
-	70001: {class: unauthorised},
-	70002: {class: unauthorised},
-	70003: {class: unauthorised},
-	70004: {class: unauthorised},
-	70005: {class: unauthorised},
-	70006: {class: unauthorised},
-	70007: {class: unauthorised},
-	70008: {class: unauthorised},
-	70009: {class: unauthorised},
-	70010: {class: unauthorised},
-	70013: {class: fatal, says: fixIdentifier},
-	70014: {class: fatal, says: fixApp},
-	70015: {class: fatal, says: fixApp},
-	70016: {class: fatal, says: fixRegion},
-	70017: {class: transient},
-	70018: {class: transient},
-	70019: {class: unauthorised},
-	70020: {class: fatal, says: fixRegion},
-	70050: {class: throttled},
-	70051: {class: fatal, says: fixAdmin},
-	70052: {class: unauthorised},
-	70101: {class: badBatch},
-	70102: {class: badBatch},
-	70103: {class: perUser, says: badFormat},
-	70104: {class: perUser, says: badFormat},
-	70105: {class: perUser, says: badFormat},
-	70106: {class: perUser, says: badFormat},
-	70107: {class: perUser, says: noSuchUser},
-	70113: {class: badBatch},
-	70114: {class: throttled},
-	70115: {class: fatal, says: fixApp},
-	70140: {class: fatal, says: fixApp},
-	70145: {class: fatal, says: fixApp},
-	70169: {class: transient, says: timedOut},
-	70201: {class: transient},
-	70202: {class: transient},
-	70203: {class: transient},
-	70204: {class: fatal, says: fixApp},
-	70205: {class: transient},
-	70206: {class: badBatch},
-	70207: {class: transient},
-	70208: {class: transient},
-	70209: {class: fatal, says: fixApp},
-	70210: {class: fatal, says: fixApp},
-	70211: {class: fatal, says: fixApp},
-	70212: {class: transient},
-	70213: {class: transient},
-	70214: {class: unauthorised},
-	70221: {class: unauthorised},
-	70222: {class: transient},
-	70225: {class: transient},
-	70231: {class: transient},
-	70236: {class: unauthorised},
-	70308: {class: transient},
-	70346: {class: unauthorised},
-	70347: {class: unauthorised},
-	70348: {class: transient},
-	70362: {class: transient},
-	70398: {class: fatal, says: fixPlan},
-	70399: {class: fatal, says: fixFeature},
-	70401: {class: transient},
-	70402: {class: badBatch},
-	70403: {class: fatal, says: fixAdmin},
-	70404: {class: badBatch},
-	70500: {class: transient},
-	71000: {class: badBatch},
-	72000: {class: fatal, says: fixPlan},
-	72001: {class: fatal, says: fixFeature},
-	72002: {class: fatal, says: fixPlan},
-	72010: {class: throttled},
-	72011: {class: fatal, says: fixFeature},
-	72012: {class: fatal, says: fixFeature},
-	80005: {class: fatal, says: fixPlan},
-	90001: {class: badBatch},
-	90003: {class: badBatch},
-	90009: {class: fatal, says: fixAdmin},
-	90011: {class: badBatch},
-	90012: {class: perUser, says: noSuchUser},
-	90018: {class: badBatch},
-	90028: {class: badBatch},
-	90029: {class: badBatch},
-	90048: {class: perUser, says: noSuchUser},
-	90992: {class: transient},
-	90994: {class: transient},
-	90995: {class: transient},
-	91000: {class: transient},
-	93000: {class: badBatch},
+// Some do not mean what their text suggests. 70009 (key of another app) may pass with a
+// new signature. 60008 is a timeout or a malformed request; it is treated as the former.
+// 60004 and 60005 once meant a bad signature and now "try again later"; a new signature
+// serves both. 60028: the trial edition's calls of 24 hours are used up; it is called
+// again after an hour. 70050 asks for a pause of at least a minute.
+var meanings = []struct {
+	imclient.Meaning
+	codes []int
+}{
+	{imclient.Meaning{Class: transient}, []int{60008, 60013, 60014, 70017, 70018, 70201, 70202, 70203, 70205, 70207, 70208, 70212, 70213, 70222,
+		70225, 70231, 70308, 70348, 70362, 70401, 70500, 90992, 90994, 90995, 91000}},
+	{imclient.Meaning{Class: transient, Says: timedOut}, []int{70169}},
+	{imclient.Meaning{Class: throttled}, []int{60007, 60011, 60018, 60019, 70114, 72010}},
+	{imclient.Meaning{Class: throttled, Pause: time.Hour}, []int{60028}},
+	{imclient.Meaning{Class: throttled, Pause: time.Minute}, []int{70050}},
+	{imclient.Meaning{Class: unauthorised}, []int{60004, 60005, 60025, 70001, 70002, 70003, 70004, 70005, 70006, 70007, 70008, 70009, 70010, 70019,
+		70052, 70214, 70221, 70236, 70346, 70347}},
+	{imclient.Meaning{Class: badBatch}, []int{60002, 60003, 60015, 70101, 70102, 70113, 70206, 70402, 70404, 71000, 90001, 90003, 90011, 90018,
+		90028, 90029, 93000}},
+	{imclient.Meaning{Class: perUser, Says: badFormat}, []int{70103, 70104, 70105, 70106}},
+	{imclient.Meaning{Class: perUser, Says: noSuchUser}, []int{70107, 90012, 90048}},
+	{imclient.Meaning{Class: fatal, Says: fixAdmin}, []int{60010, 70051, 70403, 90009}},
+	{imclient.Meaning{Class: fatal, Says: fixApp}, []int{60006, 60012, 70014, 70015, 70115, 70140, 70145, 70204, 70209, 70210, 70211}},
+	{imclient.Meaning{Class: fatal, Says: fixFeature}, []int{70399, 72001, 72011, 72012}},
+	{imclient.Meaning{Class: fatal, Says: fixIdentifier}, []int{70013}},
+	{imclient.Meaning{Class: fatal, Says: fixPath}, []int{60009}},
+	{imclient.Meaning{Class: fatal, Says: fixPlan}, []int{60016, 60017, 60020, 60027, 70398, 72000, 72002, 80005}},
+	{imclient.Meaning{Class: fatal, Says: fixRegion}, []int{60026, 70016, 70020}},
+	{imclient.Meaning{Class: fatal, Says: fixSource}, []int{60021}},
+}
+
+// Meaning returns what the code of a user's failure means. It reports false for a code
+// that the documents do not list.
+func Meaning(code string) (m imclient.Meaning, ok bool) {
+	n, err := strconv.Atoi(code)
+	if err != nil {
+		return m, false
+	}
+	m, ok = codes[n]
+	return m, ok
+}
+
+// userFault returns the words for a code that an answer carries for one user, and
+// whether asking again may help. info is the provider's own text, if any.
+func userFault(code int, info string) (text string, again bool) {
+	m := codes[code]
+	text = cmp.Or(info, m.Says, "the provider answers with code "+strconv.Itoa(code)+" for this user")
+	return text, m.Class == transient || m.Class == throttled
 }

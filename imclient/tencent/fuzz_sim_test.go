@@ -28,12 +28,12 @@ func FuzzSignedCall(f *testing.F) {
 	f.Add(^uint32(0), "\x00", "%41+%2B#", int64(-1<<40), "")
 	f.Fuzz(func(t *testing.T, app uint32, key, identifier string, at int64, theirKey string) {
 		now := func() time.Time { return time.Unix(at%(1<<33), 0) }
-		c, err := New(Config{SDKAppID: app, Identifier: identifier, SecretKey: key, BaseURL: "http://api.example", Now: now,
+		c, err := New(Config{SDKAppID: app, Identifier: identifier, SecretKey: key, BaseURL: "http://api.example", HTTPConfig: imclient.HTTPConfig{Now: now,
 			Transport: served{imsim.New(imsim.Config{
 				Tencent: &imsim.Tencent{SDKAppID: uint64(app), Admins: []string{identifier}, SecretKey: theirKey},
 				Now:     now,
 			})},
-		})
+		}})
 		if err != nil {
 			if app != 0 && key != "" && isDocumentedID(identifier) {
 				t.Errorf("no client for app %d, %q: %v", app, identifier, err)

@@ -63,7 +63,7 @@ func fuzzClient(f *testing.F) (*Client, *switched) {
 	transport := &switched{}
 	c, err := New(Config{
 		SDKAppID: testApp, Identifier: testAdmin, SecretKey: testSecret, BaseURL: "http://api.example", Detail: true,
-		Transport: transport, Log: zerolog.Nop(),
+		HTTPConfig: imclient.HTTPConfig{Transport: transport}, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		f.Fatal(err)
@@ -225,7 +225,7 @@ func checkFailure(t *testing.T, b *backend, nothingElse bool, err error) {
 	checkWords(t, b, fmt.Sprintf("%+v", *e))
 	if n, err := strconv.Atoi(e.Code); e.Code != "" {
 		m, known := codes[n]
-		same := m.class == e.Class || m.class == unauthorised && (e.Class == fatal || e.Class == transient) || m.class == perUser && e.Class == badBatch
+		same := m.Class == e.Class || m.Class == unauthorised && (e.Class == fatal || e.Class == transient) || m.Class == perUser && e.Class == badBatch
 		if err != nil || n == 0 || known && !same || !known && e.Class != transient {
 			t.Errorf("code %q has class %s", e.Code, e.Class)
 		}
@@ -282,11 +282,11 @@ func addAnswers(f *testing.F, add func(lines string, status uint16, first, secon
 func FuzzQueryPresence(f *testing.F) {
 	addAnswers(f, func(lines string, status uint16, first, second []byte) { f.Add(lines, status, first, second) })
 	c, transport := fuzzClient(f)
-	long := old(c.signatures.Make)
+	long := old(c.exchange.Credentials.Make)
 	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
 		b := &backend{status: int(status), bodies: [][]byte{first, second}}
 		transport.RoundTripper = b
-		c.signatures = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
+		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
 		ids := idsOf(lines)
 		answer, err := c.QueryPresence(context.Background(), ids)
 		checkAnswer(t, b, ids, answer, err, func(p imclient.Presence) []string {
@@ -301,11 +301,11 @@ func FuzzQueryPresence(f *testing.F) {
 func FuzzCheckAccounts(f *testing.F) {
 	addAnswers(f, func(lines string, status uint16, first, second []byte) { f.Add(lines, status, first, second) })
 	c, transport := fuzzClient(f)
-	long := old(c.signatures.Make)
+	long := old(c.exchange.Credentials.Make)
 	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
 		b := &backend{status: int(status), bodies: [][]byte{first, second}}
 		transport.RoundTripper = b
-		c.signatures = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
+		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
 		ids := idsOf(lines)
 		answer, err := c.CheckAccounts(context.Background(), ids)
 		checkAnswer(t, b, ids, answer, err, func(s imclient.AccountStatus) []string {

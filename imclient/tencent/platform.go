@@ -6,9 +6,9 @@ import (
 	"syncer/imclient"
 )
 
-// platforms maps Tencent's names, in lower case first. Documented for the device list
-// are iPhone, Android, Web, PC, iPad and Mac; the others come from the webhooks'
-// vocabulary and the SDKs', where the same devices have other names.
+// platforms maps Tencent's names, in lower case first. The documented device list has
+// iPhone, Android, Web, PC, iPad and Mac; the other names are those of the same devices
+// in the webhooks and the SDKs.
 var platforms = map[string]imclient.Platform{
 	"iphone":      imclient.PlatformIOS,
 	"ios":         imclient.PlatformIOS,
@@ -28,7 +28,7 @@ var platforms = map[string]imclient.Platform{
 	"harmony":     imclient.PlatformHarmony,
 	"harmonyos":   imclient.PlatformHarmony,
 
-	// As the answers spell them, which spares the lowering.
+	// As the answers spell them, to avoid ToLower.
 	"iPhone":  imclient.PlatformIOS,
 	"iPad":    imclient.PlatformIPad,
 	"Android": imclient.PlatformAndroid,
@@ -37,7 +37,7 @@ var platforms = map[string]imclient.Platform{
 	"Mac":     imclient.PlatformMacOS,
 }
 
-// platformOf maps a name in any case; ok is false when it is not known.
+// platformOf maps a name in any case. It reports false for an unknown one.
 func platformOf(name string) (p imclient.Platform, ok bool) {
 	if p, ok = platforms[name]; !ok {
 		p, ok = platforms[strings.ToLower(name)]

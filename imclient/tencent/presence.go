@@ -1,6 +1,7 @@
 package tencent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -15,39 +16,39 @@ const (
 	apiQueryState        = "querystate"
 )
 
-// maxPresenceBatch is the most users one call may ask about; one more is
-// answered by 90011. Source: "Querying Account Online Status".
+// maxPresenceBatch is the largest number of users of a call; one more is answered with
+// 90011. Source: "Querying Account Online Status".
 const maxPresenceBatch = 500
 
-// MaxPresenceBatch is the most ids QueryPresence takes: 500.
+// MaxPresenceBatch returns the largest number of ids that QueryPresence takes, 500.
 func (c *Client) MaxPresenceBatch() int { return maxPresenceBatch }
 
-// QueryPresence asks for the login state of at most MaxPresenceBatch users, and
-// with Config.Detail for their devices ("Querying Account Online Status", 200
-// calls a second). The ids must be distinct; that is the caller's part.
+// QueryPresence queries the login state of at most MaxPresenceBatch users, and with
+// Config.Detail their devices. The caller must pass distinct ids. Source: "Querying
+// Account Online Status", 200 calls a second.
 //
-// Every id comes back once, observed or rejected, in the order given. Ids that
-// Tencent Chat cannot know are rejected unsent; those that the answer leaves
-// out, gives no known state, or marks as failing for the moment are asked about
-// once more. A user whom the provider does not know is rejected (70107).
+// Every id is returned once, observed or rejected, in the given order. Ids that Tencent
+// Chat cannot know are rejected without a call. Ids that the answer leaves out, marks as
+// failing for the moment, or reports with an unknown state are queried once more. A user
+// that the provider does not know is rejected (70107).
 //
-// An error is the context's or an *imclient.Error about the whole batch. When
-// all users of a batch of several are unknown, the provider fails the call as a
-// whole; without a list of the users that is ClassBadBatch: halve and ask again.
+// An error is the context's or an *imclient.Error about the whole batch. If all users of
+// a batch of several are unknown, the provider fails the call as a whole; without a list
+// of the users that is ClassBadBatch: halve the batch and query again.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
 	if len(ids) > maxPresenceBatch {
-		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderTencent, c.presence.name, len(ids), maxPresenceBatch)
+		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderTencent, c.presence.API, len(ids), maxPresenceBatch)
 	}
-	b := newBatch[imclient.Presence](ids)
+	b := imclient.NewBatch[imclient.Presence](ids, checkUserID)
 	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
 		return c.askPresence(ctx, ids, b)
 	})
 }
 
-// replies are those that are not in use.
+// replies holds replies for reuse.
 var replies = sync.Pool{New: func() any { return new(presenceReply) }}
 
-// askPresence makes one call and notes its answer.
+// askPresence makes one call and adds its answer to b.
 func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
 	request := presenceRequest{Accounts: ids}
 	if c.detail {
@@ -55,7 +56,7 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 	}
 	reply := replies.Get().(*presenceReply)
 	defer replies.Put(reply)
-	r, err := c.call(ctx, outgoing{endpoint: c.presence, users: len(ids), sent: &b.Calls}, request, reply)
+	r, err := c.exchange.Do(ctx, c.presence.For(len(ids), &b.Calls), request, reply)
 	if err != nil && !reply.explains(err, len(ids)) {
 		return err
 	}
@@ -63,21 +64,23 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 	differ := 0
 	for _, result := range reply.Results {
 		if result.Account == notFound {
-			continue // whoever it stands for is missing
+			continue // the user it stands for counts as left out
 		}
 		if result.State != "" && result.Status != "" && result.State != result.Status {
 			differ++
 		}
-		state, ok := result.state()
+		// Status is today's documented name and wins.
+		word := cmp.Or(result.Status, result.State)
+		state, ok := states[word]
 		if !ok {
-			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+strconv.Quote(imclient.CleanText(result.word(), c.secretKey)))
+			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+c.exchange.Quote(word))
 			continue
 		}
 		b.UnknownPlatforms += result.Unknown
 		b.Observe(result.Account, imclient.Presence{State: state, Platforms: result.Platforms})
 	}
 	if differ > 0 {
-		c.log.Debug().Str("api", c.presence.name).Int("users", differ).Msg("State and Status differ; Status is taken")
+		c.exchange.Log.Debug().Str("api", c.presence.API).Int("users", differ).Msg("State and Status differ; Status is taken")
 	}
 	for _, failure := range reply.Failed {
 		if failure.Account != notFound {
@@ -87,10 +90,15 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 	return nil
 }
 
-// explains reports whether the list of failed accounts in a reply that failed as
-// a whole says all there is to say. A call fails when every account in it does,
-// which is no outage. But limits, settings and signatures are not a matter of
-// users, and neither is a server that times out on every one of several.
+// states holds the known states. Any other is never taken for offline.
+var states = map[string]imclient.State{
+	"Online": imclient.StateOnline, "PushOnline": imclient.StatePushOnline, "Offline": imclient.StateOffline,
+}
+
+// explains reports whether the list of failed accounts in a reply explains its failure
+// as a whole. A call fails if every account in it does, which is not an outage. But the
+// list does not explain limits, settings and signatures, nor timeouts on all of several
+// users.
 func (r *presenceReply) explains(err error, asked int) bool {
 	e, ok := errors.AsType[*imclient.Error](err)
 	if !ok || len(r.Failed) == 0 {
@@ -101,7 +109,7 @@ func (r *presenceReply) explains(err error, asked int) bool {
 		return true
 	case imclient.ClassTransient:
 		for _, f := range r.Failed {
-			if code, err := strconv.Atoi(f.Code); err == nil && meaningOf(code).class == imclient.ClassPerUser {
+			if m, ok := Meaning(f.Code); ok && m.Class == imclient.ClassPerUser {
 				return true
 			}
 		}
@@ -111,7 +119,7 @@ func (r *presenceReply) explains(err error, asked int) bool {
 	}
 }
 
-// noteFault notes a code that an answer carries for one user.
+// noteFault adds the code that an answer carries for one user to b.
 func noteFault[V comparable](b *imclient.Batch[V], id, code, info string) {
 	n, err := strconv.Atoi(code)
 	if err != nil {
@@ -123,28 +131,5 @@ func noteFault[V comparable](b *imclient.Batch[V], id, code, info string) {
 		b.Doubt(id, code, text)
 	} else {
 		b.Reject(id, code, text)
-	}
-}
-
-// word is the state as written. Status is the documented name of today and wins.
-func (r presenceResult) word() string {
-	if r.Status != "" {
-		return r.Status
-	}
-	return r.State
-}
-
-// state gives the state, ok false when there is none that we know: that is
-// never taken for offline.
-func (r presenceResult) state() (s imclient.State, ok bool) {
-	switch r.word() {
-	case "Online":
-		return imclient.StateOnline, true
-	case "PushOnline":
-		return imclient.StatePushOnline, true
-	case "Offline":
-		return imclient.StateOffline, true
-	default:
-		return imclient.StateUnknown, false
 	}
 }

@@ -1,7 +1,7 @@
 package tencent
 
-// regions holds the data centres and their hosts; an app lives in one of them.
-// Sources: "Querying Accounts" and its newer copies (Tokyo), read 2026-11.
+// regions lists the data centres and their hosts. An app is in one of them. Sources:
+// "Querying Accounts" and its newer copies (Tokyo), read 2026-11.
 var regions = []struct{ name, host string }{
 	{"china", "console.tim.qq.com"},
 	{"singapore", "adminapisgp.im.qcloud.com"},
@@ -12,7 +12,7 @@ var regions = []struct{ name, host string }{
 	{"jakarta", "adminapiidn.im.qcloud.com"},
 }
 
-// Regions lists the names that BaseURL knows.
+// Regions lists the names that BaseURL accepts.
 func Regions() []string {
 	names := make([]string, 0, len(regions))
 	for _, r := range regions {
@@ -21,7 +21,8 @@ func Regions() []string {
 	return names
 }
 
-// BaseURL gives the address of a region's REST API, e.g. https://console.tim.qq.com.
+// BaseURL returns the address of a region's REST API, e.g. https://console.tim.qq.com.
+// It reports false for an unknown region.
 func BaseURL(region string) (string, bool) {
 	for _, r := range regions {
 		if r.name == region {

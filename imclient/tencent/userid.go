@@ -1,23 +1,18 @@
 package tencent
 
-import (
-	"fmt"
+import "fmt"
 
-	"syncer/imclient"
-)
-
-// maxUserIDBytes is the longest UserID that Tencent Chat accepts, in bytes.
-// Source: "Use Limits".
+// maxUserIDBytes is the longest UserID that Tencent Chat accepts, in bytes. Source: "Use
+// Limits".
 const maxUserIDBytes = 32
 
-// notFound is what Tencent Chat puts in the place of an account that it cannot
-// resolve.
+// notFound is what Tencent Chat returns in place of an account that it cannot resolve.
 const notFound = "@TLS#NOT_FOUND"
 
-// checkUserID says what makes id one that Tencent Chat cannot know, "" when
-// nothing does. One such id may fail the whole batch it is sent in. The rule is
-// the widest of those documented (error 7003): 1 to 32 bytes of printable ASCII.
-func checkUserID(id string) string {
+// checkUserID returns why Tencent Chat cannot know an id, "" if it can. One such id may
+// fail the whole batch that it is sent in. The rule is the widest documented one (error
+// 7003): 1 to 32 bytes of printable ASCII.
+func checkUserID(id string) (fault string) {
 	if id == "" {
 		return "the user id is empty"
 	}
@@ -30,15 +25,4 @@ func checkUserID(id string) string {
 		}
 	}
 	return ""
-}
-
-// newBatch makes a batch in which ids that must not be sent are rejected.
-func newBatch[V comparable](ids []string) *imclient.Batch[V] {
-	b := imclient.NewBatch[V](ids)
-	for _, id := range ids {
-		if fault := checkUserID(id); fault != "" {
-			b.Reject(id, imclient.CodeInvalidID, fault)
-		}
-	}
-	return b
 }

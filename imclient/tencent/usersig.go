@@ -14,9 +14,8 @@ import (
 	"syncer/imclient"
 )
 
-// userSigEncoding is base64 with three characters replaced so that a UserSig
-// needs no escaping in a URL: + by *, / by -, = by _. It is not RFC 4648's
-// URL alphabet, in which - and _ mean other things.
+// userSigEncoding is base64 with * for +, - for / and _ for =, so that a UserSig needs no
+// escaping in a URL. RFC 4648's URL alphabet is a different one.
 var userSigEncoding = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789*-").WithPadding('_')
 
 // userSig is the document inside a UserSig.
@@ -29,8 +28,8 @@ type userSig struct {
 	Sig        []byte `json:"TLS.sig"`    // written as padded standard base64
 }
 
-// sum is the signature proper: HMAC-SHA256 under the bytes of the key as the
-// console shows it (not hex-decoded) over four lines in this order.
+// sum returns the signature: HMAC-SHA256 of four lines, in this order, with the key as the
+// console shows it (not hex-decoded).
 func (u userSig) sum(key string) []byte {
 	mac := hmac.New(sha256.New, []byte(key))
 	fmt.Fprintf(mac, "TLS.identifier:%s\nTLS.sdkappid:%d\nTLS.time:%d\nTLS.expire:%d\n",
@@ -38,8 +37,8 @@ func (u userSig) sum(key string) []byte {
 	return mac.Sum(nil)
 }
 
-// sign makes a UserSig (TLSSigAPIv2; see "Generating UserSig"). Apps from before
-// July 2019 that still sign with an ECDSA key pair are not supported.
+// sign returns a UserSig (TLSSigAPIv2). Apps from before July 2019 that still sign with an
+// ECDSA key pair are not supported. Source: "Generating UserSig".
 func sign(appID uint32, key, identifier string, at time.Time, ttl time.Duration) (string, error) {
 	u := userSig{Version: "2.0", Identifier: identifier, SDKAppID: appID, Expire: int64(ttl / time.Second), Time: at.Unix()}
 	u.Sig = u.sum(key)
@@ -58,19 +57,19 @@ func sign(appID uint32, key, identifier string, at time.Time, ttl time.Duration)
 	return userSigEncoding.EncodeToString(packed.Bytes()), nil
 }
 
-// signer signs for one account.
+// signer makes the signatures of one account.
 type signer struct {
 	appID           uint32
 	key, identifier string
 	ttl             time.Duration
 	now             func() time.Time
 
-	last time.Time // for which it signed last
+	last time.Time // of the last signature
 }
 
-// sign makes the next UserSig, which is to be renewed at 80 % of its life. Two of
-// one second would be the same: if the first was refused, so would be the second.
-// The later one is dated a second later, unless the clock was set back.
+// sign returns the next UserSig, to be renewed at 80 % of its life. Two signatures of one
+// second would be equal and be refused alike, so the later one is dated a second later,
+// unless the clock was set back.
 func (s *signer) sign(context.Context) (imclient.Credential, error) {
 	now := s.now()
 	at := now.Truncate(time.Second)

@@ -178,8 +178,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	if provider == imclient.ProviderTencent {
 		client, err := tencent.New(tencent.Config{
 			SDKAppID: sdkAppID, Identifier: identifier, SecretKey: tencentSecret, BaseURL: s.Backend.URL,
-			PresenceAPI: "query_online_status", Detail: true, UserSigTTL: 24 * time.Hour, Timeout: 8 * time.Second,
-			Now: s.Clock.Now, Log: c.Log,
+			PresenceAPI: "query_online_status", Detail: true, UserSigTTL: 24 * time.Hour, Log: c.Log, HTTPConfig: imclient.HTTPConfig{Now: s.Clock.Now},
 			PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
 		})
 		if err != nil {
@@ -191,7 +190,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	}
 	client, err := openim.New(openim.Config{
 		BaseURL: s.Backend.URL, AdminUserID: openIMAdmin, Secret: openIMSecret, PresenceBatch: 500, AccountsBatch: 500,
-		Timeout: 8 * time.Second, Now: s.Clock.Now, Log: c.Log,
+		Log: c.Log, HTTPConfig: imclient.HTTPConfig{Now: s.Clock.Now},
 		PresenceGate: gate(imclient.KindPresence), AccountsGate: gate(imclient.KindAccounts),
 	})
 	if err != nil {
