@@ -2,7 +2,7 @@ package imclient
 
 import "fmt"
 
-// Provider is an instant-messaging backend that syncer can ask.
+// Provider is an instant-messaging backend that syncer can query.
 type Provider string
 
 // The providers.
@@ -11,7 +11,11 @@ const (
 	ProviderOpenIM  Provider = "openim"
 )
 
-// Kind is what a sweep asks about.
+// HasAddress reports whether a tenant of the provider is identified by its address, which
+// changes if the deployment moves.
+func (p Provider) HasAddress() bool { return p == ProviderOpenIM }
+
+// Kind is what a sweep queries.
 type Kind string
 
 // The kinds.

@@ -96,7 +96,7 @@ func (a App) mismatch(provider imclient.Provider, tenant string) error {
 		return fmt.Errorf("app %q was %s so far and is %s in the configuration now: give the new one another name", a.Name, a.Provider, provider)
 	case a.Tenant == tenant:
 		return nil
-	case provider == imclient.ProviderTencent:
+	case !provider.HasAddress():
 		return fmt.Errorf("app %q was SDKAppID %s so far and is SDKAppID %s in the configuration now: "+
 			"its history would mix the users of both; put sdk_app_id back, or give the new one another name", a.Name, a.Tenant, tenant)
 	default:

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v3"
 
-	"syncer/imclient"
 	"syncer/internal/config"
 	"syncer/migrations"
 	"syncer/repo"
@@ -51,7 +50,7 @@ func (p *program) appMoved(ctx context.Context, c *cli.Command) error {
 			configured = app
 		}
 	}
-	if configured.Provider != imclient.ProviderOpenIM {
+	if !configured.Provider.HasAddress() {
 		return usageError("app %s: an app of Tencent Chat is known by its sdk_app_id, wherever it is; another sdk_app_id is another app: give it another name", name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)

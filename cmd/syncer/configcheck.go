@@ -93,8 +93,8 @@ func (p *program) describe(c *config.Config) error {
 		if app.Proxy != "" {
 			p.say("app %s: calls go through the proxy %s", app.Name, app.Proxy)
 		}
-		if app.OpenIM != nil && app.OpenIM.AllowHTTP && strings.HasPrefix(app.OpenIM.BaseURL, "http:") {
-			p.say("app %s: %s is asked without TLS (allow_http)", app.Name, app.OpenIM.BaseURL)
+		if c := app.Connection(); c.AllowHTTP && strings.HasPrefix(c.BaseURL, "http:") {
+			p.say("app %s: %s is asked without TLS (allow_http)", app.Name, c.BaseURL)
 		}
 	}
 	for _, job := range c.Jobs {
@@ -180,7 +180,7 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 	defer cancel()
 	// One call outside the shared quota.
 	noGate := func(imclient.Kind, int) *imclient.Gate { return nil }
-	client, err := newClient(app, zerolog.Nop(), nil, nil, time.Now, noGate)
+	client, err := newClient(app, zerolog.Nop(), imclient.HTTPConfig{}, noGate)
 	if err == nil {
 		defer client.Close()
 		err = client.Ping(ctx)
@@ -188,8 +188,8 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 	advice := ""
 	if err != nil && imclient.ClassOf(err) == imclient.ClassTransient {
 		advice = fmt.Sprintf("check base_url in [apps.%s], and that it is up and reached from here", app.Provider)
-		if app.Provider == imclient.ProviderTencent && app.Tencent.BaseURL == "" {
-			advice = "check region in [apps.tencent], and that this machine reaches the internet"
+		if app.Connection().BaseURL == "" {
+			advice = fmt.Sprintf("check region in [apps.%s], and that this machine reaches the internet", app.Provider)
 		}
 	}
 	ch.say(fmt.Sprintf("app %s: %s API", app.Name, app.Provider), err, advice)

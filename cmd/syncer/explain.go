@@ -11,8 +11,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"syncer/imclient"
-	"syncer/imclient/openim"
-	"syncer/imclient/tencent"
 	"syncer/internal/config"
 	"syncer/internal/report"
 	"syncer/internal/schedule"
@@ -247,11 +245,7 @@ func codeMeaning(provider imclient.Provider, code string) string {
 	case jobs.CodeHTTPError:
 		return "the backend, or what stands before it, refuses a call with this id in it"
 	}
-	meaning := tencent.Meaning
-	if provider == imclient.ProviderOpenIM {
-		meaning = openim.Meaning
-	}
-	m, ok := meaning(code)
+	m, ok := providers[provider].meaning(code)
 	switch {
 	case !ok:
 		return ""

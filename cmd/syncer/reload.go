@@ -43,7 +43,7 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 	setLevel(inForce.Log)
 	for i, app := range s.apps { // which are those of the configuration
 		for _, quota := range app.Quotas {
-			quota.SetLimit(float64(rate(inForce.Apps[i], quota.Kind())))
+			quota.SetLimit(float64(inForce.Apps[i].Connection().Rate(quota.Kind())))
 		}
 	}
 	engine.Schedule(scheduled)
@@ -90,17 +90,8 @@ func withoutRestart(old, loaded *config.Config) *config.Config {
 	c.Apps = nil
 	for _, app := range old.Apps {
 		for _, other := range loaded.Apps {
-			if other.Name != app.Name || other.Provider != app.Provider {
-				continue
-			}
-			if app.Tencent != nil {
-				t := *app.Tencent
-				t.PresenceRate, t.AccountsRate = other.Tencent.PresenceRate, other.Tencent.AccountsRate
-				app.Tencent = &t
-			} else {
-				o := *app.OpenIM
-				o.PresenceRate, o.AccountsRate = other.OpenIM.PresenceRate, other.OpenIM.AccountsRate
-				app.OpenIM = &o
+			if other.Name == app.Name && other.Provider == app.Provider {
+				app = app.WithRates(other)
 			}
 		}
 		c.Apps = append(c.Apps, app)

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"time"
 
@@ -18,8 +16,6 @@ import (
 	"golang.org/x/term"
 
 	"syncer/imclient"
-	"syncer/imclient/openim"
-	"syncer/imclient/tencent"
 	"syncer/internal/config"
 	"syncer/internal/tracing"
 	"syncer/jobs"
@@ -107,16 +103,6 @@ type system struct {
 	ownsQueue bool
 }
 
-// apiClient is what the commands need of a provider's client.
-type apiClient interface {
-	QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error)
-	MaxPresenceBatch() int
-	CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error)
-	MaxAccountsBatch() int
-	Ping(ctx context.Context) error
-	Close()
-}
-
 // connectTimeout bounds the first contact with the database.
 const connectTimeout = 15 * time.Second
 
@@ -190,7 +176,8 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	}
 	log := s.log.With().Str("app", c.Name).Logger()
 	var quotas []*repo.Quota
-	client, err := newClient(c, log, s.counters.Calls(c.Name), s.tracing.Requests(), s.store.Now, func(kind imclient.Kind, rate int) *imclient.Gate {
+	http := imclient.HTTPConfig{Now: s.store.Now, Observer: s.counters.Calls(c.Name), Around: s.tracing.Requests()}
+	client, err := newClient(c, log, http, func(kind imclient.Kind, rate int) *imclient.Gate {
 		quota := s.store.Quota(app.ID, kind, float64(rate))
 		quotas = append(quotas, quota)
 		return imclient.NewGate(quota, s.store.Now)
@@ -220,66 +207,6 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	return s.users.Open(ctx, repo.UsersConfig{
 		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
 	})
-}
-
-// newClient returns the client of an app's provider. calls observes its calls; around, if not nil, wraps its
-// transport; gate returns the quota gate of one of its APIs.
-func newClient(c config.App, log zerolog.Logger, calls imclient.Observer, around func(http.RoundTripper) http.RoundTripper,
-	now func() time.Time, gate func(imclient.Kind, int) *imclient.Gate) (apiClient, error) {
-	http := imclient.HTTPConfig{Proxy: c.Proxy.Reveal(), Now: now, Observer: calls, Around: around}
-	var err error
-	if c.Provider == imclient.ProviderTencent {
-		t := c.Tencent
-		http.Timeout = t.Timeout
-		if http.CAs, err = readCAs(t.CAFile); err != nil {
-			return nil, err
-		}
-		baseURL := t.BaseURL
-		if baseURL == "" {
-			baseURL, _ = tencent.BaseURL(t.Region)
-		}
-		return tencent.New(tencent.Config{
-			SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-			BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail, UserSigTTL: t.UserSigTTL, Log: log, HTTPConfig: http,
-			PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
-		})
-	}
-	o := c.OpenIM
-	http.Timeout = o.Timeout
-	if http.CAs, err = readCAs(o.CAFile); err != nil {
-		return nil, err
-	}
-	return openim.New(openim.Config{
-		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Log: log, HTTPConfig: http,
-		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
-	})
-}
-
-// readCAs reads an app's own CAs; nil, the system's, when it names none.
-func readCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	cas, err := imclient.ReadCAs(file)
-	if err != nil {
-		return nil, fmt.Errorf("read ca_file: %w", err)
-	}
-	return cas, nil
-}
-
-// rate is the configured calls a second of an app's API.
-func rate(c config.App, kind imclient.Kind) int {
-	switch {
-	case c.Provider == imclient.ProviderTencent && kind == imclient.KindPresence:
-		return c.Tencent.PresenceRate
-	case c.Provider == imclient.ProviderTencent:
-		return c.Tencent.AccountsRate
-	case kind == imclient.KindPresence:
-		return c.OpenIM.PresenceRate
-	default:
-		return c.OpenIM.AccountsRate
-	}
 }
 
 // engine makes the engine that works on the runs of the given apps.

@@ -53,7 +53,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	r.Seconds = run.Duration(now).Seconds()
 	if r.Seconds > 0 {
 		r.UsersPerSec = float64(run.Users) / r.Seconds
-		r.QuotaUsed = float64(run.Calls) / (r.Seconds * float64(rate(s.config, s.kind)))
+		r.QuotaUsed = float64(run.Calls) / (r.Seconds * float64(s.config.Connection().Rate(s.kind)))
 	}
 	if run.Error != "" {
 		r.Error = run.Error

@@ -206,16 +206,3 @@ func whyUnreadable(err error) string {
 	}
 	return "it cannot be read"
 }
-
-// Format writes the section with its secret masked, for every verb. For a verb that
-// does not fit a pointer, fmt would print the struct without calling methods.
-func (t Tencent) Format(f fmt.State, _ rune) {
-	type plain Tencent
-	_, _ = fmt.Fprintf(f, "%+v", plain(t))
-}
-
-// Format is as in Tencent.
-func (o OpenIM) Format(f fmt.State, _ rune) {
-	type plain OpenIM
-	_, _ = fmt.Fprintf(f, "%+v", plain(o))
-}

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // validator checks what a single value does not show: relations, references by name,
@@ -124,22 +123,14 @@ func (v validator) sweep() {
 		v.problem(at, "range_users (%d) must not be less than page_users (%d): a range is made of pages", s.RangeUsers, s.PageUsers)
 	}
 	for i, app := range v.c.Apps {
-		if path, timeout := app.timeout(); s.StopGrace < timeout {
-			v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
-				"sweep.stop_grace (%s) is shorter than apps[%d].%s (%s): a stop can cut off a call in flight, whose page is then done again",
-				s.StopGrace, i, path, timeout))
+		section, ok := app.section()
+		if !ok {
+			continue
 		}
-	}
-}
-
-// timeout returns the key and value of the timeout of an app's calls.
-func (a App) timeout() (key string, d time.Duration) {
-	switch {
-	case a.Tencent != nil:
-		return "tencent.timeout", a.Tencent.Timeout
-	case a.OpenIM != nil:
-		return "openim.timeout", a.OpenIM.Timeout
-	default:
-		return "", 0
+		if timeout := section.connection().Timeout; s.StopGrace < timeout {
+			v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+				"sweep.stop_grace (%s) is shorter than apps[%d].%s.timeout (%s): a stop can cut off a call in flight, whose page is then done again",
+				s.StopGrace, i, section.provider, timeout))
+		}
 	}
 }

@@ -24,17 +24,12 @@ func (v validator) apps() {
 		names[i] = app.Name
 		v.provider(path, app)
 		v.usersTable(path, app)
-		if app.Tencent != nil {
-			v.tencent(path+".tencent", app.Tencent)
+		for _, s := range app.sections() {
+			if s.given {
+				s.check(v, path+"."+string(s.provider))
+			}
 		}
-		if app.OpenIM != nil {
-			openim := path + ".openim"
-			v.baseURL(openim+".base_url", &app.OpenIM.BaseURL, "the secret and tokens could be read on the way; allow_http = true if that network is yours", app.OpenIM.AllowHTTP)
-			v.caFile(openim+".ca_file", &app.OpenIM.CAFile)
-		}
-		if (app.Tencent == nil) != (app.OpenIM == nil) {
-			v.sharedQuota(tenants, app)
-		}
+		v.sharedQuota(tenants, app)
 	}
 	v.names("apps", names)
 }
@@ -44,18 +39,12 @@ func (v validator) provider(path string, app *App) {
 	if !v.well(path + ".provider") {
 		return
 	}
-	for _, section := range []struct {
-		provider imclient.Provider
-		there    bool
-	}{
-		{imclient.ProviderTencent, app.Tencent != nil},
-		{imclient.ProviderOpenIM, app.OpenIM != nil},
-	} {
-		at := path + "." + string(section.provider)
-		switch mine := app.Provider == section.provider; {
-		case mine && !section.there:
-			v.problem(at, "is missing: provider %q needs a section [apps.%s]", app.Provider, section.provider)
-		case !mine && section.there:
+	for _, s := range app.sections() {
+		at := path + "." + string(s.provider)
+		switch mine := app.Provider == s.provider; {
+		case mine && !s.given:
+			v.problem(at, "is missing: provider %q needs a section [apps.%s]", app.Provider, s.provider)
+		case !mine && s.given:
 			v.problem(at, "does not belong here: the provider of this app is %q; remove the section or change the provider", app.Provider)
 		}
 	}
@@ -69,36 +58,6 @@ func (v validator) usersTable(path string, app *App) {
 	}
 	if app.Users.Table.IsZero() && v.well("users.table", path+".users.table") {
 		v.problem(at, "is missing: name the table that lists the users, such as \"public.users\"")
-	}
-}
-
-func (v validator) tencent(path string, t *Tencent) {
-	region, baseURL := path+".region", path+".base_url"
-	if v.well(region, baseURL) && (t.Region == "") == (t.BaseURL == "") {
-		if t.Region == "" {
-			v.problem(region, "is missing: give region, or base_url for another address")
-		} else {
-			v.problem(baseURL, "both region and base_url are given; keep one")
-		}
-	}
-	if t.BaseURL != "" {
-		v.baseURL(baseURL, &t.BaseURL, "requests carry a signature", false)
-	}
-	v.caFile(path+".ca_file", &t.CAFile)
-	v.documentedRate(path+".presence_rate", t.PresenceRate, 200)
-	v.documentedRate(path+".accounts_rate", t.AccountsRate, 100)
-	const maxIdentifier = 32 // bytes; document "Use limits"
-	if id := t.Identifier; len(id) > maxIdentifier || strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
-		v.problem(path+".identifier", "must be an account of the app: at most %d printable ASCII characters", maxIdentifier)
-	}
-}
-
-// documentedRate warns of a rate above the documented limit. It is no error because
-// the provider's console can raise the limit.
-func (v validator) documentedRate(path string, rate, limit int) {
-	if v.well(path) && rate > limit {
-		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
-			"%s (%d) is above the documented limit of %d calls per second: unless the console has raised it, Tencent refuses calls and syncer slows down", path, rate, limit))
 	}
 }
 
@@ -145,20 +104,17 @@ func loopback(host string) bool {
 // sharedQuota warns of two apps that are one tenant: the provider counts their calls
 // together, but each keeps only to its own rates.
 func (v validator) sharedQuota(names map[string]string, app *App) {
-	tenant := app.Tenant()
-	if tenant == "" || tenant == "0" {
+	section, ok := app.section()
+	if !ok {
 		return // already reported
 	}
-	first, known := names[tenant]
-	switch {
+	tenant := section.tenant()
+	switch first, known := names[tenant]; {
+	case tenant == "" || tenant == "0": // already reported
 	case !known:
 		names[tenant] = app.Name
-	case app.Tencent != nil:
-		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
-			"apps %q and %q have the same sdk_app_id %s and share its limit: their rates together must stay below it", first, app.Name, tenant))
 	default:
-		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
-			"apps %q and %q are the same OpenIM deployment, %s, and share what it bears: their rates together must stay below it", first, app.Name, tenant))
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf("apps %q and %q %s: their rates together must stay below it", first, app.Name, section.sharing()))
 	}
 }
 
