@@ -11,6 +11,7 @@ import (
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
 	"syncer/internal/imsim"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -36,7 +37,7 @@ func TestClockAhead(t *testing.T) {
 	w.eventually("a tick is dealt with", func() bool { return w.count(`SELECT count(*) FROM syncer.sync_run WHERE kind = 'accounts'`) > 0 })
 
 	set(3 * year)
-	w.eventually("the engine says so", func() bool { return errors.Is(e.Trouble(), repo.ErrClockAhead) })
+	w.eventually("the engine says so", func() bool { return errors.Is(e.Trouble(), pg.ErrClockAhead) })
 	w.sim.ClearFault(id)
 	calls := func() int { return w.sim.Stats().APIs[imsim.PathQueryOnlineStatus].Calls }
 	ticks := w.count(`SELECT count(*) FROM syncer.sync_run`)

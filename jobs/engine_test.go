@@ -11,6 +11,7 @@ import (
 	"syncer/imclient"
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -114,7 +115,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 			e.close()
 		}
 	}()
-	store, err := repo.Open(ctx, repo.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process, Now: s.Now, PollOnly: s.PollOnly})
+	store, err := repo.Open(ctx, pg.Config{URL: s.Database, Schema: "syncer", MaxConns: 6, Process: s.Process, Now: s.Now, PollOnly: s.PollOnly})
 	if err != nil {
 		return e, err
 	}

@@ -15,6 +15,7 @@ import (
 	"syncer/imclient"
 	"syncer/internal/dev/pgcluster"
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -242,7 +243,7 @@ func (f *forgotten) must(err error) {
 
 func (f *forgotten) open(databaseURL, process string) *repo.Store {
 	f.t.Helper()
-	s, err := repo.Open(f.t.Context(), repo.Config{URL: databaseURL, Schema: "syncer", MaxConns: 2, Process: process, Now: f.clock.Now})
+	s, err := repo.Open(f.t.Context(), pg.Config{URL: databaseURL, Schema: "syncer", MaxConns: 2, Process: process, Now: f.clock.Now})
 	f.must(err)
 	f.t.Cleanup(s.Close)
 	return s

@@ -12,6 +12,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -85,7 +86,7 @@ func (s *State) Collect(told chan<- prometheus.Metric) {
 	t.pool(s.Engine.store.Pool().Stat())
 	t.gauge(readyDesc, oneIf(err == nil))
 	// A database that takes no writes can be read all the same.
-	known := err == nil || errors.Is(err, ErrTrouble) || errors.Is(err, ErrStalled) || errors.Is(err, repo.ErrReadOnly)
+	known := err == nil || errors.Is(err, ErrTrouble) || errors.Is(err, ErrStalled) || errors.Is(err, pg.ErrReadOnly)
 	if known {
 		read := &stateReading{}
 		if err := imclient.Guard(func() error { return s.read(ctx, read) }); err != nil {

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -84,7 +85,7 @@ func TestTraceIDs(t *testing.T) {
 	tracer := sdk.NewTracerProvider(sdk.WithSyncer(&got), sdk.WithIDGenerator(TraceIDs{})).Tracer("syncer")
 	engines := make([]*Engine, 2) // of two processes
 	for i := range engines {
-		engines[i] = &Engine{store: &repo.Store{}, apps: map[int16]*App{1: {App: repo.App{Name: "main"}}}, config: Config{Tracer: tracer}}
+		engines[i] = &Engine{store: &repo.Store{DB: &pg.DB{}}, apps: map[int16]*App{1: {App: repo.App{Name: "main"}}}, config: Config{Tracer: tracer}}
 	}
 	began := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	run := repo.Run{ID: 7, AppID: 1, StartedAt: began, FinishedAt: new(began.Add(time.Minute)), Status: repo.RunSucceeded}

@@ -13,6 +13,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -60,7 +61,7 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	for i := range l.stores {
-		l.stores[i], err = repo.Open(ctx, repo.Config{URL: url, Schema: "syncer", MaxConns: 4, Process: fmt.Sprint("process-", i+1), Now: l.clock.Now})
+		l.stores[i], err = repo.Open(ctx, pg.Config{URL: url, Schema: "syncer", MaxConns: 4, Process: fmt.Sprint("process-", i+1), Now: l.clock.Now})
 		if err != nil {
 			t.Fatal(err)
 		}

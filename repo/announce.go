@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 const queueChannelSQL = `
@@ -15,9 +17,9 @@ FROM syncer.queue_channel`
 // work is announced. Only workers can read it, so that no other role can send on it.
 func (s *Store) QueueChannel(ctx context.Context) (string, error) {
 	var name string
-	err := s.pool.QueryRow(ctx, s.sql(queueChannelSQL)).Scan(&name)
-	if sqlState(err) == insufficientPrivilege {
-		return "", fmt.Errorf("find the channel of the queue: %w; the owner of schema %s grants it with: syncer grant-worker", err, s.schema)
+	err := s.QueryRow(ctx, queueChannelSQL).Scan(&name)
+	if pg.SQLState(err) == pg.InsufficientPrivilege {
+		return "", fmt.Errorf("find the channel of the queue: %w; the owner of schema %s grants it with: syncer grant-worker", err, s.Schema())
 	}
 	if err != nil {
 		return "", fmt.Errorf("find the channel of the queue: %w", err)
@@ -32,7 +34,7 @@ FROM syncer.queue_channel`
 
 // Announce tells all processes, when tx is committed, that a queue has a new job.
 func (s *Store) Announce(ctx context.Context, tx pgx.Tx, queue string) error {
-	if _, err := tx.Exec(ctx, s.sql(announceSQL), s.schema, queue); err != nil {
+	if _, err := tx.Exec(ctx, s.SQL(announceSQL), s.Schema(), queue); err != nil {
 		return fmt.Errorf("announce a job: %w", err)
 	}
 	return nil
@@ -52,7 +54,7 @@ FROM syncer.queue_channel, (
 // AnnounceDue tells all processes of the given queues that have jobs to be
 // worked on. Each of them asks then for as many as it has workers free.
 func (s *Store) AnnounceDue(ctx context.Context, queues []string) error {
-	if _, err := s.pool.Exec(ctx, s.sql(announceDueSQL), s.schema, queues); err != nil {
+	if _, err := s.Exec(ctx, announceDueSQL, s.Schema(), queues); err != nil {
 		return fmt.Errorf("announce due jobs: %w", err)
 	}
 	return nil

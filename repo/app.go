@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // App is one IM tenant as the tables know it.
@@ -39,7 +40,7 @@ ON CONFLICT (name) DO NOTHING`
 func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Provider, tenant string) (App, error) {
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
-		if _, err := s.pool.Exec(ctx, s.sql(addAppSQL), name, provider, s.Now(), tenant); err != nil {
+		if _, err := s.Exec(ctx, addAppSQL, name, provider, s.Now(), tenant); err != nil {
 			return App{}, fmt.Errorf("add app %s: %w", name, s.explainRefusal(ctx, err))
 		}
 		app, err = s.FindApp(ctx, name)
@@ -79,7 +80,7 @@ func (s *Store) CheckApp(ctx context.Context, name string, provider imclient.Pro
 		return mismatch
 	}
 	var bound bool
-	if err := s.pool.QueryRow(ctx, s.sql(boundSQL), app.ID).Scan(&bound); err != nil {
+	if err := s.QueryRow(ctx, boundSQL, app.ID).Scan(&bound); err != nil {
 		return fmt.Errorf("look whether app %s has any history: %w", name, err)
 	}
 	if !bound {
@@ -137,19 +138,19 @@ WHERE app_id = $1`
 // bind binds an app to a tenant if it has none, or if nothing is known of the users
 // of the one it has. It returns the app as it is then.
 func (s *Store) bind(ctx context.Context, app App, tenant string) (App, error) {
-	err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
-		if app, err = lockApp(ctx, tx, s.sql(lockAppSQL), app.ID); err != nil {
+	err := s.InTx(ctx, func(tx *pg.Tx) (err error) {
+		if app, err = lockApp(ctx, tx, lockAppSQL, app.ID); err != nil {
 			return err
 		}
 		bound := false
 		if app.Tenant != "" {
-			err = tx.QueryRow(ctx, s.sql(boundSQL), app.ID).Scan(&bound)
+			err = tx.QueryRow(ctx, boundSQL, app.ID).Scan(&bound)
 		}
 		if err != nil || bound {
 			return err
 		}
 		app.Tenant = tenant
-		_, err = tx.Exec(ctx, s.sql(bindAppSQL), app.ID, tenant, s.Now())
+		_, err = tx.Exec(ctx, bindAppSQL, app.ID, tenant, s.Now())
 		return err
 	})
 	if err != nil {
@@ -158,7 +159,7 @@ func (s *Store) bind(ctx context.Context, app App, tenant string) (App, error) {
 	return app, nil
 }
 
-func lockApp(ctx context.Context, tx pgx.Tx, statement string, id int16) (app App, err error) {
+func lockApp(ctx context.Context, tx *pg.Tx, statement string, id int16) (app App, err error) {
 	err = tx.QueryRow(ctx, statement, id).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant)
 	return app, err
 }
@@ -185,15 +186,15 @@ var ErrMoved = errors.New("the app has moved (syncer app moved): restart this pr
 // claim no further range. It returns the address before; the same one if nothing
 // changed.
 func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from string, cancelled int, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		now, err := lockApp(ctx, tx, s.sql(lockAppSQL), app.ID)
+	err = s.InTx(ctx, func(tx *pg.Tx) error {
+		now, err := lockApp(ctx, tx, lockAppSQL, app.ID)
 		if err != nil {
 			return err
 		}
 		if from, cancelled = now.Tenant, 0; from == tenant {
 			return nil
 		}
-		rows, err := tx.Query(ctx, s.sql(openRunsSQL), app.ID)
+		rows, err := tx.Query(ctx, openRunsSQL, app.ID)
 		if err != nil {
 			return err
 		}
@@ -212,7 +213,7 @@ func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from strin
 			}
 			cancelled++
 		}
-		_, err = tx.Exec(ctx, s.sql(moveAppSQL), app.ID, tenant, s.Now())
+		_, err = tx.Exec(ctx, moveAppSQL, app.ID, tenant, s.Now())
 		return err
 	})
 	if err != nil {
@@ -231,7 +232,7 @@ func (s *Store) knownTenants() map[int16]string {
 // FindApp gives the app of that name, or pgx.ErrNoRows, wrapped.
 func (s *Store) FindApp(ctx context.Context, name string) (App, error) {
 	var app App
-	if err := s.pool.QueryRow(ctx, s.sql(findAppSQL), name).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant); err != nil {
+	if err := s.QueryRow(ctx, findAppSQL, name).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant); err != nil {
 		return App{}, fmt.Errorf("find app %s: %w", name, err)
 	}
 	return app, nil

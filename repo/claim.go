@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"syncer/internal/pg"
 )
 
 // ErrGone says that a worker no longer owns what it works on: its run was
@@ -54,7 +56,7 @@ FOR UPDATE`
 // if r's claim is not the newest, or the range is not where its worker left it.
 // The run must be locked before; see runLock.
 func (s *Store) queueFence(batch *pgx.Batch, r *Range) {
-	batch.Queue(s.sql(fenceRangeSQL), r.claim.args(r.position)...).QueryRow(func(row pgx.Row) error {
+	batch.Queue(fenceRangeSQL, r.claim.args(r.position)...).QueryRow(func(row pgx.Row) error {
 		var held bool
 		return goneIfNone(row.Scan(&held))
 	})
@@ -62,11 +64,11 @@ func (s *Store) queueFence(batch *pgx.Batch, r *Range) {
 
 // fence locks the open run of r with the given lock, and then r, in one round
 // trip. It reports whether the run is planned to its end.
-func (s *Store) fence(ctx context.Context, tx pgx.Tx, r *Range, lock runLock) (planned bool, err error) {
+func (s *Store) fence(ctx context.Context, tx *pg.Tx, r *Range, lock runLock) (planned bool, err error) {
 	var batch pgx.Batch
 	s.queueRunLock(&batch, r.Run.ID, lock, &planned)
 	s.queueFence(&batch, r)
-	return planned, tx.SendBatch(ctx, &batch).Close()
+	return planned, tx.RunBatch(ctx, &batch)
 }
 
 func goneIfNone(err error) error {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // What is dated after the present was recorded while the database's clock was ahead.
@@ -222,8 +224,7 @@ var errDryRun = errors.New("dry run")
 // clock agrees with the database's.
 func (s *Store) RepairClock(ctx context.Context, apply bool) (ClockRepair, error) {
 	var done ClockRepair
-	ctx = patiently(ctx)
-	err := pgx.BeginTxFunc(ctx, s.pool, s.begin, func(tx pgx.Tx) (err error) {
+	err := s.Patient().InTxOnce(ctx, func(tx *pg.Tx) (err error) {
 		if done, err = s.repairClock(ctx, tx); err == nil && !apply {
 			return errDryRun
 		}
@@ -238,27 +239,27 @@ func (s *Store) RepairClock(ctx context.Context, apply bool) (ClockRepair, error
 	return done, nil
 }
 
-func (s *Store) repairClock(ctx context.Context, tx pgx.Tx) (ClockRepair, error) {
+func (s *Store) repairClock(ctx context.Context, tx *pg.Tx) (ClockRepair, error) {
 	var done ClockRepair
 	var newest *time.Time
 	var owns bool
-	if err := tx.QueryRow(ctx, s.sql(ownsHistorySQL)).Scan(&owns); err != nil {
+	if err := tx.QueryRow(ctx, ownsHistorySQL).Scan(&owns); err != nil {
 		return done, err
 	}
 	if !owns {
-		return done, fmt.Errorf("only the owner of schema %s may do this: connect as the role that runs syncer migrate", s.schema)
+		return done, fmt.Errorf("only the owner of schema %s may do this: connect as the role that runs syncer migrate", s.Schema())
 	}
-	if err := tx.QueryRow(ctx, s.sql(newestOfAllSQL)).Scan(&done.At, &newest); err != nil {
+	if err := tx.QueryRow(ctx, newestOfAllSQL).Scan(&done.At, &newest); err != nil {
 		return done, err
 	}
 	if machine := time.Now(); done.At.Sub(machine).Abs() > clocksAgree {
-		return done, fmt.Errorf("%w: it says %s, this machine's %s; set the wrong one right first", ErrClocksDisagree, instant(done.At), instant(machine))
+		return done, fmt.Errorf("%w: it says %s, this machine's %s; set the wrong one right first", ErrClocksDisagree, pg.Instant(done.At), pg.Instant(machine))
 	}
-	if newest == nil || newest.Sub(done.At) <= clockTolerance {
+	if newest == nil || newest.Sub(done.At) <= pg.ClockTolerance {
 		return done, ErrNothingToRepair
 	}
 	done.Newest = *newest
-	rows, err := tx.Query(ctx, connectedSQL, sessionName(s.process))
+	rows, err := tx.Query(ctx, connectedSQL, s.SessionName())
 	if err == nil {
 		done.Connected, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
@@ -269,8 +270,8 @@ func (s *Store) repairClock(ctx context.Context, tx pgx.Tx) (ClockRepair, error)
 }
 
 // removeLate removes and restores, table by table.
-func (s *Store) removeLate(ctx context.Context, tx pgx.Tx, done *ClockRepair) error {
-	rows, err := tx.Query(ctx, s.sql(repairAppsSQL), done.At)
+func (s *Store) removeLate(ctx context.Context, tx *pg.Tx, done *ClockRepair) error {
+	rows, err := tx.Query(ctx, repairAppsSQL, done.At)
 	if err != nil {
 		return err
 	}
@@ -279,7 +280,7 @@ func (s *Store) removeLate(ctx context.Context, tx pgx.Tx, done *ClockRepair) er
 		return err
 	}
 	run := func(count *int64, statement string, args ...any) error {
-		tag, err := tx.Exec(ctx, s.sql(statement), args...)
+		tag, err := tx.Exec(ctx, statement, args...)
 		if err == nil && count != nil {
 			*count += tag.RowsAffected()
 		}
@@ -288,7 +289,7 @@ func (s *Store) removeLate(ctx context.Context, tx pgx.Tx, done *ClockRepair) er
 	for _, app := range apps {
 		for _, statement := range []string{repairPresenceSQL, repairAccountsSQL} {
 			var late, restored int64
-			if err := tx.QueryRow(ctx, s.sql(statement), app, done.At).Scan(&late, &restored); err != nil {
+			if err := tx.QueryRow(ctx, statement, app, done.At).Scan(&late, &restored); err != nil {
 				return err
 			}
 			done.Rows += late
@@ -319,7 +320,7 @@ func (s *Store) removeLate(ctx context.Context, tx pgx.Tx, done *ClockRepair) er
 	if err := run(nil, repairLeaderSQL); err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, s.sql(latePartitionsSQL), done.At)
+	rows, err = tx.Query(ctx, latePartitionsSQL, done.At)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -84,15 +85,15 @@ WHERE c.relnamespace = 'syncer'::regnamespace AND c.relkind IN ('r', 'p') AND NO
 func TestRepairClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "repair"})
-	other := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "other"})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "repair"})
+	other := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "other"})
 	if _, err := store.RepairClock(t.Context(), true); !errors.Is(err, repo.ErrNothingToRepair) {
 		t.Errorf("RepairClock of nothing: %v", err)
 	}
 	exec(t, b.conn, `SELECT make_history_partitions('month', now(), now() + interval '1 month')`)
 	exec(t, b.conn, `SELECT make_history_partitions('day', now() + interval '3 years', now() + interval '3 years 5 days')`)
 	exec(t, b.conn, lateSQL)
-	if err := other.CheckClock(t.Context()); !errors.Is(err, repo.ErrClockBehind) {
+	if err := other.CheckClock(t.Context()); !errors.Is(err, pg.ErrClockBehind) {
 		t.Errorf("CheckClock before: %v", err)
 	}
 	wrong := lines(t, b.conn, value[string](t, b.conn, futureSQL))

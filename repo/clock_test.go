@@ -8,6 +8,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -15,7 +16,7 @@ func TestNowIsTheDatabasesTime(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	conn := connect(t, url)
-	store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
 	for range 3 {
 		// Bracketed by two readings of the database; each may be off by a round
 		// trip on a busy machine.
@@ -45,7 +46,7 @@ func TestNowIsTheDatabasesTime(t *testing.T) {
 func TestNowIsWhatTheConfigurationSays(t *testing.T) {
 	t.Parallel()
 	shanghai := time.FixedZone("CST", 8*3600)
-	store := openStore(t, repo.Config{URL: pgtest.Database(t), Schema: "syncer", MaxConns: 1, Process: "p",
+	store := openStore(t, pg.Config{URL: pgtest.Database(t), Schema: "syncer", MaxConns: 1, Process: "p",
 		Now: func() time.Time { return noon.Add(1999).In(shanghai) }})
 	if now, want := store.Now(), noon.Add(time.Microsecond); now != want {
 		t.Errorf("Now = %s, want %s", now, want)
@@ -56,10 +57,10 @@ func TestNowIsWhatTheConfigurationSays(t *testing.T) {
 func TestCheckClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
 	check := func(what string, want bool) {
 		t.Helper()
-		if err := store.CheckClock(t.Context()); errors.Is(err, repo.ErrClockBehind) != want || !want && err != nil {
+		if err := store.CheckClock(t.Context()); errors.Is(err, pg.ErrClockBehind) != want || !want && err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -71,7 +72,7 @@ VALUES ($1, 'j', 'presence', 'backfill', 'failed', clock_timestamp() + $2 * inte
 	exec(t, b.conn, runSQL, b.app.ID, -10, 3600)
 	err := store.CheckClock(t.Context())
 	newest := value[time.Time](t, b.conn, `SELECT max(finished_at) FROM sync_run`).UTC().Format("times up to 2006-01-02 15:04:05 UTC are on record")
-	if !errors.Is(err, repo.ErrClockBehind) || !strings.Contains(err.Error(), newest) {
+	if !errors.Is(err, pg.ErrClockBehind) || !strings.Contains(err.Error(), newest) {
 		t.Errorf("a run ended in an hour: %v, want %q", err, newest)
 	}
 	exec(t, b.conn, runSQL, b.app.ID, -10, 0)
@@ -89,7 +90,7 @@ VALUES ($1, $2, 1, clock_timestamp() + interval '1 hour', clock_timestamp() + $3
 func TestProcessIsKnownToTheDatabase(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "host-1-abc"})
+	store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "host-1-abc"})
 	if store.Process() != "host-1-abc" || store.Schema() != "syncer" || store.Pool() == nil {
 		t.Errorf("process %s, schema %s", store.Process(), store.Schema())
 	}
@@ -105,7 +106,7 @@ func TestReadClock_ahead(t *testing.T) {
 	b := newBench(t)
 	set := pgtest.Clock(t, b.url)
 	open := func(trust bool) *repo.Store {
-		return openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "p", TrustClock: trust})
+		return openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "p", TrustClock: trust})
 	}
 	check := func(what string, store *repo.Store, want error) {
 		t.Helper()
@@ -125,7 +126,7 @@ func TestReadClock_ahead(t *testing.T) {
 	old := open(false)
 	check("a right clock", old, nil)
 	set(3 * year)
-	check("it jumps ahead", old, repo.ErrClockAhead)
+	check("it jumps ahead", old, pg.ErrClockAhead)
 	near("it jumps ahead", old, 0)
 	err := old.CheckClock(t.Context())
 	for _, part := range []string{"it says " + time.Now().Add(3*year).UTC().Format("2006-01-02"), "this machine's clock says " + time.Now().UTC().Format("2006-01-02"), "by its earlier readings", "syncer backfill --trust-clock"} {
@@ -139,7 +140,7 @@ func TestReadClock_ahead(t *testing.T) {
 	}
 	// One that starts has no earlier reading.
 	started := open(false)
-	check("at the start", started, repo.ErrClockAhead)
+	check("at the start", started, pg.ErrClockAhead)
 	near("at the start", started, 0)
 	for _, store := range []*repo.Store{old, started} {
 		set(0)
@@ -149,13 +150,13 @@ func TestReadClock_ahead(t *testing.T) {
 		check("ahead by less than a week", store, nil)
 		near("ahead by less than a week", store, 6*day)
 		set(0)
-		check("put right again", store, repo.ErrClockBehind) // the process has gone by it
+		check("put right again", store, pg.ErrClockBehind) // the process has gone by it
 	}
 
 	// Whoever trusts it records a time, by which all others believe it.
 	set(3 * year)
 	started = open(false)
-	check("at the start, again", started, repo.ErrClockAhead)
+	check("at the start, again", started, pg.ErrClockAhead)
 	trusting := open(true)
 	check("overruled", trusting, nil)
 	near("overruled", trusting, 3*year)
@@ -170,11 +171,11 @@ func TestReadClock_withoutSchema(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	pgtest.Clock(t, url)(3 * year)
-	store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
 	if err := store.ReadClock(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := store.ClockDoubt(); !errors.Is(err, repo.ErrClockAhead) {
+	if err := store.ClockDoubt(); !errors.Is(err, pg.ErrClockAhead) {
 		t.Errorf("ClockDoubt: %v", err)
 	}
 }

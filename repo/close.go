@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 const lockRunSQL = `
@@ -30,14 +32,14 @@ const (
 
 // lockRun locks an open run, or says ErrGone. Locks are always taken in the
 // order run, range.
-func (s *Store) lockRun(ctx context.Context, tx pgx.Tx, runID int64, lock runLock) (planned bool, err error) {
-	err = tx.QueryRow(ctx, s.sql(lockRunSQL)+string(lock), runID).Scan(&planned)
+func (s *Store) lockRun(ctx context.Context, tx *pg.Tx, runID int64, lock runLock) (planned bool, err error) {
+	err = tx.QueryRow(ctx, lockRunSQL+string(lock), runID).Scan(&planned)
 	return planned, goneIfNone(err)
 }
 
 // queueRunLock adds lockRun to a batch.
 func (s *Store) queueRunLock(batch *pgx.Batch, runID int64, lock runLock, planned *bool) {
-	batch.Queue(s.sql(lockRunSQL)+string(lock), runID).QueryRow(func(row pgx.Row) error {
+	batch.Queue(lockRunSQL+string(lock), runID).QueryRow(func(row pgx.Row) error {
 		return goneIfNone(row.Scan(planned))
 	})
 }
@@ -46,7 +48,7 @@ func (s *Store) queueRunLock(batch *pgx.Batch, runID int64, lock runLock, planne
 // flight elsewhere write nothing from then on. A run that is closed already
 // stays as it is: ErrGone.
 func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reason string) error {
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
+	err := s.InTx(ctx, func(tx *pg.Tx) error {
 		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
 			return err
 		}
@@ -75,9 +77,9 @@ WHERE u.run_id = $1
 
 // silent reports whether a run has been silent since before a time, and when the
 // last answer came that anybody knows of, or the zero time.
-func (s *Store) silent(ctx context.Context, tx pgx.Tx, runID int64, before time.Time) (lastAnswer time.Time, silent bool, err error) {
+func (s *Store) silent(ctx context.Context, tx *pg.Tx, runID int64, before time.Time) (lastAnswer time.Time, silent bool, err error) {
 	var last *time.Time
-	err = tx.QueryRow(ctx, s.sql(silentSQL), runID, before).Scan(&last)
+	err = tx.QueryRow(ctx, silentSQL, runID, before).Scan(&last)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return time.Time{}, false, nil
@@ -94,7 +96,7 @@ func (s *Store) silent(ctx context.Context, tx pgx.Tx, runID int64, before time.
 // time.
 func (s *Store) EndSilentRun(ctx context.Context, runID int64, silence time.Duration, reason func(lastAnswer time.Time) string) (ended bool, err error) {
 	before := s.Now().Add(-silence)
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.InTx(ctx, func(tx *pg.Tx) error {
 		// Without the lock first: a process that is cut off alone asks often, and the
 		// lock would hold up the pages of the others.
 		_, silent, err := s.silent(ctx, tx, runID, before)
@@ -161,13 +163,13 @@ var ErrUnreconciled = errors.New("users may have left the users table")
 
 // closeIfDone closes a run whose ranges are all cut and none of them is open.
 // The caller has locked the run.
-func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned bool) (closed bool, err error) {
+func (s *Store) closeIfDone(ctx context.Context, tx *pg.Tx, runID int64, planned bool) (closed bool, err error) {
 	if !planned {
 		return false, nil
 	}
 	var open, failed int
 	var reason string
-	if err := tx.QueryRow(ctx, s.sql(openRangesSQL), runID).Scan(&open, &failed, &reason); err != nil {
+	if err := tx.QueryRow(ctx, openRangesSQL, runID).Scan(&open, &failed, &reason); err != nil {
 		return false, fmt.Errorf("count open ranges: %w", err)
 	}
 	switch {
@@ -184,7 +186,7 @@ func (s *Store) closeIfDone(ctx context.Context, tx pgx.Tx, runID int64, planned
 		return true, s.closeRun(ctx, tx, runID, RunSucceeded, rejection)
 	}
 	var reconciled bool
-	if err := tx.QueryRow(ctx, s.sql(reconciledSQL), runID).Scan(&reconciled); err != nil {
+	if err := tx.QueryRow(ctx, reconciledSQL, runID).Scan(&reconciled); err != nil {
 		return false, fmt.Errorf("compare the users with the previous run's: %w", err)
 	}
 	if !reconciled {
@@ -277,15 +279,15 @@ WHERE run_id = $1`
 // closeRun sums up the ranges, in one round trip. Those of a run that went
 // through are dropped, and so is its list of users: there is nothing left to
 // resume.
-func (s *Store) closeRun(ctx context.Context, tx pgx.Tx, runID int64, status RunStatus, reason string) error {
+func (s *Store) closeRun(ctx context.Context, tx *pg.Tx, runID int64, status RunStatus, reason string) error {
 	var batch pgx.Batch
-	batch.Queue(s.sql(closeRunSQL), runID, string(status), s.Now(), reason)
+	batch.Queue(closeRunSQL, runID, string(status), s.Now(), reason)
 	if status == RunSucceeded {
 		for _, statement := range []string{saveGapSQL, savePresenceCountSQL, dropPastFailuresSQL, dropRangesSQL, dropListedSQL} {
-			batch.Queue(s.sql(statement), runID)
+			batch.Queue(statement, runID)
 		}
 	}
-	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+	if err := tx.RunBatch(ctx, &batch); err != nil {
 		return fmt.Errorf("close run %d: %w", runID, err)
 	}
 	return nil

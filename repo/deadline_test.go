@@ -9,29 +9,44 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"syncer/repo"
+	"syncer/internal/pg"
 )
 
 // TestAnswerWithin: a statement, a batch or a copy that gets no answer is given
 // up, and the next ones are good.
 func TestAnswerWithin(t *testing.T) {
 	t.Parallel()
-	store := openStore(t, repo.Config{URL: migrated(t), Schema: "syncer", MaxConns: 4, Process: "p", AnswerWithin: 5 * time.Second})
+	store := openStore(t, pg.Config{URL: migrated(t), Schema: "syncer", MaxConns: 4, Process: "p", AnswerWithin: 5 * time.Second})
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT 1`)
 	batch.Queue(`SELECT pg_sleep(600)`)
+	scanned := func(rows pgx.Rows, err error) error {
+		if err != nil {
+			return err
+		}
+		rows.Next()
+		rows.Close()
+		return rows.Err()
+	}
 	// All at once, so that the limit can be long enough for what is answered.
 	var asked sync.WaitGroup
 	for name, ask := range map[string]func() error{
 		"statement": func() error {
-			_, err := store.Pool().Exec(t.Context(), `SELECT pg_sleep(600)`)
+			_, err := store.Exec(t.Context(), `SELECT pg_sleep(600)`)
 			return err
 		},
-		"rows": func() error {
+		"row": func() error {
 			var text string
-			return store.Pool().QueryRow(t.Context(), `SELECT pg_sleep(600)::text`).Scan(&text)
+			return store.QueryRow(t.Context(), `SELECT pg_sleep(600)::text`).Scan(&text)
 		},
-		"batch": func() error { return store.Pool().SendBatch(t.Context(), batch).Close() },
+		"rows read one by one": func() error { return scanned(store.Query(t.Context(), `SELECT pg_sleep(600)`)) },
+		"transaction": func() error {
+			return store.InTx(t.Context(), func(tx *pg.Tx) error {
+				_, err := tx.Exec(t.Context(), `SELECT pg_sleep(600)`)
+				return err
+			})
+		},
+		"batch": func() error { return store.RunBatch(t.Context(), batch) },
 	} {
 		asked.Go(func() {
 			if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
@@ -50,14 +65,19 @@ func TestAnswerWithin(t *testing.T) {
 func TestReadOnlySession(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
 	const name = `UPDATE syncer.app SET name = 'written'`
-	if _, err := store.Pool().Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
+	conn, err := store.Pool().Acquire(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Pool().Exec(t.Context(), name); err == nil {
+	if _, err := conn.Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), name); err == nil {
 		t.Fatal("a read-only session wrote")
 	}
+	conn.Release()
 	if _, err := store.Pool().Exec(t.Context(), name); err != nil {
 		t.Error(err)
 	}
@@ -72,7 +92,7 @@ func TestIsolation(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	exec(t, b.conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
 	var level string
 	if err := store.Pool().QueryRow(t.Context(), `SHOW transaction_isolation`).Scan(&level); err != nil {
 		t.Fatal(err)
@@ -88,7 +108,7 @@ func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	for more, want := range map[string]time.Duration{"": 10 * time.Second, "&connect_timeout=7": 7 * time.Second} {
-		store := openStore(t, repo.Config{URL: b.url + more, Schema: "syncer", MaxConns: 1, Process: "p"})
+		store := openStore(t, pg.Config{URL: b.url + more, Schema: "syncer", MaxConns: 1, Process: "p"})
 		if got := store.Pool().Config().ConnConfig.ConnectTimeout; got != want {
 			t.Errorf("%q: %s, want %s", more, got, want)
 		}

@@ -28,7 +28,7 @@ LIMIT 10`
 // FailureGroups gives the ten most frequent reasons for which users of an app
 // fail now.
 func (s *Store) FailureGroups(ctx context.Context, appID int16, kind imclient.Kind) ([]FailureGroup, error) {
-	rows, err := s.pool.Query(ctx, s.sql(failureGroupsSQL), appID, kind)
+	rows, err := s.Query(ctx, failureGroupsSQL, appID, kind)
 	if err != nil {
 		return nil, fmt.Errorf("group failures: %w", err)
 	}

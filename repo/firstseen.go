@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // manyNew is from how many users on, who are new on one page, they are copied.
@@ -45,8 +47,8 @@ func apart[V comparable](changes []Change[V]) (saved, copied []Change[V]) {
 }
 
 // copy writes users who are new. When one of them is not, it fails with
-// uniqueViolation, which ends the transaction.
-func (v *Values[V]) copy(ctx context.Context, tx pgx.Tx, r *Range, changes []Change[V]) (int64, error) {
+// pg.UniqueViolation, which ends the transaction.
+func (v *Values[V]) copy(ctx context.Context, tx *pg.Tx, r *Range, changes []Change[V]) (int64, error) {
 	if len(changes) == 0 {
 		return 0, nil
 	}
@@ -57,7 +59,7 @@ func (v *Values[V]) copy(ctx context.Context, tx pgx.Tx, r *Range, changes []Cha
 			row = append(row[:0], r.Run.AppID, changes[i].UserID, r.Run.ID)
 			return append(row, to.row(&changes[i])...), nil
 		})
-		if _, err := tx.CopyFrom(ctx, pgx.Identifier{v.store.schema, to.table}, columns, rows); err != nil {
+		if _, err := tx.CopyFrom(ctx, pgx.Identifier{v.store.Schema(), to.table}, columns, rows); err != nil {
 			return 0, fmt.Errorf("copy %d new users to %s: %w", len(changes), to.table, err)
 		}
 	}

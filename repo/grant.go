@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"syncer/internal/pg"
 )
 
 // What reporting reads, and what that is made of: functions read as whoever
@@ -105,49 +107,49 @@ var ErrForeignJobs = errors.New("another program uses the queue's tables")
 // program has jobs there: the queue would discard them.
 func (s *Store) CheckQueue(ctx context.Context) (owns bool, err error) {
 	var foreign string
-	if err := s.pool.QueryRow(ctx, s.sql(checkQueueSQL)).Scan(&owns, &foreign); err != nil {
+	if err := s.QueryRow(ctx, checkQueueSQL).Scan(&owns, &foreign); err != nil {
 		return false, fmt.Errorf("look at the queue: %w", s.explainRefusal(ctx, err))
 	}
 	if foreign != "" {
-		return false, fmt.Errorf("%w: table %s.river_job holds its jobs, for example of kind %s; move that program to a schema of its own", ErrForeignJobs, s.schema, foreign)
+		return false, fmt.Errorf("%w: table %s.river_job holds its jobs, for example of kind %s; move that program to a schema of its own", ErrForeignJobs, s.Schema(), foreign)
 	}
 	return owns, nil
 }
 
 // GrantReader lets a role read what reporting reads.
 func (s *Store) GrantReader(ctx context.Context, role string) error {
-	return s.grant(ctx, role, "read", GrantReaderSQL(s.schema, role), nil, readFunctions)
+	return s.grant(ctx, role, "read", GrantReaderSQL(s.Schema(), role), nil, readFunctions)
 }
 
 // GrantWorker lets a role do what the daemon and backfills do.
 func (s *Store) GrantWorker(ctx context.Context, role string) error {
-	return s.grant(ctx, role, "work", GrantWorkerSQL(s.schema, role), writtenTables, workerFunctions)
+	return s.grant(ctx, role, "work", GrantWorkerSQL(s.Schema(), role), writtenTables, workerFunctions)
 }
 
 // grant runs the statements, all or none, and looks whether the role has the
 // rights then. do says for what they are.
 func (s *Store) grant(ctx context.Context, role, do string, statements, written, functions []string) error {
-	err := pgx.BeginTxFunc(ctx, s.pool, s.begin, func(tx pgx.Tx) error {
+	err := s.InTxOnce(ctx, func(tx *pg.Tx) error {
 		for _, statement := range statements {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err
 			}
 		}
 		var missing string
-		err := tx.QueryRow(ctx, notGrantedSQL, role, quoted(s.schema, readTables), quoted(s.schema, written), quoted(s.schema, functions)).Scan(&missing)
+		err := tx.QueryRow(ctx, notGrantedSQL, role, quoted(s.Schema(), readTables), quoted(s.Schema(), written), quoted(s.Schema(), functions)).Scan(&missing)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return &pgconn.PgError{Severity: "WARNING", Code: insufficientPrivilege, Message: "no privileges were granted on " + missing}
+		return &pgconn.PgError{Severity: "WARNING", Code: pg.InsufficientPrivilege, Message: "no privileges were granted on " + missing}
 	})
 	switch {
-	case sqlState(err) == undefinedObject:
+	case pg.SQLState(err) == pg.UndefinedObject:
 		return fmt.Errorf("there is no role %s; first run: CREATE ROLE %s LOGIN PASSWORD '…'", role, pgx.Identifier{role}.Sanitize())
-	case sqlState(err) == insufficientPrivilege:
-		return fmt.Errorf("let %s %s: %w\nonly the owner of schema %s may grant this: connect as the role that runs syncer migrate", role, do, err, s.schema)
+	case pg.SQLState(err) == pg.InsufficientPrivilege:
+		return fmt.Errorf("let %s %s: %w\nonly the owner of schema %s may grant this: connect as the role that runs syncer migrate", role, do, err, s.Schema())
 	case err != nil:
 		return fmt.Errorf("let %s %s: %w", role, do, err)
 	}

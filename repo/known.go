@@ -88,9 +88,9 @@ func (v *Values[V]) load(ctx context.Context, appID int16, ids []string) (known 
 	batch.Queue(inOrderSQL)
 	found := v.collect(ids, &known)
 	snapshots, failures := 0, 0
-	batch.Queue(v.store.sql(v.loadSQL), appID, first, last, limit).Query(found.snapshots(&snapshots))
-	batch.Queue(v.store.sql(loadFailingSQL), appID, v.kind, first, last, limit).Query(found.failures(&failures))
-	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
+	batch.Queue(v.loadSQL, appID, first, last, limit).Query(found.snapshots(&snapshots))
+	batch.Queue(loadFailingSQL, appID, v.kind, first, last, limit).Query(found.failures(&failures))
+	if err := v.store.RunBatch(ctx, &batch); err != nil {
 		return Known[V]{}, false, fmt.Errorf("load %d %s snapshots: %w", len(ids), v.kind, err)
 	}
 	return known, snapshots < limit && failures < limit, nil
@@ -101,9 +101,9 @@ func (v *Values[V]) find(ctx context.Context, appID int16, ids []string) (known 
 	var batch pgx.Batch
 	found := v.collect(ids, &known)
 	var n int
-	batch.Queue(v.store.sql(v.findSQL), appID, ids).Query(found.snapshots(&n))
-	batch.Queue(v.store.sql(findFailingSQL), appID, v.kind, ids).Query(found.failures(&n))
-	if err := v.store.pool.SendBatch(ctx, &batch).Close(); err != nil {
+	batch.Queue(v.findSQL, appID, ids).Query(found.snapshots(&n))
+	batch.Queue(findFailingSQL, appID, v.kind, ids).Query(found.failures(&n))
+	if err := v.store.RunBatch(ctx, &batch); err != nil {
 		return Known[V]{}, fmt.Errorf("find %d %s snapshots: %w", len(ids), v.kind, err)
 	}
 	return known, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // Population is the users of some rows, told from others by their number and by a
@@ -94,7 +96,7 @@ type Leavers struct {
 func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error), hold func(Leavers) string) (Leavers, error) {
 	var leavers Leavers
 	readFrom := v.store.Now()
-	err := pgx.BeginTxFunc(ctx, v.store.pool, v.store.begin, func(tx pgx.Tx) error {
+	err := v.store.InTxOnce(ctx, func(tx *pg.Tx) error {
 		// First what takes long, then the locks.
 		if err := copyUsers(ctx, tx, next); err != nil {
 			return err
@@ -104,7 +106,7 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 			return err
 		}
 		leavers = Leavers{}
-		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.leaversSQL), r.Run.AppID, r.Run.ID, readFrom).
+		if err := tx.Patient().QueryRow(ctx, v.leaversSQL, r.Run.AppID, r.Run.ID, readFrom).
 			Scan(&leavers.Users, &leavers.Known); err != nil {
 			return fmt.Errorf("count the users who left: %w", err)
 		}
@@ -112,11 +114,11 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 			leavers.HeldBack = hold(leavers)
 		}
 		if leavers.HeldBack != "" {
-			_, err := tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, 0, nil, 0, leavers.Users, leavers.HeldBack)
+			_, err := tx.Exec(ctx, setReconciledSQL, r.Run.ID, 0, nil, 0, leavers.Users, leavers.HeldBack)
 			return err
 		}
 		if leavers.Users > 0 {
-			tag, err := tx.Exec(patiently(ctx), v.store.sql(v.removeSQL), r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
+			tag, err := tx.Patient().Exec(ctx, v.removeSQL, r.Run.AppID, r.Run.ID, readFrom, r.Run.PrevCompleteAt, v.kind, readUntil)
 			if err != nil {
 				return fmt.Errorf("remove the users who left: %w", err)
 			}
@@ -124,10 +126,10 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		}
 		var left *int64
 		var hash int64
-		if err := tx.QueryRow(patiently(ctx), v.store.sql(v.countSQL), r.Run.AppID).Scan(&left, &hash); err != nil {
+		if err := tx.Patient().QueryRow(ctx, v.countSQL, r.Run.AppID).Scan(&left, &hash); err != nil {
 			return fmt.Errorf("count who is left: %w", err)
 		}
-		_, err := tx.Exec(ctx, v.store.sql(setReconciledSQL), r.Run.ID, leavers.Users, left, hash, 0, "")
+		_, err := tx.Exec(ctx, setReconciledSQL, r.Run.ID, leavers.Users, left, hash, 0, "")
 		return err
 	})
 	if errors.Is(err, ErrGone) {
@@ -139,12 +141,12 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 	return leavers, nil
 }
 
-func copyUsers(ctx context.Context, tx pgx.Tx, next func(context.Context) ([]string, error)) error {
+func copyUsers(ctx context.Context, tx *pg.Tx, next func(context.Context) ([]string, error)) error {
 	if _, err := tx.Exec(ctx, createUsersSQL); err != nil {
 		return err
 	}
 	source := &usersCopy{next: func() ([]string, error) { return next(ctx) }}
-	_, err := tx.CopyFrom(patiently(ctx), pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id", "hash"}, source)
+	_, err := tx.Patient().CopyFrom(ctx, pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id", "hash"}, source)
 	if source.err != nil {
 		return source.err // of which the database only has the words
 	}

@@ -27,7 +27,7 @@ OFFSET $3 LIMIT 1`
 
 // Cut gives the id of the n-th user after one; ok is false when fewer are left.
 func (l *Listed) Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error) {
-	err = l.store.pool.QueryRow(ctx, l.store.sql(cutListedSQL), l.runID, fromStart(after), n-1).Scan(&key)
+	err = l.store.QueryRow(ctx, cutListedSQL, l.runID, fromStart(after), n-1).Scan(&key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", false, nil
 	}
@@ -46,7 +46,7 @@ LIMIT $4`
 
 // Page gives at most limit users after one and up to another.
 func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
-	rows, err := l.store.pool.Query(ctx, l.store.sql(listedPageSQL), l.runID, fromStart(after), upto, limit+1)
+	rows, err := l.store.Query(ctx, listedPageSQL, l.runID, fromStart(after), upto, limit+1)
 	if err != nil {
 		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}

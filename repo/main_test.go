@@ -14,6 +14,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -72,10 +73,10 @@ func newBench(t testing.TB) *bench {
 // open opens another store with the same clock, as another process does.
 func (b *bench) open(t testing.TB, process string) *repo.Store {
 	t.Helper()
-	return openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 4, Process: process, Now: b.clock.Now})
+	return openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 4, Process: process, Now: b.clock.Now})
 }
 
-func openStore(t testing.TB, c repo.Config) *repo.Store {
+func openStore(t testing.TB, c pg.Config) *repo.Store {
 	t.Helper()
 	store, err := repo.Open(t.Context(), c)
 	if err != nil {

@@ -17,10 +17,10 @@ var ErrHistoryInUse = errors.New("another session uses the history")
 // inUse returns ErrHistoryInUse, and names the sessions.
 func (s *Store) inUse(ctx context.Context) error {
 	const lockTimeout = 800 * time.Millisecond // of the functions
-	tables := quoted(s.schema, []string{"presence_history", "account_history"})
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout) // it may be a patient one
+	tables := quoted(s.Schema(), []string{"presence_history", "account_history"})
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	sessions, err := pg.Using(ctx, s.pool, tables, lockTimeout)
+	sessions, err := pg.Using(ctx, s, tables, lockTimeout)
 	if err != nil {
 		return errors.Join(ErrHistoryInUse, err)
 	}
@@ -60,15 +60,14 @@ const mostPartitions = 250
 // changePartitions calls a function, which changes only so many partitions in
 // one transaction, until it has none to change, or many were changed.
 func (s *Store) changePartitions(ctx context.Context, statement string, args ...any) (int, error) {
-	ctx = patiently(ctx)
 	for all := 0; ; {
 		var changed *int
-		err := s.pool.QueryRow(ctx, s.sql(statement), args...).Scan(&changed)
+		err := s.Patient().QueryRow(ctx, statement, args...).Scan(&changed)
 		switch {
-		case err == nil && changed == nil || sqlState(err) == lockNotAvailable:
+		case err == nil && changed == nil || pg.SQLState(err) == pg.LockNotAvailable:
 			return all, s.inUse(ctx)
-		case sqlState(err) == insufficientPrivilege:
-			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.schema, err)
+		case pg.SQLState(err) == pg.InsufficientPrivilege:
+			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.Schema(), err)
 		case err != nil:
 			return all, err
 		}
@@ -95,7 +94,7 @@ WHERE u.run_id = r.run_id
 // closed before the given time: nobody will resume or ask about them. It
 // returns how many ranges it removed.
 func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, error) {
-	tag, err := s.pool.Exec(patiently(ctx), s.sql(dropOldRangesSQL), before)
+	tag, err := s.Patient().Exec(ctx, dropOldRangesSQL, before)
 	if err != nil {
 		return 0, fmt.Errorf("drop old ranges: %w", err)
 	}
@@ -153,13 +152,13 @@ const runsDropped = 5000
 // before the given time, with their counts, and the gaps that had ended by
 // then. It returns how many runs it removed.
 func (s *Store) DropOldRuns(ctx context.Context, before time.Time) (int64, error) {
-	ctx = patiently(ctx)
-	if _, err := s.pool.Exec(ctx, s.sql(dropOldGapsSQL), before); err != nil {
+	db := s.Patient()
+	if _, err := db.Exec(ctx, dropOldGapsSQL, before); err != nil {
 		return 0, fmt.Errorf("drop old gaps: %w", err)
 	}
 	for all := int64(0); ; {
 		var dropped int64
-		if err := s.pool.QueryRow(ctx, s.sql(dropOldRunsSQL), before, runsDropped).Scan(&dropped); err != nil {
+		if err := db.QueryRow(ctx, dropOldRunsSQL, before, runsDropped).Scan(&dropped); err != nil {
 			return all, fmt.Errorf("drop old runs: %w", err)
 		}
 		all += dropped

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -125,7 +126,7 @@ func TestPartitions_anotherRole(t *testing.T) {
 		}
 	})
 	exec(t, b.conn, `GRANT USAGE ON SCHEMA syncer TO `+role+`; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA syncer TO `+role)
-	store := openStore(t, repo.Config{URL: withParameters(t, b.url, "role", role), Schema: "syncer", MaxConns: 2, Process: "worker", Now: b.clock.Now})
+	store := openStore(t, pg.Config{URL: withParameters(t, b.url, "role", role), Schema: "syncer", MaxConns: 2, Process: "worker", Now: b.clock.Now})
 	_, err := store.MakePartitions(t.Context(), "day", noon)
 	if err == nil || !strings.Contains(err.Error(), "syncer grant-worker") {
 		t.Errorf("MakePartitions by another role: %v", err)

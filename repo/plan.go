@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // Plan is a claim on the planning of a run: where to go on cutting.
@@ -33,7 +35,7 @@ RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor`
 // run is closed or planned, or the planning was given to another job.
 func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error) {
 	var p Plan
-	rows, err := s.pool.Query(ctx, s.sql(claimPlanSQL), runID, jobID, s.process, s.Now())
+	rows, err := s.Query(ctx, claimPlanSQL, runID, jobID, s.Process(), s.Now())
 	if err == nil {
 		p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Plan, error) {
 			var p Plan
@@ -69,7 +71,7 @@ WHERE ` + planHeldSQL
 // ReleasePlan gives the planning back unfinished, to be claimed again by the
 // same job of the queue. ErrGone: it has another owner, or the run is closed.
 func (s *Store) ReleasePlan(ctx context.Context, p *Plan) error {
-	tag, err := s.pool.Exec(ctx, s.sql(releasePlanSQL), p.args()...)
+	tag, err := s.Exec(ctx, releasePlanSQL, p.args()...)
 	if err != nil {
 		return fmt.Errorf("release the planning of run %d: %w", p.Run.ID, err)
 	}
@@ -96,9 +98,9 @@ RETURNING plan_ranges`
 // run's KeyOrder must be that of upper. A plan that has been taken over, or is not
 // where p left it, is ErrGone.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
+	err := s.InTx(ctx, func(tx *pg.Tx) error {
 		var no int
-		err := tx.QueryRow(ctx, s.sql(movePlanSQL), p.args(p.cursor, upper, s.Now(), p.Run.KeyOrder)...).Scan(&no)
+		err := tx.QueryRow(ctx, movePlanSQL, p.args(p.cursor, upper, s.Now(), p.Run.KeyOrder)...).Scan(&no)
 		if err != nil {
 			return goneIfNone(err)
 		}
@@ -106,7 +108,7 @@ func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue En
 		if err != nil {
 			return fmt.Errorf("enqueue: %w", err)
 		}
-		_, err = tx.Exec(ctx, s.sql(addRangeSQL), p.Run.ID, no, p.cursor, upper, jobID)
+		_, err = tx.Exec(ctx, addRangeSQL, p.Run.ID, no, p.cursor, upper, jobID)
 		return err
 	})
 	if errors.Is(err, ErrGone) {

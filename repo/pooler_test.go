@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
-	"syncer/repo"
+	"syncer/internal/pg"
 )
 
 // TestPollOnly: a session has its name, and is ended when it is silent, within a
@@ -20,7 +20,7 @@ func TestPollOnly(t *testing.T) {
 		SELECT concat_ws(' ', quote_literal(current_setting('application_name')), current_setting('idle_in_transaction_session_timeout'),
 		                 (SELECT count(*) FROM pg_prepared_statements WHERE name <> ''))`
 	b := newBench(t)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "o'host-1", Now: b.clock.Now, SilentFor: 90 * time.Second, PollOnly: true})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "o'host-1", Now: b.clock.Now, SilentFor: 90 * time.Second, PollOnly: true})
 	session := func(conn interface {
 		QueryRow(context.Context, string, ...any) pgx.Row
 	}) string {

@@ -88,7 +88,7 @@ func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Durati
 	if at := q.answeredAt.Load(); at != 0 {
 		answered = new(time.UnixMicro(at))
 	}
-	err := q.store.pool.QueryRow(ctx, q.store.sql(reserveCallsSQL), q.appID, q.api, q.Limit(), q.store.Now(),
+	err := q.store.QueryRow(ctx, reserveCallsSQL, q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds()), answered).Scan(&end, &micros)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
@@ -104,7 +104,7 @@ WHERE app_id = $1 AND api = $2`
 
 // PutOff moves the call times that nobody has yet by d.
 func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
-	if _, err := q.store.pool.Exec(ctx, q.store.sql(putOffSQL), q.appID, q.api, float64(d.Microseconds()+1)); err != nil {
+	if _, err := q.store.Exec(ctx, putOffSQL, q.appID, q.api, float64(d.Microseconds()+1)); err != nil {
 		return fmt.Errorf("put off the calls of %s: %w", q.api, err)
 	}
 	return nil
@@ -130,7 +130,7 @@ SET rate = CASE
 // Throttle halves the rate for all instances and hands out no call time within
 // the next pause.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
-	_, err := q.store.pool.Exec(ctx, q.store.sql(throttleSQL), q.appID, q.api, q.Limit(), q.store.Now(),
+	_, err := q.store.Exec(ctx, throttleSQL, q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())
 	if err != nil {
 		return fmt.Errorf("throttle %s: %w", q.api, err)

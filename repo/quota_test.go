@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -111,7 +112,7 @@ func TestReservedCallsInRealTime(t *testing.T) {
 	var calls []time.Time
 	var group errgroup.Group
 	for i := range 8 {
-		store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
+		store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
 		quota := store.Quota(b.app.ID, imclient.KindAccounts, rate)
 		group.Go(func() error {
 			for range 25 {
@@ -295,7 +296,7 @@ func TestGatesTogether(t *testing.T) {
 	var calls []time.Time
 	var group errgroup.Group
 	for i := range 3 {
-		store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
+		store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: fmt.Sprint(i)})
 		gate := imclient.NewGate(store.Quota(b.app.ID, imclient.KindPresence, rate), store.Now)
 		for range 5 {
 			group.Go(func() error {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // Range is a claim on a range.
@@ -49,7 +51,7 @@ RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r
 // closed, or it was given to another job. EarlyError: it is a recheck, and its
 // time has not come. ErrMoved: its app is another tenant's now.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
-	rows, err := s.pool.Query(ctx, s.sql(claimRangeSQL), runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.process)
+	rows, err := s.Query(ctx, claimRangeSQL, runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.Process())
 	var claimed Range
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {
@@ -79,7 +81,7 @@ WHERE ` + heldSQL
 // job of the queue. reason says why when it failed; unsaved are the calls made
 // for pages that were not written. ErrGone: it has another owner.
 func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsaved Counters) error {
-	tag, err := s.pool.Exec(ctx, s.sql(releaseRangeSQL), r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
+	tag, err := s.Exec(ctx, releaseRangeSQL, r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
 	if err != nil {
 		return fmt.Errorf("release range %d of run %d: %w", r.No, r.Run.ID, err)
 	}
@@ -97,7 +99,7 @@ WHERE ` + heldSQL
 // AddCalls counts calls made for pages that will not be written, before a range
 // is given up.
 func (s *Store) AddCalls(ctx context.Context, r *Range, unsaved Counters) error {
-	if _, err := s.pool.Exec(ctx, s.sql(addCallsSQL), r.claim.args(unsaved.Calls, unsaved.Retries)...); err != nil {
+	if _, err := s.Exec(ctx, addCallsSQL, r.claim.args(unsaved.Calls, unsaved.Retries)...); err != nil {
 		return fmt.Errorf("count the calls of range %d of run %d: %w", r.No, r.Run.ID, err)
 	}
 	return nil
@@ -117,14 +119,14 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 	if reason != "" {
 		status = "failed"
 	}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.InTx(ctx, func(tx *pg.Tx) error {
 		// No page in flight can be of a range that is done, so the run is closed
 		// without waiting for any.
 		planned, err := s.fence(ctx, tx, r, forProgress)
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, s.sql(endRangeSQL), r.Run.ID, r.No, status, reason); err != nil {
+		if _, err := tx.Exec(ctx, endRangeSQL, r.Run.ID, r.No, status, reason); err != nil {
 			return err
 		}
 		if r.SuspectAnswers > 0 {

@@ -1,14 +1,13 @@
 package repo
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/pgxpool"
+
+	"syncer/internal/pg"
 )
 
 // Span is what a report is about. Days are local to Location.
@@ -30,22 +29,12 @@ func (r *Reader) lastDay(s Span) string {
 	return end.In(s.Location).Format(time.DateOnly)
 }
 
-// readTimesIn makes the pool's connections give timestamps in a zone.
-func readTimesIn(c *pgxpool.Config, location *time.Location) {
-	c.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: location},
-		})
-		return nil
-	}
-}
-
 // Reader reads reports, all from one look at the database.
 type Reader struct {
 	// AsOf is until when something can be known: the view's now.
 	AsOf  time.Time
 	store *Store
-	tx    pgx.Tx
+	tx    *pg.Tx
 }
 
 // Compiling the plans of the views takes two seconds, on the smallest history
@@ -57,13 +46,12 @@ const asOfSQL = `SELECT syncer.as_of()`
 
 // Read lets f read from one unchanging, read-only view of the database.
 func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
-	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
-	err := pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
+	err := s.InSnapshot(ctx, func(tx *pg.Tx) error {
 		if _, err := tx.Exec(ctx, settingsSQL); err != nil {
 			return fmt.Errorf("prepare to read: %w", err)
 		}
 		r := &Reader{store: s, tx: tx}
-		if err := tx.QueryRow(ctx, s.sql(asOfSQL)).Scan(&r.AsOf); err != nil {
+		if err := tx.QueryRow(ctx, asOfSQL).Scan(&r.AsOf); err != nil {
 			return fmt.Errorf("read the time: %w", err)
 		}
 		return f(r)
@@ -76,32 +64,26 @@ const currentRoleSQL = `SELECT current_user::text`
 // explainRefusal says which grant is missing when the database refused to let
 // something be read.
 func (s *Store) explainRefusal(ctx context.Context, err error) error {
-	if sqlState(err) != insufficientPrivilege {
+	if pg.SQLState(err) != pg.InsufficientPrivilege {
 		return err
 	}
 	var role string
-	if err := s.pool.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
-		role = sessionRole(s.pool)
+	if err := s.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
+		role = s.Role()
 	}
-	return fmt.Errorf("%w\nrole %s lacks this privilege. As the owner of schema %s run\n\tsyncer grant-worker %s\nfor run and backfill, or\n\tsyncer grant-reader %s\nto read reports; --print shows the SQL", err, role, s.schema, role, role)
-}
-
-// sessionRole returns the role whose rights the sessions of a pool have, from its URL.
-func sessionRole(pool *pgxpool.Pool) string {
-	c := pool.Config().ConnConfig
-	return cmp.Or(c.RuntimeParams["role"], c.User)
+	return fmt.Errorf("%w\nrole %s lacks this privilege. As the owner of schema %s run\n\tsyncer grant-worker %s\nfor run and backfill, or\n\tsyncer grant-reader %s\nto read reports; --print shows the SQL", err, role, s.Schema(), role, role)
 }
 
 // read collects the rows of one report's query.
 func read[T any](ctx context.Context, r *Reader, what, statement string, args ...any) ([]T, error) {
-	rows, err := r.tx.Query(ctx, r.store.sql(statement), args...)
+	rows, err := r.tx.Query(ctx, statement, args...)
 	if err == nil {
 		var all []T
 		if all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T]); err == nil {
 			return all, nil
 		}
 	}
-	if sqlState(err) == invalidParameterValue {
+	if pg.SQLState(err) == pg.InvalidParameterValue {
 		return nil, fmt.Errorf("read %s: %w (does the database know the time zone?)", what, err)
 	}
 	return nil, fmt.Errorf("read %s: %w", what, err)
@@ -114,7 +96,7 @@ ORDER BY name`
 
 // AppNames gives the apps of which anything was ever collected.
 func (r *Reader) AppNames(ctx context.Context) ([]string, error) {
-	rows, err := r.tx.Query(ctx, r.store.sql(appNamesSQL))
+	rows, err := r.tx.Query(ctx, appNamesSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read the apps: %w", err)
 	}

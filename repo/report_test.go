@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestReadIsOneLook(t *testing.T) {
 	b := newBench(t)
 	tz := time.FixedZone("UTC+8", 8*3600)
-	store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T12:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report", Location: tz})
+	store := openStore(t, pg.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T12:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report", Location: tz})
 	var names [][]string
 	var asOf time.Time
 	err := store.Read(t.Context(), func(r *repo.Reader) error {
@@ -48,7 +49,7 @@ func TestReadLimits(t *testing.T) {
 INSERT INTO sync_run (app_id, job, kind, trigger, tick, status, started_at, finished_at, complete, max_gap, observed_from, observed_until)
 SELECT $1, 'presence', 'presence', 'cron', at, 'succeeded', at, at, true, '1 h', at, at
 FROM generate_series('2026-11-22 09:00Z'::timestamptz, '2026-11-22 11:00Z', '1 h') AS at`, b.app.ID)
-	store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T12:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report"})
+	store := openStore(t, pg.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T12:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report"})
 	clock := func(hour int) time.Time { return time.Date(2026, 11, 22, hour, 0, 0, 0, time.UTC) }
 	other := "other"
 	tests := []struct {
@@ -93,7 +94,7 @@ WITH r AS (
     RETURNING run_id, started_at
 )
 INSERT INTO presence_count SELECT $1, run_id, started_at, 'online', 'all', 5 FROM r`, b.app.ID)
-	store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T11:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report"})
+	store := openStore(t, pg.Config{URL: withParameters(t, b.url, "syncer.as_of", "2026-11-22T11:00:00Z"), Schema: "syncer", MaxConns: 1, Process: "report"})
 	clock := func(hour int) time.Time { return time.Date(2026, 11, 22, hour, 0, 0, 0, time.UTC) }
 	err := store.Read(t.Context(), func(r *repo.Reader) error {
 		rows, err := r.Concurrency(t.Context(), repo.Span{From: clock(8), To: clock(11), Location: time.UTC}, []time.Time{clock(8), clock(9), clock(10)})
@@ -145,7 +146,7 @@ VALUES ($1, $2, nullif($3, '')::account_status, $4, CASE WHEN $3 <> '' THEN $5::
 		{"2026-11-21T12:00:00Z", []repo.AccountsRow{row("2026-11-20", 1, 1, 2, 0, 0), row("2026-11-21", 2, 0, 0, 1, 0)}},
 		{"2026-11-22T12:00:00Z", []repo.AccountsRow{row("2026-11-20", 1, 1, 2, 0, 0), row("2026-11-21", 1, 0, 0, 1, 1), row("2026-11-22", 2, 0, 1, 0, 0)}},
 	} {
-		store := openStore(t, repo.Config{URL: withParameters(t, b.url, "syncer.as_of", test.asOf), Schema: "syncer", MaxConns: 1, Process: "report"})
+		store := openStore(t, pg.Config{URL: withParameters(t, b.url, "syncer.as_of", test.asOf), Schema: "syncer", MaxConns: 1, Process: "report"})
 		err := store.Read(t.Context(), func(r *repo.Reader) error {
 			rows, err := r.Accounts(t.Context(), repo.Span{From: day(20), To: day(25), Location: time.UTC})
 			if diff := cmp.Diff(test.want, rows); diff != "" {

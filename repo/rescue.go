@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"syncer/internal/pg"
 )
 
 // A range that is locked has a page in flight, which is its sign of life: one
@@ -47,7 +49,7 @@ func (s *Store) Beat(ctx context.Context) error {
 		return nil
 	}
 	for _, statement := range []string{beatRangesSQL, beatPlansSQL} {
-		if _, err := s.pool.Exec(ctx, s.sql(statement), s.Now(), runIDs, rangeNos, attempts, tokens); err != nil {
+		if _, err := s.Exec(ctx, statement, s.Now(), runIDs, rangeNos, attempts, tokens); err != nil {
 			return fmt.Errorf("give a sign of life: %w", err)
 		}
 	}
@@ -122,14 +124,14 @@ func scanLost(row pgx.CollectableRow) (lostWork, error) {
 // returns how much there was. A worker that wakes up later finds that its job
 // owns nothing any more.
 func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Time, enqueue Enqueue) (int, error) {
-	if _, err := s.pool.Exec(ctx, s.sql(endSilentSQL), appIDs, staleBefore, s.Now().Sub(staleBefore)); err != nil {
+	if _, err := s.Exec(ctx, endSilentSQL, appIDs, staleBefore, s.Now().Sub(staleBefore)); err != nil {
 		return 0, fmt.Errorf("end the sessions of silent processes: %w", err)
 	}
 	var lost []lostWork
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
+	err := s.InTx(ctx, func(tx *pg.Tx) error {
 		lost = nil
 		for _, statement := range []string{lostPlanSQL, lostSQL} {
-			rows, err := tx.Query(ctx, s.sql(statement), appIDs, staleBefore)
+			rows, err := tx.Query(ctx, statement, appIDs, staleBefore)
 			if err != nil {
 				return err
 			}
@@ -152,16 +154,16 @@ func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Tim
 	return len(lost), nil
 }
 
-func (s *Store) requeue(ctx context.Context, tx pgx.Tx, run Run, rangeNo int, enqueue Enqueue) error {
+func (s *Store) requeue(ctx context.Context, tx *pg.Tx, run Run, rangeNo int, enqueue Enqueue) error {
 	jobID, err := enqueue(tx, run, rangeNo)
 	if err != nil {
 		return fmt.Errorf("enqueue: %w", err)
 	}
 	var tag pgconn.CommandTag
 	if rangeNo == PlanRange {
-		tag, err = tx.Exec(ctx, s.sql(requeuePlanSQL), run.ID, jobID)
+		tag, err = tx.Exec(ctx, requeuePlanSQL, run.ID, jobID)
 	} else {
-		tag, err = tx.Exec(ctx, s.sql(requeueRangeSQL), run.ID, rangeNo, jobID)
+		tag, err = tx.Exec(ctx, requeueRangeSQL, run.ID, rangeNo, jobID)
 	}
 	if err == nil && tag.RowsAffected() == 0 {
 		return ErrGone // dropped at this very moment

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 const reopenRunSQL = `
@@ -39,11 +41,11 @@ WHERE run_id = $1`
 // it. ErrBusy: another run of the app and kind is going. ErrGone: it was closed
 // so long ago that its ranges have been dropped; start a new one.
 func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, s.sql(keepAppSQL), run.AppID); err != nil {
+	err := s.InTx(ctx, func(tx *pg.Tx) error {
+		if _, err := tx.Exec(ctx, keepAppSQL, run.AppID); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, s.sql(reopenRunSQL), run.ID, s.Now())
+		tag, err := tx.Exec(ctx, reopenRunSQL, run.ID, s.Now())
 		if err != nil {
 			return err
 		}
@@ -51,13 +53,13 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 			return ErrBusy
 		}
 		var left bool
-		if err := tx.QueryRow(ctx, s.sql(leftSQL), run.ID).Scan(&left); err != nil {
+		if err := tx.QueryRow(ctx, leftSQL, run.ID).Scan(&left); err != nil {
 			return err
 		}
 		if !left {
 			return ErrGone
 		}
-		rows, err := tx.Query(ctx, s.sql(undoneSQL), run.ID)
+		rows, err := tx.Query(ctx, undoneSQL, run.ID)
 		if err != nil {
 			return err
 		}
@@ -82,13 +84,12 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 		}
 		// Whoever finishes its last range finds out who left.
 		var last int
-		if err := tx.QueryRow(ctx, s.sql(lastRangeSQL), run.ID).Scan(&last); err != nil {
+		if err := tx.QueryRow(ctx, lastRangeSQL, run.ID).Scan(&last); err != nil {
 			return err
 		}
 		return s.requeue(ctx, tx, run, last, enqueue)
 	})
-	const uniqueViolation = "23505"
-	if errors.Is(err, ErrBusy) || sqlState(err) == uniqueViolation {
+	if errors.Is(err, ErrBusy) || pg.SQLState(err) == pg.UniqueViolation {
 		return ErrBusy
 	}
 	if errors.Is(err, ErrGone) {

@@ -22,8 +22,8 @@ const rollUpSQL = `SELECT syncer.roll_up_presence($1, $2, coalesce($3::timestamp
 // in steps of a transaction each, so that it may be stopped at any time. What
 // fails for one app does not keep it from the others.
 func (s *Store) RollUp(ctx context.Context, zone *time.Location, before time.Time) error {
-	ctx = patiently(ctx)
-	rows, err := s.pool.Query(ctx, s.sql(rollUpAppsSQL))
+	db := s.Patient()
+	rows, err := db.Query(ctx, rollUpAppsSQL)
 	if err != nil {
 		return fmt.Errorf("list apps: %w", err)
 	}
@@ -38,7 +38,7 @@ func (s *Store) RollUp(ctx context.Context, zone *time.Location, before time.Tim
 	var failed []error
 	for _, appID := range appIDs {
 		for more := true; more; {
-			if err := s.pool.QueryRow(ctx, s.sql(rollUpSQL), appID, zone.String(), kept).Scan(&more); err != nil {
+			if err := db.QueryRow(ctx, rollUpSQL, appID, zone.String(), kept).Scan(&more); err != nil {
 				failed = append(failed, fmt.Errorf("roll up the presence of app %d: %w", appID, err))
 				break
 			}

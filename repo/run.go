@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // Trigger says why a run was started.
@@ -112,7 +113,7 @@ func scanRun(row pgx.CollectableRow) (Run, error) {
 }
 
 func (s *Store) oneRun(ctx context.Context, statement string, args ...any) (Run, error) {
-	rows, err := s.pool.Query(ctx, s.sql(statement), args...)
+	rows, err := s.Query(ctx, statement, args...)
 	if err != nil {
 		return Run{}, err
 	}
@@ -200,7 +201,7 @@ func (s *Store) StartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.Tx, 
 			return 0, ErrBusy
 		}
 		var ticked bool
-		if err := s.pool.QueryRow(ctx, s.sql(tickedSQL), n.AppID, n.Job, n.Kind, n.Tick).Scan(&ticked); err != nil {
+		if err := s.QueryRow(ctx, tickedSQL, n.AppID, n.Job, n.Kind, n.Tick).Scan(&ticked); err != nil {
 			return 0, fmt.Errorf("look for the run of a tick of job %s: %w", n.Job, err)
 		}
 		if ticked {
@@ -215,8 +216,8 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 	if !n.Tick.IsZero() {
 		tick = &n.Tick
 	}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		row := tx.QueryRow(ctx, s.sql(startRunSQL), n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures, n.LetLeave)
+	err = s.InTx(ctx, func(tx *pg.Tx) error {
+		row := tx.QueryRow(ctx, startRunSQL, n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures, n.LetLeave)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
 		}
@@ -227,17 +228,17 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		if err != nil {
 			return fmt.Errorf("enqueue its planning: %w", err)
 		}
-		_, err = tx.Exec(ctx, s.sql(setPlanJobSQL), runID, jobID)
+		_, err = tx.Exec(ctx, setPlanJobSQL, runID, jobID)
 		return err
 	})
 	return runID, status, err
 }
 
-func (s *Store) addListed(ctx context.Context, tx pgx.Tx, runID int64, ids []string) error {
+func (s *Store) addListed(ctx context.Context, tx *pg.Tx, runID int64, ids []string) error {
 	if len(ids) == 0 {
 		return nil // a COPY of nothing is two round trips all the same
 	}
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{s.schema, "sync_run_user"}, []string{"run_id", "user_id"},
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{s.Schema(), "sync_run_user"}, []string{"run_id", "user_id"},
 		pgx.CopyFromSlice(len(ids), func(i int) ([]any, error) { return []any{runID, ids[i]}, nil }))
 	if err != nil {
 		return fmt.Errorf("store the listed users: %w", err)
@@ -261,7 +262,7 @@ WHERE run_id = $1`
 func (s *Store) FindRun(ctx context.Context, runID int64) (Run, error) {
 	run, err := s.oneRun(ctx, findRunSQL, runID)
 	if err == nil && run.Status == RunRunning {
-		err = s.pool.QueryRow(ctx, s.sql(rangeSumsSQL), runID).
+		err = s.QueryRow(ctx, rangeSumsSQL, runID).
 			Scan(&run.Users, &run.Changed, &run.Failed, &run.Calls, &run.Retries, &run.SuspectPages, &run.RejectedAnswers)
 	}
 	if err != nil {
@@ -314,7 +315,7 @@ WHERE app_id = $1 AND kind = $2 AND job = $3`
 // was none.
 func (s *Store) LastTick(ctx context.Context, appID int16, kind imclient.Kind, job string) (time.Time, error) {
 	var tick *time.Time
-	if err := s.pool.QueryRow(ctx, s.sql(lastTickSQL), appID, kind, job).Scan(&tick); err != nil {
+	if err := s.QueryRow(ctx, lastTickSQL, appID, kind, job).Scan(&tick); err != nil {
 		return time.Time{}, fmt.Errorf("find the last tick of job %s: %w", job, err)
 	}
 	if tick == nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -17,7 +18,7 @@ func TestCheckSchema_renamed(t *testing.T) {
 	url := migrated(t)
 	conn := connect(t, url)
 	exec(t, conn, `ALTER SCHEMA syncer RENAME TO im_status`)
-	store := openStore(t, repo.Config{URL: url, Schema: "im_status", MaxConns: 1, Process: "p"})
+	store := openStore(t, pg.Config{URL: url, Schema: "im_status", MaxConns: 1, Process: "p"})
 	err := store.CheckSchema(t.Context(), migrations.Latest())
 	if !errors.Is(err, repo.ErrNoSchema) || !strings.Contains(err.Error(), "its functions still use schema syncer; run: syncer migrate up") {
 		t.Errorf("CheckSchema: %v", err)
@@ -69,7 +70,7 @@ func TestCheckSchema_encoding(t *testing.T) {
 			conn := connect(t, url)
 			exec(t, conn, `CREATE SCHEMA syncer`)
 			exec(t, conn, `CREATE TABLE syncer.syncer_migration AS SELECT 9999 AS version_id, true AS is_applied`)
-			store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
+			store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p"})
 			err := store.CheckSchema(t.Context(), migrations.Latest())
 			if !errors.Is(err, repo.ErrEncoding) || !strings.Contains(err.Error(), "it is "+encoding) || !strings.Contains(err.Error(), "CREATE DATABASE syncer ENCODING 'UTF8'") {
 				t.Errorf("CheckSchema: %v", err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -72,7 +73,7 @@ func TestErrorsTellNoPassword(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, err := repo.Open(t.Context(), repo.Config{URL: test.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+			store, err := repo.Open(t.Context(), pg.Config{URL: test.url, Schema: "syncer", MaxConns: 1, Process: "p"})
 			if err == nil {
 				store.Close()
 				t.Fatal("Open succeeded")

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"syncer/repo"
+	"syncer/internal/pg"
 )
 
 // TestSessionSettings: sessions do not take the timeouts of role or database, which
@@ -27,7 +27,7 @@ BEGIN
         EXECUTE format('ALTER DATABASE %I SET %s = 100', current_database(), setting.name);
     END LOOP;
 END $$`)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "p"})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "p"})
 	listener, err := store.Pool().Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ WHERE name IN ('idle_session_timeout', 'statement_timeout', 'lock_timeout', 'tra
 	}
 
 	// What is in the URL is meant for this program.
-	own := openStore(t, repo.Config{URL: withParameters(t, b.url, "statement_timeout", "77s"), Schema: "syncer", MaxConns: 1, Process: "q"})
+	own := openStore(t, pg.Config{URL: withParameters(t, b.url, "statement_timeout", "77s"), Schema: "syncer", MaxConns: 1, Process: "q"})
 	var timeout string
 	if err := own.Pool().QueryRow(t.Context(), `SHOW statement_timeout`).Scan(&timeout); err != nil {
 		t.Fatal(err)

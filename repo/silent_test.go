@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
-	"syncer/repo"
+	"syncer/internal/pg"
 )
 
 // TestSilentSession: what a process has locked that is silent amid a
@@ -16,7 +16,7 @@ import (
 func TestSilentSession(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	store := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "frozen", SilentFor: 100 * time.Millisecond})
+	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "frozen", SilentFor: 100 * time.Millisecond})
 	tx, err := store.Pool().Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +45,7 @@ func TestSilentAmidABatch(t *testing.T) {
 	b := newBench(t)
 	runID := b.start(t, b.backfill(imclient.KindPresence))
 	b.plan(t, runID)
-	frozen := openStore(t, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "frozen", Now: b.clock.Now, SilentFor: time.Minute})
+	frozen := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "frozen", Now: b.clock.Now, SilentFor: time.Minute})
 	if _, err := frozen.ClaimRange(t.Context(), runID, 1, b.rangeJob(t, runID, 1), noon); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestSilentMachine(t *testing.T) {
 		30 * time.Second:        {"idle_in_transaction_session_timeout 30000", "tcp_keepalives_count 3", "tcp_keepalives_idle 15", "tcp_keepalives_interval 5", "tcp_user_timeout 30000"},
 		2500 * time.Millisecond: {"idle_in_transaction_session_timeout 2500", "tcp_keepalives_count 3", "tcp_keepalives_idle 1", "tcp_keepalives_interval 1", "tcp_user_timeout 2500"},
 	} {
-		store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", SilentFor: silentFor})
+		store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", SilentFor: silentFor})
 		rows, err := store.Pool().Query(t.Context(), settingsSQL)
 		if err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // Change is a user whose value is new or differs from the snapshot.
@@ -132,7 +133,7 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 	var changed int64
 	now := v.store.Now()
 	save := func(changes, copied []Change[V]) error {
-		return v.store.inTx(ctx, func(tx pgx.Tx) error {
+		return v.store.InTx(ctx, func(tx *pg.Tx) error {
 			changed = 0
 			if err := v.savePage(ctx, tx, r, p, changes, now, &changed); err != nil {
 				return err
@@ -142,14 +143,14 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 				return err
 			}
 			changed += n
-			_, err = tx.Exec(ctx, v.store.sql(moveRangeSQL), r.Run.ID, r.No, p.LastKey,
+			_, err = tx.Exec(ctx, moveRangeSQL, r.Run.ID, r.No, p.LastKey,
 				p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
 				p.Kept.Users, p.Kept.Hash, p.Known.Users, p.Known.Hash)
 			return err
 		})
 	}
 	err = save(apart(p.Changes))
-	if sqlState(err) == uniqueViolation {
+	if pg.SQLState(err) == pg.UniqueViolation {
 		err = save(p.Changes, nil) // another page has a user of this one
 	}
 	if errors.Is(err, ErrGone) {
@@ -175,33 +176,33 @@ WHERE run_id = $1
 
 // savePage sends fence and writes in one round trip; when the fence holds no
 // row, the writes after it are rolled back with it.
-func (v *Values[V]) savePage(ctx context.Context, tx pgx.Tx, r *Range, p Page[V], changes []Change[V], now time.Time, changed *int64) error {
+func (v *Values[V]) savePage(ctx context.Context, tx *pg.Tx, r *Range, p Page[V], changes []Change[V], now time.Time, changed *int64) error {
 	var batch pgx.Batch
 	var planned bool
 	v.store.queueRunLock(&batch, r.Run.ID, forPage, &planned)
 	// While this worker goes on, the run does.
 	if now.Sub(r.pageAt) > r.Run.MaxGap {
-		batch.Queue(v.store.sql(standstillSQL), r.Run.ID, now)
+		batch.Queue(standstillSQL, r.Run.ID, now)
 	}
 	v.store.queueFence(&batch, r)
 	batch.Queue(byKeySQL)
 	if len(changes) > 0 {
 		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(changes)...)
-		batch.Queue(v.store.sql(v.saveSQL), append(args, v.columns(changes)...)...).QueryRow(func(row pgx.Row) error {
+		batch.Queue(v.saveSQL, append(args, v.columns(changes)...)...).QueryRow(func(row pgx.Row) error {
 			return row.Scan(changed)
 		})
 	}
 	if len(p.Lapses) > 0 {
 		args := append([]any{r.Run.AppID, r.Run.ID}, lapseColumns(p.Lapses)...)
-		batch.Queue(v.store.sql(v.lapseSQL), args...)
+		batch.Queue(v.lapseSQL, args...)
 	}
 	if len(p.Failures) > 0 {
-		batch.Queue(v.store.sql(saveFailuresSQL), append([]any{r.Run.AppID, v.kind, now}, failureColumns(p.Failures)...)...)
+		batch.Queue(saveFailuresSQL, append([]any{r.Run.AppID, v.kind, now}, failureColumns(p.Failures)...)...)
 	}
 	if len(p.Recovered) > 0 {
-		batch.Queue(v.store.sql(dropFailuresSQL), append([]any{r.Run.AppID, v.kind}, recoveredColumns(p.Recovered)...)...)
+		batch.Queue(dropFailuresSQL, append([]any{r.Run.AppID, v.kind}, recoveredColumns(p.Recovered)...)...)
 	}
-	return tx.SendBatch(ctx, &batch).Close()
+	return tx.RunBatch(ctx, &batch)
 }
 
 // maxFailureID is the longest id, in bytes, that is recorded as it is. An index

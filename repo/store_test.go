@@ -12,6 +12,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -19,7 +20,7 @@ import (
 func TestCheckSchema(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 2, Process: "p"})
+	store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 2, Process: "p"})
 	wantOld := func(part string) {
 		t.Helper()
 		err := store.CheckSchema(t.Context(), migrations.Latest())
@@ -68,7 +69,7 @@ func TestOtherSchema(t *testing.T) {
 	clock := &fakeClock{at: noon}
 	b := &bench{url: url, clock: clock, conn: connect(t, url)}
 	exec(t, b.conn, `SET search_path = im_status`)
-	b.store = openStore(t, repo.Config{URL: url, Schema: schema, MaxConns: 4, Process: "p", Now: clock.Now})
+	b.store = openStore(t, pg.Config{URL: url, Schema: schema, MaxConns: 4, Process: "p", Now: clock.Now})
 	if b.app, err = b.store.EnsureApp(t.Context(), "main", imclient.ProviderTencent, "1400000001"); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // SuspectPage is a page of a range that is not written, because its answers are
@@ -51,17 +53,17 @@ WHERE run_id = $1 AND range_no = $2`
 // range past it, in one transaction, or does nothing at all. It returns the new
 // range's number. ErrGone: as for SavePage.
 func (s *Store) SaveSuspect(ctx context.Context, r *Range, p SuspectPage, enqueue Enqueue) (no int, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.InTx(ctx, func(tx *pg.Tx) error {
 		if _, err := s.fence(ctx, tx, r, forProgress); err != nil {
 			return err
 		}
-		if err := tx.QueryRow(ctx, s.sql(numberSuspectSQL), r.Run.ID).Scan(&no); err != nil {
+		if err := tx.QueryRow(ctx, numberSuspectSQL, r.Run.ID).Scan(&no); err != nil {
 			return err
 		}
 		if err := s.addSuspect(ctx, tx, r.Run, no, p, enqueue); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, s.sql(passSuspectSQL), r.Run.ID, r.No, p.LastKey, p.Calls, p.Retries, s.Now())
+		_, err := tx.Exec(ctx, passSuspectSQL, r.Run.ID, r.No, p.LastKey, p.Calls, p.Retries, s.Now())
 		return err
 	})
 	if errors.Is(err, ErrGone) {
@@ -74,16 +76,16 @@ func (s *Store) SaveSuspect(ctx context.Context, r *Range, p SuspectPage, enqueu
 	return no, nil
 }
 
-func (s *Store) addSuspect(ctx context.Context, tx pgx.Tx, run Run, no int, p SuspectPage, enqueue Enqueue) error {
+func (s *Store) addSuspect(ctx context.Context, tx *pg.Tx, run Run, no int, p SuspectPage, enqueue Enqueue) error {
 	if p.Reason != "" {
-		_, err := tx.Exec(ctx, s.sql(addRejectedSQL), run.ID, no, p.After, p.LastKey, p.Answers, p.Rejected, p.Users, p.Failed, p.Reason)
+		_, err := tx.Exec(ctx, addRejectedSQL, run.ID, no, p.After, p.LastKey, p.Answers, p.Rejected, p.Users, p.Failed, p.Reason)
 		return err
 	}
 	jobID, err := enqueue(tx, run, no)
 	if err != nil {
 		return fmt.Errorf("enqueue: %w", err)
 	}
-	_, err = tx.Exec(ctx, s.sql(addRecheckSQL), run.ID, no, p.After, p.LastKey, p.Answers, p.RecheckAfter, jobID)
+	_, err = tx.Exec(ctx, addRecheckSQL, run.ID, no, p.After, p.LastKey, p.Answers, p.RecheckAfter, jobID)
 	return err
 }
 
@@ -107,7 +109,7 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
 func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID int64) error {
 	var moved, held bool
 	var recheckAfter *time.Time
-	err := s.pool.QueryRow(ctx, s.sql(unclaimedSQL), runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &recheckAfter)
+	err := s.QueryRow(ctx, unclaimedSQL, runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &recheckAfter)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrGone
@@ -131,8 +133,8 @@ WHERE run_id = $1`
 
 // settleSuspect takes note, in sync_run.suspect, that a recheck came or went. The
 // caller has locked the run.
-func (s *Store) settleSuspect(ctx context.Context, tx pgx.Tx, runID int64) error {
-	_, err := tx.Exec(ctx, s.sql(settleSuspectSQL), runID)
+func (s *Store) settleSuspect(ctx context.Context, tx *pg.Tx, runID int64) error {
+	_, err := tx.Exec(ctx, settleSuspectSQL, runID)
 	return err
 }
 
@@ -142,11 +144,11 @@ FROM syncer.sync_range
 WHERE run_id = $1 AND rejected_answers > 0`
 
 // rejection says in words which answers a run rejected, "" if none.
-func (s *Store) rejection(ctx context.Context, tx pgx.Tx, runID int64) (string, error) {
+func (s *Store) rejection(ctx context.Context, tx *pg.Tx, runID int64) (string, error) {
 	var users int64
 	var reasons []string
 	var pages int
-	if err := tx.QueryRow(ctx, s.sql(rejectedSQL), runID).Scan(&users, &reasons, &pages); err != nil {
+	if err := tx.QueryRow(ctx, rejectedSQL, runID).Scan(&users, &reasons, &pages); err != nil {
 		return "", fmt.Errorf("sum up which answers were rejected: %w", err)
 	}
 	if pages == 0 {

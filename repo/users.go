@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"syncer/internal/pg"
 )
 
 // UsersConfig describes the customer's users table. UserID and Where are SQL by
@@ -27,8 +29,8 @@ type UsersConfig struct {
 // column, and never writes to it. Safe for concurrent use.
 type Users struct {
 	config UsersConfig
-	pool   *pgxpool.Pool
-	shared bool // the pool is that of other tables too
+	db     *pg.DB
+	shared bool // the connections are those of other tables too
 	tries  []try
 	// reading holds a place for each statement.
 	reading chan struct{}
@@ -85,70 +87,62 @@ type UsersDatabases struct {
 	// Tracer is told of statements; nil: nobody is.
 	Tracer pgx.QueryTracer
 
-	mu    sync.Mutex
-	pools map[string]*pgxpool.Pool // by URL
+	mu   sync.Mutex
+	open map[string]*pg.DB // by URL
 }
 
 // Open prepares to read a users table; it connects when first used.
 func (d *UsersDatabases) Open(ctx context.Context, c UsersConfig) (*Users, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	pool := d.pools[c.URL]
-	if pool == nil {
+	db := d.open[c.URL]
+	if db == nil {
 		var err error
-		if pool, err = openUsersPool(ctx, c.URL, d.Tracer); err != nil {
+		if db, err = openUsersDB(ctx, c.URL, usersConns, d.Tracer); err != nil {
 			return nil, err
 		}
-		if d.pools == nil {
-			d.pools = make(map[string]*pgxpool.Pool)
+		if d.open == nil {
+			d.open = make(map[string]*pg.DB)
 		}
-		d.pools[c.URL] = pool
+		d.open[c.URL] = db
 	}
-	return newUsers(c, pool, true), nil
+	return newUsers(c, db, true), nil
 }
 
 // Close ends the connections of all tables.
 func (d *UsersDatabases) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, pool := range d.pools {
-		closePool(pool)
+	for _, db := range d.open {
+		db.Close()
 	}
-	d.pools = nil
+	d.open = nil
 }
 
 // OpenUsers prepares to read a users table over connections of its own; it
 // connects when first used.
 func OpenUsers(ctx context.Context, c UsersConfig) (*Users, error) {
-	pool, err := openUsersPool(ctx, c.URL, nil)
+	db, err := openUsersDB(ctx, c.URL, usersConns, nil)
 	if err != nil {
 		return nil, err
 	}
-	return newUsers(c, pool, false), nil
+	return newUsers(c, db, false), nil
 }
 
-func newUsers(c UsersConfig, pool *pgxpool.Pool, shared bool) *Users {
+func newUsers(c UsersConfig, db *pg.DB, shared bool) *Users {
 	tries := []try{tryFor(usersQuick, usersGrace), tryFor(usersTimeout, usersGrace)}
-	return &Users{config: c, pool: pool, shared: shared, tries: tries, reading: make(chan struct{}, usersReads)}
+	return &Users{config: c, db: db, shared: shared, tries: tries, reading: make(chan struct{}, usersReads)}
 }
 
-func openUsersPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
-	poolConfig, err := pgxpool.ParseConfig(url)
+// openUsersDB prepares for a pooler in between, whether there is one or not: statements
+// take so long that sending their text each time does not matter. Their deadlines are
+// those of their try.
+func openUsersDB(ctx context.Context, url string, conns int, tracer pgx.QueryTracer) (*pg.DB, error) {
+	db, err := pg.New(ctx, pg.Config{URL: url, MaxConns: conns, PollOnly: true, Application: "syncer users", Tracer: tracer})
 	if err != nil {
-		return nil, fmt.Errorf("read users.url: %w", errURL)
+		return nil, fmt.Errorf("read users.url: %w", err)
 	}
-	poolConfig.MaxConns = usersConns
-	boundWaits(poolConfig, 0, tracer) // statements have the bounds of their try
-	poolConfig.ConnConfig.RuntimeParams["application_name"] = "syncer users"
-	speakUTF8(poolConfig)
-	// Whether or not a pooler is between: a statement takes so long that it does not
-	// matter that it is sent whole each time.
-	keepNothing(poolConfig)
-	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the users database: %w", err)
-	}
-	return pool, nil
+	return db, nil
 }
 
 // readingSettings are the settings on which the text of keys depends. Keys travel as text
@@ -174,7 +168,7 @@ func beginReading(timeout time.Duration) pgx.TxOptions {
 func (u *Users) read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	var err error
 	for _, t := range u.tries {
-		if err = u.readWithin(ctx, t, f); sqlState(err) != queryCanceled {
+		if err = u.readWithin(ctx, t, f); pg.SQLState(err) != pg.QueryCanceled {
 			return err
 		}
 	}
@@ -186,7 +180,7 @@ var errNoAnswer = errors.New("no answer")
 
 // readWithin lets f read over one connection: errNoAnswer when that was lost.
 func (u *Users) readWithin(ctx context.Context, t try, f func(context.Context, pgx.Tx) error) error {
-	conn, err := u.pool.Acquire(ctx)
+	conn, err := u.db.Pool().Acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,7 +216,7 @@ func (u *Users) one(ctx context.Context, statement string, args []any, columns .
 // Close ends the connections, unless they are shared: then UsersDatabases does.
 func (u *Users) Close() {
 	if !u.shared {
-		closePool(u.pool)
+		u.db.Close()
 	}
 }
 
@@ -297,7 +291,7 @@ const hiddenRows = "check_enable_rls"
 // belongs, 25: it tries to write, and 0A: not supported) from a database that cannot
 // be reached now.
 func (u *Users) explain(doing string, err error) error {
-	code := sqlState(err)
+	code := pg.SQLState(err)
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Routine == hiddenRows {
 		return u.mistake(fmt.Sprintf("%s: %s: its policies hide rows from this role, and syncer would take the users of hidden rows for users who left: ALTER ROLE … BYPASSRLS, or set [users] table to a view that belongs to the table's owner (and choose rows with [users] where)", doing, pgErr.Message), err)
 	}
@@ -305,18 +299,18 @@ func (u *Users) explain(doing string, err error) error {
 	switch {
 	case away && strings.HasPrefix(code, "42"):
 		return u.mistake(fmt.Sprintf("%s: the database refuses a parameter of [users] url ([database] url, where there is none): %v", doing, err), err)
-	case code == insufficientPrivilege:
-		role := pgx.Identifier{sessionRole(u.pool)}.Sanitize()
+	case code == pg.InsufficientPrivilege:
+		role := pgx.Identifier{u.db.Role()}.Sanitize()
 		grant := fmt.Sprintf("GRANT SELECT ON %s TO %s", u.table(), role)
 		if len(u.config.Table) > 1 {
 			grant = fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s; %s", pgx.Identifier(u.config.Table[:1]).Sanitize(), role, grant)
 		}
 		return u.mistake(fmt.Sprintf("%s: this role may not read it (%v): %s; if the key's type is in another schema, USAGE on that too", doing, err, grant), err)
-	case code == idleInTransactionTimeout: // this process was silent for too long
+	case code == pg.IdleInTransactionTimeout: // this process was silent for too long
 		return fmt.Errorf("users table %s: %s: %w", u.Name(), doing, err)
 	case strings.HasPrefix(code, "42"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "21"), strings.HasPrefix(code, "25"), strings.HasPrefix(code, "0A"):
 		return u.mistake(fmt.Sprintf("%s: %v: check [users] user_id, where and key_column", doing, err), err)
-	case code == queryCanceled:
+	case code == pg.QueryCanceled:
 		return fmt.Errorf("users table %s: %s: %w: if it took longer than %s, an index that serves [users] where is missing", u.Name(), doing, err, usersTimeout)
 	}
 	if away || errors.Is(err, errNoAnswer) {

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // noEncoding is the encoding of a database in which text is bytes without a meaning.
@@ -20,7 +22,7 @@ const bytesCursor = "bytes:"
 
 // keyCursor returns the cursor for a key.
 func keyCursor(key []byte, encoding string) string {
-	plain := isASCII(key) || encoding == utf8Encoding && utf8.Valid(key)
+	plain := isASCII(key) || encoding == pg.UTF8 && utf8.Valid(key)
 	if plain && !bytes.HasPrefix(key, []byte(bytesCursor)) {
 		return string(key)
 	}
@@ -52,7 +54,7 @@ ORDER BY n`
 // halves them until that one is alone.
 func (u *Users) convert(ctx context.Context, encoding string, raw [][]byte) ([]*string, error) {
 	texts := make([]*string, len(raw))
-	if encoding == utf8Encoding || encoding == noEncoding {
+	if encoding == pg.UTF8 || encoding == noEncoding {
 		for i, b := range raw {
 			if utf8.Valid(b) {
 				texts[i] = new(string(b))
@@ -74,8 +76,8 @@ func (u *Users) convert(ctx context.Context, encoding string, raw [][]byte) ([]*
 		}
 		return err
 	})
-	switch code := sqlState(err); {
-	case code != characterNotInRepertoire && code != untranslatableCharacter:
+	switch code := pg.SQLState(err); {
+	case code != pg.CharacterNotInRepertoire && code != pg.UntranslatableCharacter:
 		return texts, err
 	case len(raw) == 1:
 		return []*string{nil}, nil

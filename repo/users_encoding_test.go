@@ -9,6 +9,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -124,7 +125,7 @@ INSERT INTO public.users VALUES ('Zoë'), ('北京'), ('u1')`)
 			}
 			// The queue's listener takes a connection of the pool.
 			for _, pollOnly := range []bool{false, true} {
-				store := openStore(t, repo.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", PollOnly: pollOnly})
+				store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", PollOnly: pollOnly})
 				var encoded, text string
 				if err := store.Pool().QueryRow(t.Context(), `SELECT current_setting('client_encoding'), encode(convert_to($1, 'UTF8'), 'hex')`, "Zoë").Scan(&encoded, &text); err != nil {
 					t.Fatal(err)

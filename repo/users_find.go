@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // UserRow is a row of a users table.
@@ -31,7 +33,7 @@ func (u *Users) FindUser(ctx context.Context, userID string, outside bool) ([]Us
 		return nil, err
 	}
 	rows, err := u.find(ctx, key, condition, userID)
-	if code := sqlState(err); code == characterNotInRepertoire || code == untranslatableCharacter { // no row has it
+	if code := pg.SQLState(err); code == pg.CharacterNotInRepertoire || code == pg.UntranslatableCharacter { // no row has it
 		return nil, nil
 	}
 	return rows, err
@@ -45,7 +47,7 @@ func (u *Users) FindKey(ctx context.Context, text string) ([]UserRow, error) {
 		return nil, err
 	}
 	rows, err := u.find(ctx, key, fmt.Sprintf("%s %s %s", key.column, key.equal, key.value("$1::text")), text)
-	if strings.HasPrefix(sqlState(err), "22") { // the text does not fit the type
+	if strings.HasPrefix(pg.SQLState(err), "22") { // the text does not fit the type
 		return nil, nil
 	}
 	return rows, err

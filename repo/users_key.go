@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // userKey says how the keys of a users table are compared, ordered and written as
@@ -34,7 +36,7 @@ func (k *userKey) value(text string) string {
 func (k *userKey) bound(cursor string, args *[]any) string {
 	if raw, ok := cursorBytes(cursor); ok {
 		*args = append(*args, raw)
-		return k.value(fmt.Sprintf("pg_catalog.convert_from($%d::bytea, %s)", len(*args), literal(k.encoding)))
+		return k.value(fmt.Sprintf("pg_catalog.convert_from($%d::bytea, %s)", len(*args), pg.Literal(k.encoding)))
 	}
 	*args = append(*args, cursor)
 	return k.value(fmt.Sprintf("$%d::text", len(*args)))
@@ -43,10 +45,10 @@ func (k *userKey) bound(cursor string, args *[]any) string {
 // asIs returns the SQL that yields a text as it is stored. In a database that is not
 // UTF-8 it yields bytes, because Postgres refuses to send what it cannot convert.
 func (k *userKey) asIs(text string) string {
-	if k.encoding == utf8Encoding {
+	if k.encoding == pg.UTF8 {
 		return text
 	}
-	return fmt.Sprintf("pg_catalog.convert_to(%s, %s)", text, literal(k.encoding))
+	return fmt.Sprintf("pg_catalog.convert_to(%s, %s)", text, pg.Literal(k.encoding))
 }
 
 // A table has the order of a unique btree index of the key column alone, so that the

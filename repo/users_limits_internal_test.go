@@ -9,9 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 )
 
 // limitedUsers reads a table of two users over one connection.
@@ -30,18 +30,12 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 	if _, err := conn.Exec(t.Context(), tableSQL); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := openUsersPool(t.Context(), url, nil)
+	db, err := openUsersDB(t.Context(), url, 1, nil) // each statement comes over the connection of the one before
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := pool.Config()
-	pool.Close()
-	config.MaxConns = 1 // each statement comes over the connection of the one before
-	if pool, err = pgxpool.NewWithConfig(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
 	c.Table, c.KeyColumn = []string{"public", "users"}, "id"
-	users := newUsers(c, pool, false)
+	users := newUsers(c, db, false)
 	t.Cleanup(users.Close)
 	return users, conn
 }
@@ -146,7 +140,7 @@ func TestUsers_silent(t *testing.T) {
 		}
 		return tx.QueryRow(ctx, `SELECT 1`).Scan(new(int))
 	})
-	if code := sqlState(err); code != idleInTransactionTimeout {
+	if code := pg.SQLState(err); code != pg.IdleInTransactionTimeout {
 		t.Fatalf("reading: %v", err)
 	}
 	if mistake, ok := errors.AsType[*UsersError](users.explain("read a page", err)); ok {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // Walk goes through a users table by keyset, in the order of its key. Not safe for
@@ -46,7 +48,7 @@ func (w *Walk) learn(ctx context.Context) error {
 // explain is Users.explain. After SQLSTATE classes 22 and 42 it looks first whether the
 // column has been altered.
 func (w *Walk) explain(ctx context.Context, doing string, err error) error {
-	if code := sqlState(err); strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") {
+	if code := pg.SQLState(err); strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") {
 		w.key = nil
 		if changed := w.learn(ctx); changed != nil {
 			return changed
@@ -124,7 +126,7 @@ func (w *Walk) Page(ctx context.Context, after, upto *string, limit int) (UserPa
 	// From SQL_ASCII Postgres converts nothing, and refuses what is not UTF-8.
 	asBytes := w.key.encoding == noEncoding
 	page, err := w.page(ctx, after, upto, limit, asBytes)
-	if code := sqlState(err); !asBytes && (code == characterNotInRepertoire || code == untranslatableCharacter) {
+	if code := pg.SQLState(err); !asBytes && (code == pg.CharacterNotInRepertoire || code == pg.UntranslatableCharacter) {
 		// The page holds ids that Postgres cannot convert.
 		page, err = w.page(ctx, after, upto, limit, true)
 	}
@@ -169,7 +171,7 @@ WINDOW w AS ()
 ) AS r
 WHERE n <= {limit}`
 	statement := strings.NewReplacer(
-		"{limit}", strconv.Itoa(limit), "{longest}", strconv.Itoa(longestID), "{encoding}", literal(k.encoding),
+		"{limit}", strconv.Itoa(limit), "{longest}", strconv.Itoa(longestID), "{encoding}", pg.Literal(k.encoding),
 		"{key}", k.asIs("k::text"), "{short key}", k.asIs(beginning("k::text", shownKey)),
 		"{id}", id("id"), "{short id}", id(beginning("id", shownID)),
 		"{less}", k.less, "{reads back}", k.readsBack(), "{column}", k.column, "{user id}", w.users.config.UserID, "{slice}", from,

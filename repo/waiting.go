@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // QueueOf names the queue of an app and kind.
@@ -58,7 +59,7 @@ func (s *Store) WaitingWork(ctx context.Context, queues []QueueOf) ([]Waiting, e
 	for i, q := range queues {
 		ids[i], kinds[i], names[i] = q.AppID, string(q.Kind), q.Name
 	}
-	rows, err := s.pool.Query(ctx, s.sql(waitingSQL), ids, kinds, names, s.Now())
+	rows, err := s.Query(ctx, waitingSQL, ids, kinds, names, s.Now())
 	if err != nil {
 		return nil, fmt.Errorf("look for work that waits: %w", err)
 	}
@@ -78,7 +79,7 @@ func (s *Store) Describe(w Waiting) string {
 	var b strings.Builder
 	switch {
 	case w.RangeNo == nil:
-		fmt.Fprintf(&b, "run %d has no range left and is not closed; to end it: UPDATE %s SET status = 'failed', finished_at = now() WHERE run_id = %d;", w.RunID, s.sql("syncer.sync_run"), w.RunID)
+		fmt.Fprintf(&b, "run %d has no range left and is not closed; to end it: UPDATE %s SET status = 'failed', finished_at = now() WHERE run_id = %d;", w.RunID, "syncer.sync_run", w.RunID)
 		return b.String()
 	case *w.RangeNo == PlanRange:
 		fmt.Fprintf(&b, "the planning of run %d", w.RunID)
@@ -88,7 +89,7 @@ func (s *Store) Describe(w Waiting) string {
 	switch {
 	case w.PausedAt != nil:
 		fmt.Fprintf(&b, ": its queue has been paused since %s; to go on: UPDATE %s SET paused_at = NULL WHERE name = %s;",
-			w.PausedAt.UTC().Format("2006-01-02 15:04:05 UTC"), s.sql("syncer.river_queue"), literal(w.Queue.Name))
+			w.PausedAt.UTC().Format("2006-01-02 15:04:05 UTC"), "syncer.river_queue", pg.Literal(w.Queue.Name))
 	case w.JobState == "":
 		b.WriteString(" has no job in the queue")
 	default:
@@ -115,7 +116,7 @@ func (s *Store) NewestTicks(ctx context.Context, wanted []AppJob) ([]time.Time, 
 	for i, w := range wanted {
 		ids[i], kinds[i], names[i] = w.AppID, string(w.Kind), w.Job
 	}
-	rows, err := s.pool.Query(ctx, s.sql(newestTicksSQL), ids, kinds, names)
+	rows, err := s.Query(ctx, newestTicksSQL, ids, kinds, names)
 	if err != nil {
 		return nil, fmt.Errorf("find the newest ticks of the jobs: %w", err)
 	}

@@ -68,7 +68,7 @@ func (s *Store) WatchApps(ctx context.Context, appIDs []int16) ([]AppWatch, erro
 			ids, kinds = append(ids, id), append(kinds, string(kind))
 		}
 	}
-	rows, err := s.pool.Query(ctx, s.sql(watchAppsSQL), ids, kinds)
+	rows, err := s.Query(ctx, watchAppsSQL, ids, kinds)
 	if err != nil {
 		return nil, fmt.Errorf("look how it stands with the apps: %w", err)
 	}
@@ -122,7 +122,7 @@ func (s *Store) WatchJobs(ctx context.Context, wanted []AppJob) ([]JobWatch, err
 	for i, w := range wanted {
 		ids[i], kinds[i], names[i] = w.AppID, string(w.Kind), w.Job
 	}
-	rows, err := s.pool.Query(ctx, s.sql(watchJobsSQL), ids, kinds, names)
+	rows, err := s.Query(ctx, watchJobsSQL, ids, kinds, names)
 	if err != nil {
 		return nil, fmt.Errorf("look how far the jobs came: %w", err)
 	}
@@ -158,7 +158,7 @@ func (s *Store) WatchQuotas(ctx context.Context, quotas []*Quota) ([]QuotaWatch,
 		throttledAt *time.Time
 		nextAt      time.Time
 	}
-	rows, err := s.pool.Query(ctx, s.sql(watchQuotasSQL))
+	rows, err := s.Query(ctx, watchQuotasSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look how the quotas stand: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"syncer/internal/config"
+	"syncer/internal/pg"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -56,7 +57,7 @@ func (p *program) appMoved(ctx context.Context, c *cli.Command) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	db := loaded.Database
-	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
+	store, err := repo.Open(ctx, pg.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
 	if err != nil {
 		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/config"
+	"syncer/internal/pg"
 	"syncer/internal/schedule"
 	"syncer/migrations"
 	"syncer/repo"
@@ -154,7 +155,7 @@ func (ch *checker) database(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	db := ch.config.Database
-	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
+	store, err := repo.Open(ctx, pg.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
 	if err == nil {
 		defer store.Close()
 		err = store.CheckSchema(ctx, migrations.Latest())

@@ -18,9 +18,9 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim",
-		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo",
+		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo",
 	},
-	"jobs":              {"imclient", "repo"},
+	"jobs":              {"imclient", "internal/pg", "repo"},
 	"repo":              {"imclient", "internal/pg"},
 	"migrations":        {"internal/pg"},
 	"imclient/tencent":  {"imclient"},
@@ -30,12 +30,12 @@ var allowed = map[string][]string{
 	"internal/schedule": {"internal/localtime"},
 	"internal/tracing":  {"imclient"},
 	"internal/dev/lab": {
-		"imclient", "imclient/tencent", "imclient/openim", "internal/imsim", "jobs", "migrations", "repo",
+		"imclient", "imclient/tencent", "imclient/openim", "internal/imsim", "internal/pg", "jobs", "migrations", "repo",
 	},
 	"internal/dev/demo":                        {"internal/dev/leash", "internal/dev/pgcluster", "internal/dev/lab"},
 	"internal/bench":                           {"internal/dev/leash", "internal/dev/pgcluster"},
-	"internal/benchreport":                     {"internal/dev/pgcluster", "migrations", "repo"},
-	"internal/benchsize":                       {"internal/imsim", "internal/dev/pgcluster", "internal/dev/lab", "repo"},
+	"internal/benchreport":                     {"internal/dev/pgcluster", "internal/pg", "migrations", "repo"},
+	"internal/benchsize":                       {"internal/imsim", "internal/dev/pgcluster", "internal/dev/lab", "internal/pg", "repo"},
 	"internal/dev/pgcluster":                   {"internal/dev/leash"},
 	"internal/dev/pgtest":                      {"internal/dev/pgcluster"},
 	"internal/dev/pgcluster/cmd/with-postgres": {"internal/dev/pgcluster"},

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"syncer/internal/config"
+	"syncer/internal/pg"
 	"syncer/internal/report"
 	"syncer/migrations"
 	"syncer/repo"
@@ -192,7 +193,7 @@ func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
 func openReader(ctx context.Context, db config.Database, tz *time.Location) (*repo.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	store, err := repo.Open(ctx, repo.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, PollOnly: db.PollOnly, Process: "report", Location: tz})
+	store, err := repo.Open(ctx, pg.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, PollOnly: db.PollOnly, Process: "report", Location: tz})
 	if err != nil {
 		return nil, fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/config"
+	"syncer/internal/pg"
 	"syncer/internal/tracing"
 	"syncer/jobs"
 	"syncer/migrations"
@@ -138,7 +139,7 @@ func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	defer cancel()
 	db := s.config.Database
 	var err error
-	s.store, err = repo.Open(ctx, repo.Config{
+	s.store, err = repo.Open(ctx, pg.Config{
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, PollOnly: db.PollOnly, Process: s.process, Tracer: s.tracing.Statements(),
 		TrustClock: trustClock,
 		// Sooner than its ranges are taken over, which must not be locked then.

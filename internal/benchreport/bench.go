@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/dev/pgcluster"
+	"syncer/internal/pg"
 	"syncer/migrations"
 	"syncer/repo"
 )
@@ -166,7 +167,7 @@ const forgetDaySQL = `UPDATE presence_rollup SET until_day = until_day - 1`
 // rollUp times the roll-up of the whole history, and that of a day as maintenance
 // does it once the day is over.
 func (b *bench) rollUp(ctx context.Context) error {
-	store, err := repo.Open(ctx, repo.Config{URL: b.url, Schema: schema, MaxConns: 1, Process: "benchreport"})
+	store, err := repo.Open(ctx, pg.Config{URL: b.url, Schema: schema, MaxConns: 1, Process: "benchreport"})
 	if err != nil {
 		return err
 	}

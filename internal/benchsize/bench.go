@@ -16,6 +16,7 @@ import (
 	"syncer/internal/dev/lab"
 	"syncer/internal/dev/pgcluster"
 	"syncer/internal/imsim"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -185,7 +186,7 @@ func (b *bench) rollUp(ctx context.Context) error {
 			return err
 		}
 	}
-	store, err := repo.Open(ctx, repo.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "benchsize"})
+	store, err := repo.Open(ctx, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "benchsize"})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"syncer/internal/dev/pgcluster"
 	"syncer/internal/dev/pgtest"
 	"syncer/internal/imsim"
+	"syncer/internal/pg"
 	"syncer/repo"
 )
 
@@ -327,7 +328,7 @@ func openStore(t testing.TB, s *Simulation, database string) *repo.Store {
 	query := u.Query()
 	query.Set("syncer.as_of", "2026-03-05")
 	u.RawQuery = query.Encode()
-	store, err := repo.Open(t.Context(), repo.Config{URL: u.String(), Schema: "syncer", MaxConns: 2, Process: "test", Now: s.Clock.Now, Location: time.UTC})
+	store, err := repo.Open(t.Context(), pg.Config{URL: u.String(), Schema: "syncer", MaxConns: 2, Process: "test", Now: s.Clock.Now, Location: time.UTC})
 	must(t, err)
 	t.Cleanup(store.Close)
 	return store

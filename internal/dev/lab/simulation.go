@@ -19,6 +19,7 @@ import (
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
 	"syncer/internal/imsim"
+	"syncer/internal/pg"
 	"syncer/jobs"
 	"syncer/migrations"
 	"syncer/repo"
@@ -76,7 +77,7 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	if err := s.serve(c); err != nil {
 		return nil, err
 	}
-	s.store, err = repo.Open(ctx, repo.Config{URL: c.URL, Schema: "syncer", MaxConns: 8, Process: "simulation", Now: s.Clock.Now})
+	s.store, err = repo.Open(ctx, pg.Config{URL: c.URL, Schema: "syncer", MaxConns: 8, Process: "simulation", Now: s.Clock.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package repo
+package pg
 
 import (
 	"testing"
@@ -47,7 +47,7 @@ func TestAdopt(t *testing.T) {
 func TestNow_setBack(t *testing.T) {
 	t.Parallel()
 	local, server := time.Now(), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	s := &Store{clock: &clock{}}
+	s := &DB{clock: &clock{}}
 	set := func(to time.Time) { s.clock.adopt(reading{server: to, local: local}) }
 	set(server)
 	before := s.Now()
@@ -73,7 +73,7 @@ func TestServerNow(t *testing.T) {
 	for _, skew := range []time.Duration{time.Hour, 0, -time.Hour} {
 		local := time.Now()
 		server := local.Round(0).Add(-skew)
-		s := &Store{clock: &clock{reading: reading{server: server, local: local}}, now: func() time.Time { return time.Time{} }}
+		s := &DB{clock: &clock{reading: reading{server: server, local: local}}, config: Config{Now: func() time.Time { return time.Time{} }}}
 		// To the minute: time goes on meanwhile.
 		if got := s.ServerNow().Sub(server).Truncate(time.Minute); got != 0 {
 			t.Errorf("a machine that is ahead by %s is off by %s", skew, got)
