@@ -22,6 +22,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // presenceAPI is what a presence sweep needs from a provider's client, which may
@@ -45,7 +46,7 @@ type App struct {
 	repo.App
 	Presence presenceAPI
 	Accounts accountsAPI
-	Users    *repo.Users
+	Users    *userstable.Table
 	// Quotas are those of the APIs; State tells how far they are used.
 	Quotas []*repo.Quota
 }

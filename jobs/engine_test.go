@@ -13,6 +13,7 @@ import (
 	"syncer/imclient/tencent"
 	"syncer/internal/pg"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // engineSpec says how to make an engine; it can be passed to another process.
@@ -25,7 +26,7 @@ type engineSpec struct {
 	Batch          int     // users of a call to OpenIM
 	Timeout        time.Duration
 	Key, Secret    string
-	Users          repo.UsersConfig
+	Users          userstable.Config
 	Range, Page    int // users
 	CollapseRatio  float64
 	CollapseMin    int
@@ -49,7 +50,7 @@ func (w *world) spec() engineSpec {
 		Database: w.url, Base: w.base, Process: "engine-1", Tenant: "sim",
 		Providers: []imclient.Provider{imclient.ProviderTencent, imclient.ProviderOpenIM},
 		Rate:      5000, Batch: 500, Timeout: 10 * time.Second, Key: simKey, Secret: simSecret,
-		Users: repo.UsersConfig{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
+		Users: userstable.Config{URL: w.url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"},
 		Range: 4000, Page: 1000, Workers: 2, RescueAfter: time.Minute, FirstRetry: 100 * time.Millisecond,
 		CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 100 * time.Millisecond,
 		RemovalRatio: 0.5, RemovalMin: 1000,
@@ -173,7 +174,7 @@ func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, 
 		return nil, err
 	}
 	e.closers = append(e.closers, client.Close)
-	users, err := repo.OpenUsers(ctx, s.Users)
+	users, err := userstable.Open(ctx, s.Users)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // planArgs and rangeArgs stand in the database: never change their kinds.
@@ -28,7 +29,7 @@ func (planArgs) InsertOpts() river.InsertOpts {
 // table, or the list of a run that is limited to one.
 type userSource interface {
 	Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error)
-	Page(ctx context.Context, after, upto *string, limit int) (repo.UserPage, error)
+	Page(ctx context.Context, after, upto *string, limit int) (userstable.Page, error)
 	// Order names the order of the keys, once one has been cut.
 	Order() string
 }

@@ -15,6 +15,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 type rangeArgs struct {
@@ -238,7 +239,7 @@ func (e *Engine) settle(ctx context.Context, o outcome) error {
 		return river.JobSnooze(0)
 	}
 	reason := o.err.Error()
-	_, usersMistake := errors.AsType[*repo.UsersError](o.err)
+	_, usersMistake := errors.AsType[*userstable.Error](o.err)
 	e.config.Metrics.gaveBack(e.apps[o.run.AppID].Name, o.run.Kind, class, usersMistake)
 	if class == imclient.ClassThrottled {
 		wait := max(apiErr.RetryAfter, e.retryDelay(1))

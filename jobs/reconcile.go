@@ -6,6 +6,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // usersRead is how many rows of a users table are read at once when all of it
@@ -55,7 +56,7 @@ func (e *Engine) holdBack(run repo.Run, l repo.Leavers) string {
 
 // usersOf goes through a users table: each call gives the ids of the next rows
 // that have one, until there are none left.
-func usersOf(users *repo.Users) func(context.Context) ([]string, error) {
+func usersOf(users *userstable.Table) func(context.Context) ([]string, error) {
 	walk := users.Walk("")
 	var after *string
 	atEnd := false

@@ -18,6 +18,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // sweep goes through a range of one kind.
@@ -48,18 +49,18 @@ func (t *tally) add(made repo.Counters) {
 // page is a page on its way: read, then asked about, then written in the order
 // in which the pages were read.
 type page[V comparable] struct {
-	repo.UserPage                // ids distinct and in order, with the names of unfit ones
-	asked         []string       // the ids without the unfit ones
-	after         *string        // the key before it; nil: it is the first
-	repeats       map[string]int // of ids that more than one row has, how many more
-	known         repo.Known[V]
-	result        batchResult[V]
-	contradicted  []string // users of whom the second opinion says otherwise
-	review        review
-	written       repo.Counters
-	err           error
-	done          chan struct{} // closed when asked about
-	span          trace.Span
+	userstable.Page                // ids distinct and in order, with the names of unfit ones
+	asked           []string       // the ids without the unfit ones
+	after           *string        // the key before it; nil: it is the first
+	repeats         map[string]int // of ids that more than one row has, how many more
+	known           repo.Known[V]
+	result          batchResult[V]
+	contradicted    []string // users of whom the second opinion says otherwise
+	review          review
+	written         repo.Counters
+	err             error
+	done            chan struct{} // closed when asked about
+	span            trace.Span
 }
 
 // sortIDs puts the ids in order, each once, and notes those of several rows.
@@ -180,7 +181,7 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			(&page[V]{span: span}).endPage(r, err)
 			return false, err
 		}
-		p := &page[V]{UserPage: users, after: after, done: make(chan struct{}), span: span}
+		p := &page[V]{Page: users, after: after, done: make(chan struct{}), span: span}
 		p.sortIDs()
 		p.rejectUnfit()
 		asked.Go(func() {

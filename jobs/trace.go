@@ -16,6 +16,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // RunSpan is the name of the span that a trace begins with: that of a run. No other
@@ -84,7 +85,7 @@ const (
 // they may name users, and traces go elsewhere. The words stand in the log and the run.
 func fail(span trace.Span, err error) {
 	apiErr, answered := errors.AsType[*imclient.Error](err)
-	_, usersMistake := errors.AsType[*repo.UsersError](err)
+	_, usersMistake := errors.AsType[*userstable.Error](err)
 	sqlErr, inDatabase := errors.AsType[interface {
 		error
 		SQLState() string

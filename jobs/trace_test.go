@@ -20,6 +20,7 @@ import (
 	"syncer/imclient"
 	"syncer/internal/pg"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // TestNotTraced: what is not traced costs nothing, not even garbage.
@@ -57,7 +58,7 @@ func TestFail(t *testing.T) {
 		{&imclient.Error{Class: imclient.ClassFatal, Code: "70403", Text: "u00042", HTTPStatus: 200}, "fatal 70403 class=fatal code=70403 http_status=200"},
 		{&imclient.Error{Text: "u00042", Err: fmt.Errorf("read: %w", syscall.ECONNRESET)}, "transient class=transient cause=connection reset by peer"},
 		{fmt.Errorf("u00042: %w", &pgconn.PgError{Code: "40P01", Message: "u00042"}), "database 40P01 class=database code=40P01"},
-		{&repo.UsersError{Text: "u00042", Err: &pgconn.PgError{Code: "42703"}}, "users_table class=users_table"},
+		{&userstable.Error{Text: "u00042", Err: &pgconn.PgError{Code: "42703"}}, "users_table class=users_table"},
 		{context.Canceled, " class=stopped"},
 		{errStopped, " class=stopped"},
 		{errUnwritten, " class=stopped"},

@@ -15,6 +15,7 @@ import (
 	"syncer/internal/dev/pgtest"
 	"syncer/internal/pg"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // simClock is the simulated time. Each look at it takes a microsecond, so that
@@ -43,7 +44,7 @@ type lab struct {
 	db     *pgxpool.Pool
 	clock  *simClock
 	stores [2]*repo.Store
-	users  *repo.Users
+	users  *userstable.Table
 	trials int
 }
 
@@ -67,7 +68,7 @@ func newLab(t *testing.T) *lab {
 		}
 		t.Cleanup(l.stores[i].Close)
 	}
-	l.users, err = repo.OpenUsers(ctx, repo.UsersConfig{URL: url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"})
+	l.users, err = userstable.Open(ctx, userstable.Config{URL: url, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid"})
 	if err != nil {
 		t.Fatal(err)
 	}

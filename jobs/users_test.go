@@ -5,12 +5,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"syncer/imclient"
 	"syncer/internal/dev/pgtest"
 	"syncer/repo"
-
-	"github.com/jackc/pgx/v5/pgxpool"
+	"syncer/repo/userstable"
 )
 
 // TestUsers_badIDs: what cannot be asked about becomes a failure of its own; all
@@ -79,7 +79,7 @@ INSERT INTO members SELECT 'u' || lpad(n::text, 6, '0') FROM generate_series(1, 
 INSERT INTO members VALUES (convert_from('\x4a6f73e9', 'SQL_ASCII')), (repeat('x', 2600)), (repeat('x', 2601))`)
 	s := w.spec()
 	s.Page, s.Range = 100, 300
-	s.Users = repo.UsersConfig{URL: other, Table: []string{"members"}, KeyColumn: "name", UserID: "name"}
+	s.Users = userstable.Config{URL: other, Table: []string{"members"}, KeyColumn: "name", UserID: "name"}
 	e := w.engine(s)
 	for _, k := range bothTables {
 		for range 2 { // what is known already is no trouble
@@ -173,15 +173,15 @@ func TestUsers_mistakes(t *testing.T) {
 	w := setup(t, worldOptions{users: 10})
 	w.exec(`CREATE TABLE public.twins (id int, uid text); INSERT INTO public.twins VALUES (1, 'a'), (1, 'b')`)
 	for name, tc := range map[string]struct {
-		change func(*repo.UsersConfig)
+		change func(*userstable.Config)
 		want   []string
 	}{
-		"no table":      {func(c *repo.UsersConfig) { c.Table = []string{"public", "people"} }, []string{"public.people", "does not exist", "[users] table"}},
-		"no key":        {func(c *repo.UsersConfig) { c.KeyColumn = "key" }, []string{"has no column key", "key_column"}},
-		"no unique key": {func(c *repo.UsersConfig) { c.Table = []string{"public", "twins"} }, []string{"no unique index", "key_column"}},
-		"expression":    {func(c *repo.UsersConfig) { c.UserID = "nickname" }, []string{`column "nickname" does not exist`, "user_id"}},
-		"condition":     {func(c *repo.UsersConfig) { c.Where = "team = 'red'" }, []string{"invalid input syntax", "where"}},
-		"writing":       {func(c *repo.UsersConfig) { c.UserID = "nextval('public.s')::text" }, []string{"read-only transaction", "user_id"}},
+		"no table":      {func(c *userstable.Config) { c.Table = []string{"public", "people"} }, []string{"public.people", "does not exist", "[users] table"}},
+		"no key":        {func(c *userstable.Config) { c.KeyColumn = "key" }, []string{"has no column key", "key_column"}},
+		"no unique key": {func(c *userstable.Config) { c.Table = []string{"public", "twins"} }, []string{"no unique index", "key_column"}},
+		"expression":    {func(c *userstable.Config) { c.UserID = "nickname" }, []string{`column "nickname" does not exist`, "user_id"}},
+		"condition":     {func(c *userstable.Config) { c.Where = "team = 'red'" }, []string{"invalid input syntax", "where"}},
+		"writing":       {func(c *userstable.Config) { c.UserID = "nextval('public.s')::text" }, []string{"read-only transaction", "user_id"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := *w
@@ -223,13 +223,13 @@ ALTER TABLE public.by_text ADD PRIMARY KEY (key)`)
 	t.Cleanup(elsewhere.Close)
 	(&world{t: t, ctx: w.ctx, db: elsewhere}).exec(`CREATE TABLE members (id int PRIMARY KEY, name text); INSERT INTO members SELECT n, n::text FROM generate_series(1, 500) AS n`)
 	for name, tc := range map[string]struct {
-		users repo.UsersConfig
+		users userstable.Config
 		want  int
 	}{
-		"uuid":             {repo.UsersConfig{Table: []string{"public", "by_uuid"}, KeyColumn: "key", UserID: "uid"}, 500},
-		"text":             {repo.UsersConfig{Table: []string{"by_text"}, KeyColumn: "key", UserID: "key"}, 500},
-		"condition":        {repo.UsersConfig{Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid", Where: "team < 3 -- teams of a hundred"}, 299},
-		"another database": {repo.UsersConfig{URL: other, Table: []string{"members"}, KeyColumn: "id", UserID: "'u' || lpad(name, 6, '0')"}, 500},
+		"uuid":             {userstable.Config{Table: []string{"public", "by_uuid"}, KeyColumn: "key", UserID: "uid"}, 500},
+		"text":             {userstable.Config{Table: []string{"by_text"}, KeyColumn: "key", UserID: "key"}, 500},
+		"condition":        {userstable.Config{Table: []string{"public", "users"}, KeyColumn: "id", UserID: "uid", Where: "team < 3 -- teams of a hundred"}, 299},
+		"another database": {userstable.Config{URL: other, Table: []string{"members"}, KeyColumn: "id", UserID: "'u' || lpad(name, 6, '0')"}, 500},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := *w

@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 const loadAccountsSQL = `
@@ -133,11 +134,11 @@ func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 	}
 }
 
-func accountScanner() func(pgx.Rows) (rawText, Snapshot[imclient.AccountStatus], error) {
-	var id, status rawText
+func accountScanner() func(pgx.Rows) (pg.RawText, Snapshot[imclient.AccountStatus], error) {
+	var id, status pg.RawText
 	var s Snapshot[imclient.AccountStatus]
 	columns := []any{&id, &status, &s.ChangedAt, &s.AskedAt}
-	return func(rows pgx.Rows) (rawText, Snapshot[imclient.AccountStatus], error) {
+	return func(rows pgx.Rows) (pg.RawText, Snapshot[imclient.AccountStatus], error) {
 		err := rows.Scan(columns...)
 		if err == nil {
 			s.Value, err = imclient.ParseAccountStatus(string(status))

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/imclient"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 
@@ -130,9 +131,9 @@ func TestEndRunWaitsForThePageInFlight(t *testing.T) {
 		_, err := b.store.Presence().SavePage(t.Context(), r, alicePage())
 		saved <- err
 	}()
-	b.blocked(t, 1) // the page is past its fence
+	pgtest.AwaitLocked(t, b.conn, 1) // the page is past its fence
 	go func() { ended <- b.store.EndRun(t.Context(), r.Run.ID, repo.RunCancelled, "stopped") }()
-	b.blocked(t, 2)
+	pgtest.AwaitLocked(t, b.conn, 2)
 	select {
 	case err := <-ended:
 		t.Errorf("EndRun did not wait for the page: %v", err)
@@ -163,12 +164,12 @@ func TestPageWaitsForEndRun(t *testing.T) {
 	exec(t, b.conn, `CREATE TRIGGER wait_at_close BEFORE UPDATE OF status ON sync_run FOR EACH ROW EXECUTE FUNCTION wait_at_close()`)
 	saved, ended := make(chan error, 1), make(chan error, 1)
 	go func() { ended <- b.store.EndRun(t.Context(), r.Run.ID, repo.RunFailed, "bad secret") }()
-	b.blocked(t, 1)
+	pgtest.AwaitLocked(t, b.conn, 1)
 	go func() {
 		_, err := b.store.Presence().SavePage(t.Context(), r, alicePage())
 		saved <- err
 	}()
-	b.blocked(t, 2)
+	pgtest.AwaitLocked(t, b.conn, 2)
 	exec(t, blocker, `COMMIT`)
 	if err := <-ended; err != nil {
 		t.Errorf("EndRun: %v", err)
@@ -202,7 +203,7 @@ func TestPagesInFlightHoldUpNobodyElse(t *testing.T) {
 		_, err := b.store.Presence().SavePage(t.Context(), r, alicePage())
 		saved <- err
 	}()
-	b.blocked(t, 1)
+	pgtest.AwaitLocked(t, b.conn, 1)
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

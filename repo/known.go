@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // Snapshot is the newest known value of one user. The zero Snapshot stands for
@@ -123,7 +125,7 @@ func (v *Values[V]) collect(ids []string, known *Known[V]) collector[V] {
 }
 
 // upTo passes over the ids before id, and reports whether it is the next.
-func upTo(ids []string, at *int, id rawText) bool {
+func upTo(ids []string, at *int, id pg.RawText) bool {
 	for *at < len(ids) && ids[*at] < string(id) {
 		*at++
 	}
@@ -152,7 +154,7 @@ func (c collector[V]) snapshots(n *int) func(pgx.Rows) error {
 func (c collector[V]) failures(n *int) func(pgx.Rows) error {
 	return func(rows pgx.Rows) error {
 		defer rows.Close()
-		var id, code rawText
+		var id, code pg.RawText
 		var knownAt *time.Time
 		var lastAt time.Time
 		columns := []any{&id, &code, &knownAt, &lastAt}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/repo/userstable"
 )
 
 // Listed reads the users of a run that is limited to a list, by keyset like the
@@ -45,16 +47,16 @@ ORDER BY user_id
 LIMIT $4`
 
 // Page gives at most limit users after one and up to another.
-func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
+func (l *Listed) Page(ctx context.Context, after, upto *string, limit int) (userstable.Page, error) {
 	rows, err := l.store.Query(ctx, listedPageSQL, l.runID, fromStart(after), upto, limit+1)
 	if err != nil {
-		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
+		return userstable.Page{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return UserPage{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
+		return userstable.Page{}, fmt.Errorf("read the listed users of run %d: %w", l.runID, err)
 	}
-	page := UserPage{More: len(ids) > limit}
+	page := userstable.Page{More: len(ids) > limit}
 	page.IDs = ids[:min(len(ids), limit)]
 	if page.Rows = len(page.IDs); page.Rows > 0 {
 		page.LastKey = page.IDs[page.Rows-1]

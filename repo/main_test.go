@@ -2,9 +2,6 @@ package repo_test
 
 import (
 	"context"
-	"fmt"
-	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +21,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
 // patience ends a test that hangs; it is many times what any needs on a slow and
 // busy machine.
 const patience = 5 * time.Minute
+
+var (
+	connect        = pgtest.Connect
+	withParameters = pgtest.WithParameters
+	exec           = pgtest.Exec
+	lines          = pgtest.Lines
+	await          = pgtest.Await
+	clockTime      = pgtest.ClockTime
+)
+
+func value[T any](t testing.TB, conn *pgx.Conn, statement string, args ...any) T {
+	t.Helper()
+	return pgtest.Value[T](t, conn, statement, args...)
+}
 
 // noon is when the simulated clocks start.
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
@@ -98,87 +109,6 @@ func migrated(t testing.TB) string {
 		_, err = m.Up(t.Context())
 		return err
 	})
-}
-
-// connect opens a connection that sees our tables by their bare names and
-// shows times in UTC.
-func connect(t testing.TB, databaseURL string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), withParameters(t, databaseURL, "search_path", "syncer,public", "timezone", "UTC"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	return conn
-}
-
-// withParameters puts run-time parameters of the session into a URL.
-func withParameters(t testing.TB, databaseURL string, namesAndValues ...string) string {
-	t.Helper()
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	query := u.Query()
-	for i := 0; i < len(namesAndValues); i += 2 {
-		query.Set(namesAndValues[i], namesAndValues[i+1])
-	}
-	u.RawQuery = query.Encode()
-	return u.String()
-}
-
-// exec runs statements that must succeed.
-func exec(t testing.TB, conn *pgx.Conn, statement string, args ...any) {
-	t.Helper()
-	if _, err := conn.Exec(t.Context(), statement, args...); err != nil {
-		t.Fatalf("%v\n%s", err, statement)
-	}
-}
-
-// lines gives a statement's rows, each as one line of its columns; times as
-// those of the day, NULL as -.
-func lines(t testing.TB, conn *pgx.Conn, statement string, args ...any) []string {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), statement, args...)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, statement)
-	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (string, error) {
-		values, err := row.Values()
-		words := make([]string, len(values))
-		for i, value := range values {
-			switch v := value.(type) {
-			case nil:
-				words[i] = "-"
-			case time.Time:
-				words[i] = clockTime(v)
-			default:
-				words[i] = fmt.Sprint(v)
-			}
-		}
-		return strings.Join(words, " "), err
-	})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, statement)
-	}
-	return all
-}
-
-// clockTime is a time as lines shows it.
-func clockTime(at time.Time) string { return at.UTC().Format("15:04:05.999999") }
-
-// value gives the only column of a statement's only row.
-func value[T any](t testing.TB, conn *pgx.Conn, statement string, args ...any) T {
-	t.Helper()
-	rows, err := conn.Query(t.Context(), statement, args...)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, statement)
-	}
-	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
-	if err != nil {
-		t.Fatalf("%v\n%s", err, statement)
-	}
-	return v
 }
 
 // addJobSQL puts a job into the queue as the queue's client does.
@@ -287,29 +217,4 @@ func (b *bench) complete(t testing.TB, n repo.NewRun) int64 {
 		t.Fatalf("run %d was not closed with its only range", r.Run.ID)
 	}
 	return r.Run.ID
-}
-
-// blocked waits until n sessions of the test's database wait for a lock.
-func (b *bench) blocked(t testing.TB, n int) {
-	t.Helper()
-	await(t, fmt.Sprintf("%d sessions wait for a lock", n), func() bool {
-		return value[int](t, b.conn, `SELECT count(*)::int FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'`) >= n
-	})
-}
-
-// await polls until a condition holds.
-func await(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	for !holds() {
-		select {
-		case <-poll.C:
-		case <-deadline.C:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 const loadPresenceSQL = `
@@ -156,13 +157,13 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 
 // presenceScanner remembers the values that it has read: there are few different
 // ones.
-func presenceScanner() func(pgx.Rows) (rawText, Snapshot[imclient.Presence], error) {
+func presenceScanner() func(pgx.Rows) (pg.RawText, Snapshot[imclient.Presence], error) {
 	read := make(map[string]imclient.Presence)
-	var id, state, platforms rawText
+	var id, state, platforms pg.RawText
 	var s Snapshot[imclient.Presence]
 	columns := []any{&id, &state, &platforms, &s.ChangedAt, &s.AskedAt}
 	var both []byte
-	return func(rows pgx.Rows) (rawText, Snapshot[imclient.Presence], error) {
+	return func(rows pgx.Rows) (pg.RawText, Snapshot[imclient.Presence], error) {
 		if err := rows.Scan(columns...); err != nil {
 			return nil, s, err
 		}

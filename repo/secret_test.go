@@ -10,6 +10,7 @@ import (
 
 	"syncer/internal/pg"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // refusingServer asks for a password, and then refuses it.
@@ -79,7 +80,7 @@ func TestErrorsTellNoPassword(t *testing.T) {
 				t.Fatal("Open succeeded")
 			}
 			wantNoSecret(t, err, test.want)
-			users, err := repo.OpenUsers(t.Context(), repo.UsersConfig{URL: test.url, Table: []string{"users"}, KeyColumn: "id", UserID: "id"})
+			users, err := userstable.Open(t.Context(), userstable.Config{URL: test.url, Table: []string{"users"}, KeyColumn: "id", UserID: "id"})
 			if err == nil {
 				err = users.Check(t.Context())
 				users.Close()

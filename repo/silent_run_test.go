@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"syncer/imclient"
+	"syncer/internal/dev/pgtest"
 	"syncer/repo"
 )
 
@@ -89,7 +90,7 @@ func TestEndSilentRun_pageOnItsWay(t *testing.T) {
 		ended, err := b.store.EndSilentRun(context.WithoutCancel(t.Context()), r.Run.ID, time.Minute, func(time.Time) string { return "silent" })
 		done <- result{ended, err}
 	}()
-	b.blocked(t, 1)
+	pgtest.AwaitLocked(t, b.conn, 1)
 	exec(t, writer, `COMMIT`)
 	if got := <-done; got.ended || got.err != nil {
 		t.Errorf("ended %t, %v", got.ended, got.err)

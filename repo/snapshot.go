@@ -14,6 +14,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/pg"
+	"syncer/repo/userstable"
 )
 
 // Change is a user whose value is new or differs from the snapshot.
@@ -80,7 +81,7 @@ type Values[V comparable] struct {
 	leaversSQL string
 	countSQL   string
 	// scanner makes a function that reads a row of loadSQL or findSQL.
-	scanner func() func(pgx.Rows) (userID rawText, s Snapshot[V], err error)
+	scanner func() func(pgx.Rows) (userID pg.RawText, s Snapshot[V], err error)
 	// columns gives the arguments of saveSQL after the common ones.
 	columns func(changes []Change[V]) []any
 	// firstSeen says how users who are new are copied.
@@ -157,7 +158,7 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 		return 0, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", shown([]byte(p.LastKey), shownKey), r.No, r.Run.ID, err)
+		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", userstable.ShownKey(p.LastKey), r.No, r.Run.ID, err)
 	}
 	r.pageAt, r.position = now, &p.LastKey
 	return changed, nil

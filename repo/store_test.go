@@ -146,8 +146,7 @@ func TestEnsureApp(t *testing.T) {
 func TestListed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	want := awkward()
-	want = slices.DeleteFunc(want, func(id string) bool { return id == "" })
+	want := []string{" ", "$1", "''", "/* ", "10", "2", "A", "B", "NULL", "a", "b", "back\\slash", "o'neill", "x,y", "z", "{a}", "ß", "é", "北京", "😀"}
 	shuffled := slices.Clone(want)
 	slices.Reverse(shuffled)
 	n := b.backfill(imclient.KindPresence)

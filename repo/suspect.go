@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/pg"
+	"syncer/repo/userstable"
 )
 
 // SuspectPage is a page of a range that is not written, because its answers are
@@ -70,7 +71,7 @@ func (s *Store) SaveSuspect(ctx context.Context, r *Range, p SuspectPage, enqueu
 		return 0, ErrGone
 	}
 	if err != nil {
-		return 0, fmt.Errorf("set aside the suspect page up to key %s of range %d of run %d: %w", shown([]byte(p.LastKey), shownKey), r.No, r.Run.ID, err)
+		return 0, fmt.Errorf("set aside the suspect page up to key %s of range %d of run %d: %w", userstable.ShownKey(p.LastKey), r.No, r.Run.ID, err)
 	}
 	r.position = &p.LastKey
 	return no, nil

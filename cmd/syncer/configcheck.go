@@ -17,6 +17,7 @@ import (
 	"syncer/internal/schedule"
 	"syncer/migrations"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 func (p *program) configCommand() *cli.Command {
@@ -210,7 +211,7 @@ func (ch *checker) users(ctx context.Context, app config.App) {
 		return
 	}
 	advice := ""
-	if _, ok := errors.AsType[*repo.UsersError](err); !ok {
+	if _, ok := errors.AsType[*userstable.Error](err); !ok {
 		advice = "check [users] url (or [database] url, where there is none), and that the server runs and is reached from here"
 	}
 	ch.say("app "+app.Name, err, advice) // the error names the table

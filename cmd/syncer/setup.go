@@ -22,6 +22,7 @@ import (
 	"syncer/jobs"
 	"syncer/migrations"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 func configFlag() cli.Flag {
@@ -95,7 +96,7 @@ type system struct {
 	store    *repo.Store
 	apps     []*jobs.App
 	clients  []apiClient
-	users    repo.UsersDatabases
+	users    userstable.Databases
 	metrics  *prometheus.Registry
 	counters *jobs.Metrics // among the metrics
 	tracing  *tracing.Tracing
@@ -196,7 +197,7 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 	return nil
 }
 
-func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, error) {
+func (s *system) openUsers(ctx context.Context, c config.Users) (*userstable.Table, error) {
 	url := c.URL
 	if url == "" {
 		url = s.config.Database.URL
@@ -205,7 +206,7 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*repo.Users, er
 	if c.Table.Schema != "" {
 		table = []string{c.Table.Schema, c.Table.Name}
 	}
-	return s.users.Open(ctx, repo.UsersConfig{
+	return s.users.Open(ctx, userstable.Config{
 		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
 	})
 }

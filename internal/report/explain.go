@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // Explanation is what is known of one user of one app.
@@ -20,9 +21,9 @@ type Explanation struct {
 // Listing is what the users table says of the user.
 type Listing struct {
 	Table string
-	Where string         // its condition; "": none
-	Rows  []repo.UserRow // with the id: within the condition or, when there is none, outside
-	ByKey []repo.UserRow // when there is none with the id: the row with that key
+	Where string           // its condition; "": none
+	Rows  []userstable.Row // with the id: within the condition or, when there is none, outside
+	ByKey []userstable.Row // when there is none with the id: the row with that key
 	// NoID is the failure of rows without an id, which stands for all of them.
 	NoID *repo.FailureOf
 	Err  error // why the table could not be read

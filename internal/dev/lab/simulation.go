@@ -23,6 +23,7 @@ import (
 	"syncer/jobs"
 	"syncer/migrations"
 	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // Config says what to simulate.
@@ -167,7 +168,7 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	if err != nil {
 		return nil, err
 	}
-	users, err := repo.OpenUsers(ctx, repo.UsersConfig{URL: c.URL, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "im_id"})
+	users, err := userstable.Open(ctx, userstable.Config{URL: c.URL, Table: []string{"public", "users"}, KeyColumn: "id", UserID: "im_id"})
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package repo
+package userstable
 
 import (
 	"bytes"
@@ -9,49 +9,40 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
-// UserPage is a page of a users table, or of a list of users.
-type UserPage struct {
-	Rows    int      // how many were read
-	More    bool     // there are more after them
-	LastKey string   // a cursor: the key of the last of them
-	IDs     []string // their user ids, in the order of the keys
-	// Unfit are the rows whose id is too long for any provider, or is not text.
-	Unfit []UnfitID
-	// Bad counts the rows whose id is NULL or empty; BadKeys are some of their keys.
-	Bad     int
-	BadKeys []string
+// Page is a page of a users table, or of a list of users.
+type Page struct {
+	Rows    int       // number of rows read
+	More    bool      // there are rows after them
+	LastKey string    // cursor: the key of the last row
+	IDs     []string  // user ids, in the order of the keys, without those in Unfit
+	Unfit   []UnfitID // ids that are too long for any provider, or are not text
+	Bad     int       // number of rows whose id is NULL or empty
+	BadKeys []string  // keys of some of those, at most five
 }
 
-// UnfitID is the id of a row that cannot be sent to a provider, or stored.
+// UnfitID is an id that can neither be sent to a provider nor stored.
 type UnfitID struct {
-	ID   string // what the id is stored as: its beginning and a hash
+	ID   string // what is stored in its place: its beginning and a hash
 	Text string // what is wrong with it, and the key of its row
 }
 
 const (
-	maxBadKeys = 5   // how many keys of bad rows are kept, to be shown
-	longestID  = 256 // bytes, which is more than any provider takes
-	shownID    = 40  // how many characters of an unfit id are shown
-	shownKey   = 100 // how many characters of a key are shown
+	maxBadKeys = 5   // keys of bad rows in a page
+	longestID  = 256 // bytes; more than any provider accepts
+	shownID    = 40  // characters of an unfit id in messages
+	shownKey   = 100 // characters of a key in messages
 )
 
-// rawText is a text column as it came, until the next row is read.
-type rawText []byte
-
-// ScanBytes takes the column.
-func (t *rawText) ScanBytes(v []byte) error {
-	*t = v
-	return nil
-}
-
-// userRows collects the rows of Walk.page. The ids of a page share one string, so that
-// a page of thousands is one allocation.
-type userRows struct {
+// pageRows collects the rows of Walk.page. The ids of a page share one string, so that a
+// page of thousands is one allocation.
+type pageRows struct {
 	encoding string // of the database
-	asBytes  bool   // ids come as they are stored, not as UTF-8
-	read     UserPage
+	asBytes  bool   // ids are read as they are stored, not as UTF-8
+	read     Page
 	mark     string // of the last row: "", more, or a fault
 	lastKey  []byte
 	odd      []oddID
@@ -59,18 +50,18 @@ type userRows struct {
 
 // oddID is an id that may not be UTF-8.
 type oddID struct {
-	at  int // in UserPage.IDs
+	at  int // in Page.IDs
 	key string
 }
 
 // collect reads the rows, up to the first that is marked as a fault.
-func (r *userRows) collect(rows pgx.Rows, limit int) error {
+func (r *pageRows) collect(rows pgx.Rows, limit int) error {
 	defer rows.Close()
-	*r = userRows{encoding: r.encoding, asBytes: r.asBytes}
+	*r = pageRows{encoding: r.encoding, asBytes: r.asBytes}
 	const guess = 16 // bytes of an id
 	text := make([]byte, 0, limit*guess)
 	ends := make([]int, 0, limit)
-	var key, id, long, mark rawText
+	var key, id, long, mark pg.RawText
 	columns := []any{&key, &id, &long, &mark}
 	for rows.Next() {
 		if err := rows.Scan(columns...); err != nil {
@@ -113,7 +104,7 @@ func (r *userRows) collect(rows pgx.Rows, limit int) error {
 }
 
 // oddIDs returns the odd ids.
-func (r *userRows) oddIDs() [][]byte {
+func (r *pageRows) oddIDs() [][]byte {
 	raw := make([][]byte, len(r.odd))
 	for i, odd := range r.odd {
 		raw[i] = []byte(r.read.IDs[odd.at])
@@ -122,7 +113,7 @@ func (r *userRows) oddIDs() [][]byte {
 }
 
 // page returns the page. texts are those of the odd ids, nil for an id that has none.
-func (r *userRows) page(texts []*string) UserPage {
+func (r *pageRows) page(texts []*string) Page {
 	p := r.read
 	unfit := make(map[int]bool)
 	for i, odd := range r.odd {
@@ -163,6 +154,9 @@ func standIn(id, hash []byte) string {
 	const enough = 16
 	return shown(id, shownID) + "…" + string(hash[:min(len(hash), enough)])
 }
+
+// ShownKey returns a key as messages show it, at most 100 characters.
+func ShownKey(key string) string { return shown([]byte(key), shownKey) }
 
 // shown returns raw as text of at most so many characters. Bytes that are not UTF-8
 // are escaped.

@@ -1,4 +1,4 @@
-package repo_test
+package userstable_test
 
 import (
 	"fmt"
@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/internal/dev/pgtest"
-	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // sharedUsers opens tables a00, a01, … of one database, each with a user of that
 // name. They share their connections.
-func sharedUsers(t testing.TB, url string, n int) []*repo.Users {
+func sharedUsers(t testing.TB, url string, n int) []*userstable.Table {
 	t.Helper()
-	conn := connect(t, url)
-	databases := &repo.UsersDatabases{}
+	conn := pgtest.Connect(t, url)
+	databases := &userstable.Databases{}
 	t.Cleanup(databases.Close)
-	var all []*repo.Users
+	var all []*userstable.Table
 	for i := range n {
 		name := fmt.Sprintf("a%02d", i)
-		exec(t, conn, `CREATE TABLE public.`+name+` (id text PRIMARY KEY)`)
-		exec(t, conn, `INSERT INTO public.`+name+` VALUES ('`+name+`')`)
-		users, err := databases.Open(t.Context(), repo.UsersConfig{URL: url, Table: []string{"public", name}, KeyColumn: "id", UserID: "id"})
+		pgtest.Exec(t, conn, `CREATE TABLE public.`+name+` (id text PRIMARY KEY)`)
+		pgtest.Exec(t, conn, `INSERT INTO public.`+name+` VALUES ('`+name+`')`)
+		users, err := databases.Open(t.Context(), userstable.Config{URL: url, Table: []string{"public", name}, KeyColumn: "id", UserID: "id"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -61,7 +61,7 @@ func TestUsersDatabases_shared(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("users (-want +got):\n%s", diff)
 	}
-	if n := value[int](t, connect(t, url), usersConnectionsSQL); n < 1 || n > 16 {
+	if n := pgtest.Value[int](t, pgtest.Connect(t, url), usersConnectionsSQL); n < 1 || n > 16 {
 		t.Errorf("%d connections for 50 tables", n)
 	}
 }
@@ -72,10 +72,10 @@ func TestUsersDatabases_lockedTable(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
 	tables := sharedUsers(t, url, 2)
-	b := &bench{conn: connect(t, url)}
-	owner := connect(t, url)
-	exec(t, owner, `BEGIN`)
-	exec(t, owner, `LOCK TABLE public.a00`)
+	conn := pgtest.Connect(t, url)
+	owner := pgtest.Connect(t, url)
+	pgtest.Exec(t, owner, `BEGIN`)
+	pgtest.Exec(t, owner, `LOCK TABLE public.a00`)
 	var group errgroup.Group
 	for range 20 {
 		group.Go(func() error {
@@ -83,11 +83,11 @@ func TestUsersDatabases_lockedTable(t *testing.T) {
 			return err
 		})
 	}
-	b.blocked(t, 4)
+	pgtest.AwaitLocked(t, conn, 4)
 	if got := walkPages(t, tables[1], nil, nil, 10); !gocmp.Equal(got, []string{"a01"}) {
 		t.Errorf("the other table's users are %v", got)
 	}
-	exec(t, owner, `ROLLBACK`)
+	pgtest.Exec(t, owner, `ROLLBACK`)
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package repo
+package userstable
 
 import (
 	"context"
@@ -12,58 +12,61 @@ import (
 	"syncer/internal/pg"
 )
 
-// Walk goes through a users table by keyset, in the order of its key. Not safe for
-// concurrent use.
+// Walk pages through a users table in the order of its key. Not safe for concurrent use.
 type Walk struct {
-	users *Users
-	order string   // that keys must have; "": not known yet
-	key   *userKey // nil: to be read
+	table *Table
+	order string // that keys must have; "": not known yet
+	key   *key   // nil: to be read
 }
 
-// Walk returns a walk. If keys of an earlier walk are used, order is its Order, else "".
-func (u *Users) Walk(order string) *Walk { return &Walk{users: u, order: order} }
+// Walk returns a walk. order is the Order of the walk that the keys come from, "" if
+// there is none.
+func (t *Table) Walk(order string) *Walk { return &Walk{table: t, order: order} }
 
-// Order names the order of the keys, once the walk has read something. A key is a
+// Order returns the name of the order of the keys, "" before the first read. A key is a
 // position in this order only.
 func (w *Walk) Order() string { return w.order }
 
-// learn reads how keys are ordered, unless that is known. An order that differs from
-// the walk's is a mistake, because the keys at which the run was cut mean nothing in it.
+// learn reads how keys are ordered, unless that is known. If the order is not the
+// walk's, it returns an Error: the keys at which the run was cut mean nothing in it.
 func (w *Walk) learn(ctx context.Context) error {
 	if w.key != nil {
 		return nil
 	}
-	key, err := w.users.key(ctx)
+	key, err := w.table.key(ctx)
 	if err != nil {
 		return err
 	}
 	if w.order != "" && key.order != w.order {
-		return w.users.mistake(fmt.Sprintf("column %s has been altered meanwhile: it was ordered as %s, and is as %s now. This run cannot go on; the next one goes by the new order",
-			w.users.config.KeyColumn, w.order, key.order), nil)
+		return w.table.mistake(fmt.Sprintf("column %s has been altered meanwhile: it was ordered as %s, and is as %s now. This run cannot go on; the next one goes by the new order",
+			w.table.config.KeyColumn, w.order, key.order), nil)
 	}
 	w.key, w.order = key, key.order
 	return nil
 }
 
-// explain is Users.explain. After SQLSTATE classes 22 and 42 it looks first whether the
-// column has been altered.
+// explain is Table.explain. After an error about names, types or values it first checks
+// whether the column was altered.
 func (w *Walk) explain(ctx context.Context, doing string, err error) error {
+	if _, explained := errors.AsType[*Error](err); explained {
+		return err
+	}
 	if code := pg.SQLState(err); strings.HasPrefix(code, "22") || strings.HasPrefix(code, "42") {
 		w.key = nil
-		if changed := w.learn(ctx); changed != nil {
-			return changed
+		if altered := w.learn(ctx); altered != nil {
+			return altered
 		}
 	}
-	return w.users.explain(doing, err)
+	return w.table.explain(doing, err)
 }
 
-// slice returns FROM, WHERE and ORDER BY of the rows after one key and up to another,
-// and their arguments.
+// slice returns FROM, WHERE and ORDER BY of the rows after one key and up to another, nil
+// meaning no bound, and their arguments.
 func (w *Walk) slice(after, upto *string) (string, []any) {
-	u, k := w.users, w.key
+	t, k := w.table, w.key
 	var b strings.Builder
 	var args []any
-	fmt.Fprintf(&b, "FROM %s\nWHERE %s", u.table(), u.present())
+	fmt.Fprintf(&b, "FROM %s\nWHERE %s", t.name(), t.present())
 	for _, bound := range []struct {
 		operator string
 		key      *string
@@ -72,28 +75,22 @@ func (w *Walk) slice(after, upto *string) (string, []any) {
 			fmt.Fprintf(&b, "\n  AND %s %s %s", k.column, bound.operator, k.bound(*bound.key, &args))
 		}
 	}
-	u.writeCondition(&b)
-	return b.String() + "\nORDER BY " + k.sort, args
+	return b.String() + t.condition() + "\nORDER BY " + k.sort, args
 }
 
-// readsBack returns the condition that a key's text is read as the same key.
-func (k *userKey) readsBack() string { return fmt.Sprintf("%s %s k", k.value("k::text"), k.equal) }
+// readsBack returns the SQL condition that a key's text is read as the same key.
+func (k *key) readsBack() string { return fmt.Sprintf("%s %s k", k.value("k::text"), k.equal) }
 
-// Cut returns the key of the n-th row after one. It reports whether there are so many.
-// It is a step of planning, so it reads anew how keys are ordered.
+// Cut returns the key of the n-th row after one (nil: from the start). It reports false
+// if there are fewer rows. Being a step of planning, it reads anew how keys are ordered.
+// It returns an Error if the table cannot be paged.
 func (w *Walk) Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error) {
-	u := w.users
-	done, err := u.place(ctx)
-	if err != nil {
-		return "", false, err
-	}
-	defer done()
 	w.key = nil
 	if err := w.learn(ctx); err != nil {
 		return "", false, err
 	}
 	if after == nil && w.key.nullable {
-		if err := u.refuseNullKeys(ctx); err != nil {
+		if err := w.table.refuseNullKeys(ctx); err != nil {
 			return "", false, err
 		}
 	}
@@ -101,7 +98,7 @@ func (w *Walk) Cut(ctx context.Context, after *string, n int) (key string, ok bo
 	statement := fmt.Sprintf("SELECT %s, %s\nFROM (\nSELECT %s AS k\n%s\nOFFSET %d LIMIT 1\n) AS r", w.key.asIs("k::text"), w.key.readsBack(), w.key.column, from, n-1)
 	var raw []byte
 	var readsBack bool
-	err = u.one(ctx, statement, args, &raw, &readsBack)
+	err = w.table.readRow(ctx, statement, args, &raw, &readsBack)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", false, nil
@@ -113,32 +110,27 @@ func (w *Walk) Cut(ctx context.Context, after *string, n int) (key string, ok bo
 	return keyCursor(raw, w.key.encoding), true, nil
 }
 
-// Page returns at most limit rows after one key and up to another.
-func (w *Walk) Page(ctx context.Context, after, upto *string, limit int) (UserPage, error) {
-	done, err := w.users.place(ctx)
-	if err != nil {
-		return UserPage{}, err
-	}
-	defer done()
+// Page returns at most limit rows after one key (nil: from the start) and up to another
+// (nil: to the end). It returns an Error if the table cannot be paged.
+func (w *Walk) Page(ctx context.Context, after, upto *string, limit int) (Page, error) {
 	if err := w.learn(ctx); err != nil {
-		return UserPage{}, err
+		return Page{}, err
 	}
 	// From SQL_ASCII Postgres converts nothing, and refuses what is not UTF-8.
 	asBytes := w.key.encoding == noEncoding
 	page, err := w.page(ctx, after, upto, limit, asBytes)
 	if code := pg.SQLState(err); !asBytes && (code == pg.CharacterNotInRepertoire || code == pg.UntranslatableCharacter) {
-		// The page holds ids that Postgres cannot convert.
-		page, err = w.page(ctx, after, upto, limit, true)
+		page, err = w.page(ctx, after, upto, limit, true) // it holds ids that Postgres cannot convert
 	}
-	if _, explained := errors.AsType[*UsersError](err); err != nil && !explained {
-		err = w.explain(ctx, "read a page", err)
+	if err != nil {
+		return Page{}, w.explain(ctx, "read a page", err)
 	}
-	return page, err
+	return page, nil
 }
 
 // page reads a page. Ids come as bytes of the database's encoding, or converted by
 // Postgres.
-func (w *Walk) page(ctx context.Context, after, upto *string, limit int, asBytes bool) (UserPage, error) {
+func (w *Walk) page(ctx context.Context, after, upto *string, limit int, asBytes bool) (Page, error) {
 	k := w.key
 	from, args := w.slice(after, upto)
 	id := func(text string) string {
@@ -147,8 +139,8 @@ func (w *Walk) page(ctx context.Context, after, upto *string, limit int, asBytes
 		}
 		return text
 	}
-	// The number of rows bounds a page's bytes: a long id comes as its beginning, length and
-	// hash, and only the last key comes whole. The row after the page shows whether there
+	// To bound a page's bytes by its rows, a long id is read as its beginning, length and
+	// hash, and only the last key is read whole. The row after the page shows whether there
 	// are more, and whether the last key occurs twice.
 	const pageSQL = `
 SELECT CASE WHEN n = {limit} OR next IS NOT DISTINCT FROM NULL THEN {key} ELSE {short key} END,
@@ -174,29 +166,22 @@ WHERE n <= {limit}`
 		"{limit}", strconv.Itoa(limit), "{longest}", strconv.Itoa(longestID), "{encoding}", pg.Literal(k.encoding),
 		"{key}", k.asIs("k::text"), "{short key}", k.asIs(beginning("k::text", shownKey)),
 		"{id}", id("id"), "{short id}", id(beginning("id", shownID)),
-		"{less}", k.less, "{reads back}", k.readsBack(), "{column}", k.column, "{user id}", w.users.config.UserID, "{slice}", from,
+		"{less}", k.less, "{reads back}", k.readsBack(), "{column}", k.column, "{user id}", w.table.config.UserID, "{slice}", from,
 	).Replace(pageSQL)
-	read := userRows{encoding: k.encoding, asBytes: asBytes}
-	err := w.users.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, statement, args...)
-		if err == nil {
-			err = read.collect(rows, limit)
-		}
-		return err
-	})
-	if err != nil {
-		return UserPage{}, err
+	read := pageRows{encoding: k.encoding, asBytes: asBytes}
+	if err := w.table.readRows(ctx, statement, args, func(rows pgx.Rows) error { return read.collect(rows, limit) }); err != nil {
+		return Page{}, err
 	}
 	switch read.mark {
 	case "lossy":
-		return UserPage{}, w.lossy(read.lastKey)
+		return Page{}, w.lossy(read.lastKey)
 	case "repeated":
-		return UserPage{}, w.users.mistake(fmt.Sprintf("column %s has the key %s, and after it one that is not greater, so paging by it would lose users: make it unique, or set [users] key_column to a column that is (if a unique index says that it is, the index is damaged: REINDEX)",
-			w.users.config.KeyColumn, shown(read.lastKey, shownKey)), nil)
+		return Page{}, w.table.mistake(fmt.Sprintf("column %s has the key %s, and after it one that is not greater, so paging by it would lose users: make it unique, or set [users] key_column to a column that is (if a unique index says that it is, the index is damaged: REINDEX)",
+			w.table.config.KeyColumn, shown(read.lastKey, shownKey)), nil)
 	}
-	texts, err := w.users.convert(ctx, k.encoding, read.oddIDs())
+	texts, err := w.table.convert(ctx, k.encoding, read.oddIDs())
 	if err != nil {
-		return UserPage{}, err
+		return Page{}, err
 	}
 	return read.page(texts), nil
 }
@@ -208,6 +193,6 @@ func beginning(text string, characters int) string {
 
 // lossy returns the mistake that a key's text is read as another key.
 func (w *Walk) lossy(key []byte) error {
-	return w.users.mistake(fmt.Sprintf("column %s has the key %s, which is another one when it is read back from its text, so paging by it would not come to an end: set [users] key_column to a column of another type",
-		w.users.config.KeyColumn, shown(key, shownKey)), nil)
+	return w.table.mistake(fmt.Sprintf("column %s has the key %s, which is another one when it is read back from its text, so paging by it would not come to an end: set [users] key_column to a column of another type",
+		w.table.config.KeyColumn, shown(key, shownKey)), nil)
 }

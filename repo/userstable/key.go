@@ -1,21 +1,19 @@
-package repo
+package userstable
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/pg"
 )
 
-// userKey says how the keys of a users table are compared, ordered and written as
-// text: by one operator family and one collation, those of the unique index. Without
+// key describes how the keys of a users table are compared, ordered and written as text: by one operator family and one collation, those of the unique index. Without
 // them ORDER BY and > can disagree: > is looked up in search_path, and both take the
 // column's collation, not the index's.
-type userKey struct {
+type key struct {
 	column   string // the key column, qualified, as the operators take it
 	typ      string // the type that the operators take
 	collate  string // " COLLATE …"; "": the column's own
@@ -28,12 +26,12 @@ type userKey struct {
 }
 
 // value returns the SQL that reads a key from text.
-func (k *userKey) value(text string) string {
+func (k *key) value(text string) string {
 	return fmt.Sprintf("CAST(%s AS %s)%s", text, k.typ, k.collate)
 }
 
 // bound returns the SQL of the key that a cursor holds, and adds its argument to args.
-func (k *userKey) bound(cursor string, args *[]any) string {
+func (k *key) bound(cursor string, args *[]any) string {
 	if raw, ok := cursorBytes(cursor); ok {
 		*args = append(*args, raw)
 		return k.value(fmt.Sprintf("pg_catalog.convert_from($%d::bytea, %s)", len(*args), pg.Literal(k.encoding)))
@@ -44,7 +42,7 @@ func (k *userKey) bound(cursor string, args *[]any) string {
 
 // asIs returns the SQL that yields a text as it is stored. In a database that is not
 // UTF-8 it yields bytes, because Postgres refuses to send what it cannot convert.
-func (k *userKey) asIs(text string) string {
+func (k *key) asIs(text string) string {
 	if k.encoding == pg.UTF8 {
 		return text
 	}
@@ -60,7 +58,7 @@ func (k *userKey) asIs(text string) string {
 //
 // An operator class takes the column's type, or one to which that converts for free
 // (text for varchar, the base type for a domain), or a pseudo-type such as anyarray.
-const userKeySQL = `
+const keySQL = `
 WITH RECURSIVE key AS (
     SELECT c.oid AS relid, c.relkind, a.attnum, a.attnotnull, a.atttypid, a.atttypmod, a.attcollation
     FROM pg_catalog.pg_class AS c
@@ -134,34 +132,34 @@ const (
 
 // key reads how the key column is ordered. A table that cannot be paged by it without
 // losing users is a mistake.
-func (u *Users) key(ctx context.Context) (*userKey, error) {
+func (t *Table) key(ctx context.Context) (*key, error) {
 	var relkind, encoding string
 	var notNull *bool
 	var columnType, children, typ, family, collation *string
 	var option *int16
 	var cast, usual *bool
 	var operators []string // <, <=, =, >=, >
-	err := u.one(ctx, userKeySQL, []any{u.table(), u.config.KeyColumn},
+	err := t.readRow(ctx, keySQL, []any{t.name(), t.config.KeyColumn},
 		&relkind, &notNull, &columnType, &encoding, &children, &typ, &cast, &usual, &family, &collation, &option, &operators)
-	column := u.config.KeyColumn
+	column := t.config.KeyColumn
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil, u.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
+		return nil, t.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
 	case err != nil:
-		return nil, u.explain("look at the table", err)
+		return nil, t.explain("look at the table", err)
 	case columnType == nil:
-		return nil, u.mistake(fmt.Sprintf("has no column %s: check [users] key_column", column), nil)
+		return nil, t.mistake(fmt.Sprintf("has no column %s: check [users] key_column", column), nil)
 	}
 	indexed := relkind != "v" && relkind != "f"
 	switch {
 	case children != nil:
-		return nil, u.mistake(fmt.Sprintf("is the parent of %s, whose rows its unique index does not cover, so a key could occur twice: set [users] table to a view, CREATE VIEW … AS SELECT … FROM ONLY %s, or of all of them if no key occurs twice", *children, u.table()), nil)
+		return nil, t.mistake(fmt.Sprintf("is the parent of %s, whose rows its unique index does not cover, so a key could occur twice: set [users] table to a view, CREATE VIEW … AS SELECT … FROM ONLY %s, or of all of them if no key occurs twice", *children, t.name()), nil)
 	case typ == nil && indexed:
-		return nil, u.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index (without a condition, and not of an operator class that borrows its operators from another)", column), nil)
+		return nil, t.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index (without a condition, and not of an operator class that borrows its operators from another)", column), nil)
 	case typ == nil || len(operators) != 5:
-		return nil, u.mistake(fmt.Sprintf("column %s is of type %s, whose values have no order to page by: set [users] key_column to a column of another type", column, *columnType), nil)
+		return nil, t.mistake(fmt.Sprintf("column %s is of type %s, whose values have no order to page by: set [users] key_column to a column of another type", column, *columnType), nil)
 	}
-	k := &userKey{
+	k := &key{
 		typ: *typ, encoding: encoding, nullable: !indexed || !*notNull, order: *typ + " by " + *family,
 		less: operators[0], lessEqual: operators[1], equal: operators[2], greater: operators[4],
 	}
@@ -176,14 +174,14 @@ func (u *Users) key(ctx context.Context) (*userKey, error) {
 	if descending, first := *option&indexDescending != 0, *option&indexNullsFirst != 0; descending != first {
 		nulls = "FIRST"
 	}
-	k.column = u.column()
+	k.column = t.column()
 	if *cast { // a cast to the column's own type would hide the index from the planner
 		k.column += "::" + k.typ
 	}
 	k.column += k.collate
 	k.sort = fmt.Sprintf("%s USING %s", k.column, k.less)
 	if *usual { // ORDER BY finds the default by itself, also for a domain over an enum, which has no operators
-		k.sort = u.column() + k.collate
+		k.sort = t.column() + k.collate
 	}
 	k.sort += " NULLS " + nulls
 	return k, nil
@@ -191,19 +189,17 @@ func (u *Users) key(ctx context.Context) (*userKey, error) {
 
 // present returns the condition that a row has a key. IS NOT NULL is false for a
 // composite value with a NULL field.
-func (u *Users) present() string { return u.column() + " IS DISTINCT FROM NULL" }
+func (t *Table) present() string { return t.column() + " IS DISTINCT FROM NULL" }
 
 // refuseNullKeys looks for rows without a key, which paging would skip.
-func (u *Users) refuseNullKeys(ctx context.Context) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "SELECT EXISTS (\nSELECT FROM %s\nWHERE NOT %s", u.table(), u.present())
-	u.writeCondition(&b)
+func (t *Table) refuseNullKeys(ctx context.Context) error {
+	statement := fmt.Sprintf("SELECT EXISTS (\nSELECT FROM %s\nWHERE NOT %s%s\n)", t.name(), t.present(), t.condition())
 	var found bool
-	if err := u.one(ctx, b.String()+"\n)", nil, &found); err != nil {
-		return u.explain("look for NULL keys", err)
+	if err := t.readRow(ctx, statement, nil, &found); err != nil {
+		return t.explain("look for NULL keys", err)
 	}
 	if found {
-		return u.mistake(fmt.Sprintf("column %s is NULL in some rows, which paging by it would never reach: set [users] key_column to a column without NULL, or leave those rows out with [users] where", u.config.KeyColumn), nil)
+		return t.mistake(fmt.Sprintf("column %s is NULL in some rows, which paging by it would never reach: set [users] key_column to a column without NULL, or leave those rows out with [users] where", t.config.KeyColumn), nil)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package repo
+package userstable
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 )
 
 // limitedUsers reads a table of two users over one connection.
-func limitedUsers(t *testing.T, c UsersConfig) (*Users, *pgx.Conn) {
+func limitedUsers(t *testing.T, c Config) (*Table, *pgx.Conn) {
 	t.Helper()
 	url := pgtest.Database(t)
 	conn, err := pgx.Connect(t.Context(), url)
@@ -30,12 +30,12 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 	if _, err := conn.Exec(t.Context(), tableSQL); err != nil {
 		t.Fatal(err)
 	}
-	db, err := openUsersDB(t.Context(), url, 1, nil) // each statement comes over the connection of the one before
+	db, err := connect(t.Context(), url, 1, nil) // each statement comes over the connection of the one before
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Table, c.KeyColumn = []string{"public", "users"}, "id"
-	users := newUsers(c, db, false)
+	users := newTable(c, db, false)
 	t.Cleanup(users.Close)
 	return users, conn
 }
@@ -43,8 +43,8 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 // TestUsers_slow: a statement that takes too long ends, with advice.
 func TestUsers_slow(t *testing.T) {
 	t.Parallel()
-	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"})
-	users.tries = []try{tryFor(50*time.Millisecond, usersGrace), tryFor(100*time.Millisecond, usersGrace)}
+	users, _ := limitedUsers(t, Config{UserID: "uid", Where: "pg_sleep(3600) IS NOT NULL"})
+	users.tries = []try{tryFor(50*time.Millisecond, grace), tryFor(100*time.Millisecond, grace)}
 	_, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err == nil || !strings.Contains(err.Error(), "canceling statement due to statement timeout") || !strings.Contains(err.Error(), "an index that serves [users] where is missing") {
 		t.Errorf("Page: %v", err)
@@ -54,8 +54,8 @@ func TestUsers_slow(t *testing.T) {
 // TestUsers_patience: a statement that takes longer than most has more time.
 func TestUsers_patience(t *testing.T) {
 	t.Parallel()
-	users, _ := limitedUsers(t, UsersConfig{UserID: "uid", Where: "id > 0 AND pg_sleep(0.3) IS NOT NULL"})
-	users.tries[0] = tryFor(50*time.Millisecond, usersGrace)
+	users, _ := limitedUsers(t, Config{UserID: "uid", Where: "id > 0 AND pg_sleep(0.3) IS NOT NULL"})
+	users.tries[0] = tryFor(50*time.Millisecond, grace)
 	page, err := users.Walk("").Page(t.Context(), nil, nil, 10)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestUsers_patience(t *testing.T) {
 // the connection is lost, and given up at once. The next one is good.
 func TestUsers_lost(t *testing.T) {
 	t.Parallel()
-	users, _ := limitedUsers(t, UsersConfig{UserID: "uid"})
+	users, _ := limitedUsers(t, Config{UserID: "uid"})
 	users.tries[0] = tryFor(50*time.Millisecond, 50*time.Millisecond)
 	reads := 0
 	err := users.read(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
@@ -99,7 +99,7 @@ func TestUsers_settings(t *testing.T) {
 	t.Parallel()
 	const settings = `(SELECT concat_ws(' ', current_setting('transaction_read_only'), current_setting('datestyle'), set_config('datestyle', 'German', false),
 current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setting('statement_timeout'), set_config('statement_timeout', '0', false)))`
-	users, conn := limitedUsers(t, UsersConfig{UserID: settings})
+	users, conn := limitedUsers(t, Config{UserID: settings})
 	for range 3 {
 		page, err := users.Walk("").Page(t.Context(), nil, nil, 1)
 		if err != nil {
@@ -127,7 +127,7 @@ current_setting('work_mem'), set_config('work_mem', '1GB', false), current_setti
 // configuration, and reads on.
 func TestUsers_silent(t *testing.T) {
 	t.Parallel()
-	users, conn := limitedUsers(t, UsersConfig{UserID: "uid"})
+	users, conn := limitedUsers(t, Config{UserID: "uid"})
 	tries := users.tries
 	short := tries[0]
 	short.begin.BeginQuery += "; SET LOCAL idle_in_transaction_session_timeout = 10"
@@ -143,7 +143,7 @@ func TestUsers_silent(t *testing.T) {
 	if code := pg.SQLState(err); code != pg.IdleInTransactionTimeout {
 		t.Fatalf("reading: %v", err)
 	}
-	if mistake, ok := errors.AsType[*UsersError](users.explain("read a page", err)); ok {
+	if mistake, ok := errors.AsType[*Error](users.explain("read a page", err)); ok {
 		t.Errorf("it is called a mistake: %v", mistake)
 	}
 	users.tries = tries

@@ -1,4 +1,4 @@
-package repo_test
+package pg_test
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"syncer/internal/dev/pgtest"
 	"syncer/internal/pg"
 )
 
@@ -16,7 +17,7 @@ import (
 // up, and the next ones are good.
 func TestAnswerWithin(t *testing.T) {
 	t.Parallel()
-	store := openStore(t, pg.Config{URL: migrated(t), Schema: "syncer", MaxConns: 4, Process: "p", AnswerWithin: 5 * time.Second})
+	db := open(t, pg.Config{URL: pgtest.Database(t), MaxConns: 4, Process: "p", AnswerWithin: 5 * time.Second})
 	batch := &pgx.Batch{}
 	batch.Queue(`SELECT 1`)
 	batch.Queue(`SELECT pg_sleep(600)`)
@@ -32,27 +33,27 @@ func TestAnswerWithin(t *testing.T) {
 	var asked sync.WaitGroup
 	for name, ask := range map[string]func() error{
 		"statement": func() error {
-			_, err := store.Exec(t.Context(), `SELECT pg_sleep(600)`)
+			_, err := db.Exec(t.Context(), `SELECT pg_sleep(600)`)
 			return err
 		},
 		"row": func() error {
 			var text string
-			return store.QueryRow(t.Context(), `SELECT pg_sleep(600)::text`).Scan(&text)
+			return db.QueryRow(t.Context(), `SELECT pg_sleep(600)::text`).Scan(&text)
 		},
-		"rows read one by one": func() error { return scanned(store.Query(t.Context(), `SELECT pg_sleep(600)`)) },
+		"rows read one by one": func() error { return scanned(db.Query(t.Context(), `SELECT pg_sleep(600)`)) },
 		"transaction": func() error {
-			return store.InTx(t.Context(), func(tx *pg.Tx) error {
+			return db.InTx(t.Context(), func(tx *pg.Tx) error {
 				_, err := tx.Exec(t.Context(), `SELECT pg_sleep(600)`)
 				return err
 			})
 		},
-		"batch": func() error { return store.RunBatch(t.Context(), batch) },
+		"batch": func() error { return db.RunBatch(t.Context(), batch) },
 	} {
 		asked.Go(func() {
 			if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s: %v", name, err)
 			}
-			if err := store.Ping(t.Context()); err != nil {
+			if err := db.Ping(t.Context()); err != nil {
 				t.Errorf("after a %s: %v", name, err)
 			}
 		})
@@ -64,25 +65,27 @@ func TestAnswerWithin(t *testing.T) {
 // not used again once it refused to write.
 func TestReadOnlySession(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
-	const name = `UPDATE syncer.app SET name = 'written'`
-	conn, err := store.Pool().Acquire(t.Context())
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	db := open(t, pg.Config{URL: url, MaxConns: 1, Process: "p"})
+	pgtest.Exec(t, conn, `CREATE TABLE public.note (text text)`)
+	const write = `INSERT INTO public.note VALUES ('written')`
+	session, err := db.Pool().Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
+	if _, err := session.Exec(t.Context(), `SET default_transaction_read_only = on`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Exec(t.Context(), name); err == nil {
+	if _, err := session.Exec(t.Context(), write); err == nil {
 		t.Fatal("a read-only session wrote")
 	}
-	conn.Release()
-	if _, err := store.Pool().Exec(t.Context(), name); err != nil {
+	session.Release()
+	if _, err := db.Pool().Exec(t.Context(), write); err != nil {
 		t.Error(err)
 	}
-	if got := value[string](t, b.conn, `SELECT name FROM app`); got != "written" {
-		t.Errorf("the app's name is %q", got)
+	if got := pgtest.Value[string](t, conn, `SELECT string_agg(text, ' ') FROM public.note`); got != "written" {
+		t.Errorf("the note is %q", got)
 	}
 }
 
@@ -90,11 +93,12 @@ func TestReadOnlySession(t *testing.T) {
 // committed before them, which locking relies on.
 func TestIsolation(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	exec(t, b.conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
-	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 1, Process: "p"})
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
+	db := open(t, pg.Config{URL: url, MaxConns: 1, Process: "p"})
 	var level string
-	if err := store.Pool().QueryRow(t.Context(), `SHOW transaction_isolation`).Scan(&level); err != nil {
+	if err := db.Pool().QueryRow(t.Context(), `SHOW transaction_isolation`).Scan(&level); err != nil {
 		t.Fatal(err)
 	}
 	if level != "read committed" {
@@ -106,10 +110,10 @@ func TestIsolation(t *testing.T) {
 // given up, in good time when the URL does not say when.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	url := pgtest.Database(t)
 	for more, want := range map[string]time.Duration{"": 10 * time.Second, "&connect_timeout=7": 7 * time.Second} {
-		store := openStore(t, pg.Config{URL: b.url + more, Schema: "syncer", MaxConns: 1, Process: "p"})
-		if got := store.Pool().Config().ConnConfig.ConnectTimeout; got != want {
+		db := open(t, pg.Config{URL: url + more, MaxConns: 1, Process: "p"})
+		if got := db.Pool().Config().ConnConfig.ConnectTimeout; got != want {
 			t.Errorf("%q: %s, want %s", more, got, want)
 		}
 	}

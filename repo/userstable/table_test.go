@@ -1,4 +1,4 @@
-package repo_test
+package userstable_test
 
 import (
 	"cmp"
@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncer/internal/dev/pgtest"
-	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // openUsers opens a users table with key column and id expression id, unless
 // the configuration says otherwise.
-func openUsers(t testing.TB, c repo.UsersConfig) *repo.Users {
+func openUsers(t testing.TB, c userstable.Config) *userstable.Table {
 	t.Helper()
 	if c.Table == nil {
 		c.Table = []string{"public", "users"}
@@ -29,7 +29,7 @@ func openUsers(t testing.TB, c repo.UsersConfig) *repo.Users {
 	if c.UserID == "" {
 		c.UserID = "id"
 	}
-	users, err := repo.OpenUsers(t.Context(), c)
+	users, err := userstable.Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func openUsers(t testing.TB, c repo.UsersConfig) *repo.Users {
 }
 
 // walkPages reads the whole slice page by page.
-func walkPages(t testing.TB, users *repo.Users, after, upto *string, limit int) []string {
+func walkPages(t testing.TB, users *userstable.Table, after, upto *string, limit int) []string {
 	t.Helper()
 	var ids []string
 	walk := users.Walk("")
@@ -81,7 +81,7 @@ func index(id string) int {
 }
 
 // walkRanges cuts the table into ranges and reads each page by page.
-func walkRanges(t testing.TB, users *repo.Users, rangeSize, pageSize int) []string {
+func walkRanges(t testing.TB, users *userstable.Table, rangeSize, pageSize int) []string {
 	t.Helper()
 	var ids []string
 	var after *string
@@ -106,7 +106,7 @@ func walkRanges(t testing.TB, users *repo.Users, rangeSize, pageSize int) []stri
 // collation gives a collation whose order differs from that of bytes.
 func collation(t testing.TB, conn *pgx.Conn) string {
 	t.Helper()
-	names := lines(t, conn, `
+	names := pgtest.Lines(t, conn, `
 SELECT collname FROM pg_collation
 WHERE collname IN ('en-US-x-icu', 'de-x-icu', 'en_US.utf8', 'en_US', 'de_DE.utf8')
 ORDER BY collname <> 'en-US-x-icu', collname`)
@@ -114,7 +114,7 @@ ORDER BY collname <> 'en-US-x-icu', collname`)
 		t.Fatal("the server has none of the collations that the test knows")
 	}
 	name := pgx.Identifier{names[0]}.Sanitize()
-	if value[bool](t, conn, `SELECT 'a' < 'B' COLLATE "C"`) || !value[bool](t, conn, `SELECT 'a' < 'B' COLLATE `+name) {
+	if pgtest.Value[bool](t, conn, `SELECT 'a' < 'B' COLLATE "C"`) || !pgtest.Value[bool](t, conn, `SELECT 'a' < 'B' COLLATE `+name) {
 		t.Fatalf("collation %s orders like bytes", name)
 	}
 	return name
@@ -142,7 +142,7 @@ func awkward() []string {
 func TestEveryRowIsVisitedOnce(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
+	conn := pgtest.Connect(t, url)
 	numbers := make([]int64, 0, 260)
 	for i := range int64(250) {
 		numbers = append(numbers, i*i-700)
@@ -151,7 +151,7 @@ func TestEveryRowIsVisitedOnce(t *testing.T) {
 	collated := collation(t, conn)
 	for i, test := range []struct {
 		name, table string
-		config      repo.UsersConfig
+		config      userstable.Config
 		where, want string // of the full SELECT; want "": the id
 	}{
 		{name: "bigint", table: `CREATE TABLE %s (id bigint PRIMARY KEY)`},
@@ -172,38 +172,38 @@ func TestEveryRowIsVisitedOnce(t *testing.T) {
 			CREATE TABLE %[1]s_0 PARTITION OF %[1]s FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 			CREATE TABLE %[1]s_1 PARTITION OF %[1]s FOR VALUES WITH (MODULUS 2, REMAINDER 1)`},
 		{name: "expression", table: `CREATE TABLE %s (id bigint PRIMARY KEY)`,
-			config: repo.UsersConfig{UserID: "CASE WHEN id % 3 = 0 THEN NULL ELSE 'u_' || id END -- the IM id"},
+			config: userstable.Config{UserID: "CASE WHEN id % 3 = 0 THEN NULL ELSE 'u_' || id END -- the IM id"},
 			want:   `coalesce(CASE WHEN id % 3 = 0 THEN NULL ELSE 'u_' || id END, 'NULL')`},
 		{name: "condition", table: `CREATE TABLE %s (id bigint PRIMARY KEY)`,
-			config: repo.UsersConfig{Where: "id % 2 = 0 OR id < 0 -- only some"}, where: "WHERE id % 2 = 0 OR id < 0"},
+			config: userstable.Config{Where: "id % 2 = 0 OR id < 0 -- only some"}, where: "WHERE id % 2 = 0 OR id < 0"},
 		{name: "a column named like the key's text", table: `CREATE TABLE %s (id bigint PRIMARY KEY, "text" int, key int)`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			conn, table := connect(t, url), fmt.Sprintf("users%d", i)
-			exec(t, conn, `SET search_path = public`)
-			exec(t, conn, fmt.Sprintf(test.table, table))
-			column := value[string](t, conn, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = 'id'`, table)
+			conn, table := pgtest.Connect(t, url), fmt.Sprintf("users%d", i)
+			pgtest.Exec(t, conn, `SET search_path = public`)
+			pgtest.Exec(t, conn, fmt.Sprintf(test.table, table))
+			column := pgtest.Value[string](t, conn, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = 'id'`, table)
 			switch column {
 			case "text", "character varying", "name_of_user":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::text[])`, awkward())
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::text[])`, awkward())
 			case "uuid":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT gen_random_uuid() FROM generate_series(1, 200)`)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT gen_random_uuid() FROM generate_series(1, 200)`)
 			case "timestamptz", "timestamp with time zone":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT '2026-10-25 00:59:59.999997+00'::timestamptz + n * interval '13 minutes 0.000001 s' FROM generate_series(1, 200) AS n`)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT '2026-10-25 00:59:59.999997+00'::timestamptz + n * interval '13 minutes 0.000001 s' FROM generate_series(1, 200) AS n`)
 			case "bytea":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT decode(md5(n::text), 'hex') FROM generate_series(1, 200) AS n`)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT decode(md5(n::text), 'hex') FROM generate_series(1, 200) AS n`)
 			case "numeric", "double precision":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT (n * n / 7.0 - 100)::numeric(20,4) FROM generate_series(1, 200) AS n`)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT (n * n / 7.0 - 100)::numeric(20,4) FROM generate_series(1, 200) AS n`)
 			case "integer":
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT n - 100 FROM generate_series(1, 200) AS n`)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT n - 100 FROM generate_series(1, 200) AS n`)
 			default:
-				exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::bigint[])`, numbers)
+				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::bigint[])`, numbers)
 			}
 			test.config.URL, test.config.Table = url, []string{"public", table}
 			users := openUsers(t, test.config)
 			expression := cmp.Or(test.want, "id::text")
 			// Qualified, because a bare id would be the column of the result.
-			want := nullsLast(lines(t, conn, `SELECT `+expression+` FROM `+table+` `+test.where+` ORDER BY `+table+`.id`))
+			want := nullsLast(pgtest.Lines(t, conn, `SELECT `+expression+` FROM `+table+` `+test.where+` ORDER BY `+table+`.id`))
 			if len(want) < 100 {
 				t.Fatalf("only %d rows to visit", len(want))
 			}
@@ -230,27 +230,27 @@ func TestEveryRowIsVisitedOnce(t *testing.T) {
 func TestView(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `CREATE TABLE public.members (no int PRIMARY KEY, name text COLLATE "C" UNIQUE);
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE TABLE public.members (no int PRIMARY KEY, name text COLLATE "C" UNIQUE);
 INSERT INTO public.members SELECT n, 'm' || n FROM generate_series(1, 100) AS n;
 CREATE VIEW public.users AS SELECT name AS id FROM public.members WHERE no > 10`)
-	users := openUsers(t, repo.UsersConfig{URL: url})
-	want := lines(t, conn, `SELECT id FROM public.users ORDER BY id`)
+	users := openUsers(t, userstable.Config{URL: url})
+	want := pgtest.Lines(t, conn, `SELECT id FROM public.users ORDER BY id`)
 	if diff := gocmp.Diff(want, walkRanges(t, users, 13, 5)); diff != "" {
 		t.Errorf("ranges of 13 (-want +got):\n%s", diff)
 	}
-	exec(t, conn, `INSERT INTO public.members VALUES (101, NULL)`)
-	wantMistake(t, openUsers(t, repo.UsersConfig{URL: url}).Check(t.Context()), "column id is NULL in some rows", "[users] key_column")
+	pgtest.Exec(t, conn, `INSERT INTO public.members VALUES (101, NULL)`)
+	wantMistake(t, openUsers(t, userstable.Config{URL: url}).Check(t.Context()), "column id is NULL in some rows", "[users] key_column")
 }
 
 func TestMaterializedView(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `CREATE MATERIALIZED VIEW public.users AS SELECT n AS id FROM generate_series(1, 20) AS n`)
-	wantMistake(t, openUsers(t, repo.UsersConfig{URL: url}).Check(t.Context()), "column id has no unique index", "create a unique index")
-	exec(t, conn, `CREATE UNIQUE INDEX ON public.users (id)`)
-	if got := walkPages(t, openUsers(t, repo.UsersConfig{URL: url}), nil, nil, 3); len(got) != 20 {
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE MATERIALIZED VIEW public.users AS SELECT n AS id FROM generate_series(1, 20) AS n`)
+	wantMistake(t, openUsers(t, userstable.Config{URL: url}).Check(t.Context()), "column id has no unique index", "create a unique index")
+	pgtest.Exec(t, conn, `CREATE UNIQUE INDEX ON public.users (id)`)
+	if got := walkPages(t, openUsers(t, userstable.Config{URL: url}), nil, nil, 3); len(got) != 20 {
 		t.Errorf("visited %d rows of 20", len(got))
 	}
 }
@@ -258,10 +258,10 @@ func TestMaterializedView(t *testing.T) {
 func TestQuotedNames(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."User's ""Table""" ("The Key" bigint PRIMARY KEY, "IM id" text);
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."User's ""Table""" ("The Key" bigint PRIMARY KEY, "IM id" text);
 INSERT INTO "My Schema"."User's ""Table""" SELECT n, 'u' || n FROM generate_series(1, 9) AS n`)
-	users := openUsers(t, repo.UsersConfig{URL: url, Table: []string{"My Schema", `User's "Table"`}, KeyColumn: "The Key", UserID: `"IM id"`})
+	users := openUsers(t, userstable.Config{URL: url, Table: []string{"My Schema", `User's "Table"`}, KeyColumn: "The Key", UserID: `"IM id"`})
 	want := []string{"u1", "u2", "u3", "u4", "u5", "u6", "u7", "u8", "u9"}
 	if diff := gocmp.Diff(want, walkRanges(t, users, 4, 3)); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
@@ -273,14 +273,14 @@ INSERT INTO "My Schema"."User's ""Table""" SELECT n, 'u' || n FROM generate_seri
 func TestTimesAsKeysInAnyStyle(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `CREATE TABLE public.users (id timestamptz PRIMARY KEY);
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE TABLE public.users (id timestamptz PRIMARY KEY);
 INSERT INTO public.users SELECT '2026-03-01 00:00:00+00'::timestamptz + n * interval '7 hours' FROM generate_series(1, 60) AS n`)
-	name := value[string](t, conn, `SELECT current_database()`)
+	name := pgtest.Value[string](t, conn, `SELECT current_database()`)
 	for _, style := range []string{"SQL, DMY", "German", "Postgres, MDY", "ISO, YMD"} {
-		exec(t, conn, `ALTER DATABASE `+name+` SET datestyle = '`+style+`'; ALTER DATABASE `+name+` SET timezone = 'Asia/Shanghai'`)
-		users := openUsers(t, repo.UsersConfig{URL: url, UserID: "extract(epoch FROM id)::bigint"})
-		want := lines(t, conn, `SELECT extract(epoch FROM id)::bigint FROM public.users ORDER BY users.id`)
+		pgtest.Exec(t, conn, `ALTER DATABASE `+name+` SET datestyle = '`+style+`'; ALTER DATABASE `+name+` SET timezone = 'Asia/Shanghai'`)
+		users := openUsers(t, userstable.Config{URL: url, UserID: "extract(epoch FROM id)::bigint"})
+		want := pgtest.Lines(t, conn, `SELECT extract(epoch FROM id)::bigint FROM public.users ORDER BY users.id`)
 		if diff := gocmp.Diff(want, walkRanges(t, users, 13, 5)); diff != "" {
 			t.Errorf("style %s (-want +got):\n%s", style, diff)
 		}
@@ -292,9 +292,9 @@ INSERT INTO public.users SELECT '2026-03-01 00:00:00+00'::timestamptz + n * inte
 func TestChangesWhilePaging(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `CREATE TABLE public.users (id int PRIMARY KEY); INSERT INTO public.users SELECT n * 3 FROM generate_series(1, 300) AS n`)
-	users := openUsers(t, repo.UsersConfig{URL: url})
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `CREATE TABLE public.users (id int PRIMARY KEY); INSERT INTO public.users SELECT n * 3 FROM generate_series(1, 300) AS n`)
+	users := openUsers(t, userstable.Config{URL: url})
 	random := rand.New(rand.NewPCG(3, 4))
 	visited, deleted := map[string]int{}, map[string]bool{}
 	var after *string
@@ -313,10 +313,10 @@ func TestChangesWhilePaging(t *testing.T) {
 		after = &page.LastKey
 		// Delete the very row that paging goes on after, and some others.
 		for _, key := range []string{*after, fmt.Sprint(3 * (1 + random.IntN(300))), fmt.Sprint(3 * (1 + random.IntN(300)))} {
-			exec(t, conn, `DELETE FROM public.users WHERE id = $1::text::int`, key)
+			pgtest.Exec(t, conn, `DELETE FROM public.users WHERE id = $1::text::int`, key)
 			deleted[key] = true
 		}
-		exec(t, conn, `INSERT INTO public.users VALUES ($1) ON CONFLICT DO NOTHING`, 1+3*random.IntN(300))
+		pgtest.Exec(t, conn, `INSERT INTO public.users VALUES ($1) ON CONFLICT DO NOTHING`, 1+3*random.IntN(300))
 	}
 	for n := range 300 {
 		key := fmt.Sprint(3 * (n + 1))
@@ -335,8 +335,8 @@ func TestChangesWhilePaging(t *testing.T) {
 func TestReadersAtOnce(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	exec(t, connect(t, url), `CREATE TABLE public.users (id int PRIMARY KEY); INSERT INTO public.users SELECT generate_series(1, 500)`)
-	users := openUsers(t, repo.UsersConfig{URL: url})
+	pgtest.Exec(t, pgtest.Connect(t, url), `CREATE TABLE public.users (id int PRIMARY KEY); INSERT INTO public.users SELECT generate_series(1, 500)`)
+	users := openUsers(t, userstable.Config{URL: url})
 	var group errgroup.Group
 	for range 12 {
 		group.Go(func() error {
@@ -355,29 +355,31 @@ func TestReadersAtOnce(t *testing.T) {
 func TestPagingUsesTheIndex(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	setup := connect(t, url)
-	exec(t, setup, `CREATE TABLE public.users (id text COLLATE `+collation(t, conn)+` PRIMARY KEY, filler text);
+	conn := pgtest.Connect(t, url)
+	setup := pgtest.Connect(t, url)
+	pgtest.Exec(t, setup, `CREATE TABLE public.users (id text COLLATE `+collation(t, conn)+` PRIMARY KEY, filler text);
 INSERT INTO public.users SELECT to_char(n, 'FM00000'), repeat('x', 500) FROM generate_series(1, 20000) AS n`)
-	exec(t, setup, `VACUUM ANALYZE public.users`)
+	pgtest.Exec(t, setup, `VACUUM ANALYZE public.users`)
 	// A session reports its statistics at the latest when it ends.
 	if err := setup.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the inserts are counted", func() bool {
-		return value[int](t, conn, `SELECT n_tup_ins::int FROM pg_stat_user_tables WHERE relname = 'users'`) == 20000
+	pgtest.Await(t, "the inserts are counted", func() bool {
+		return pgtest.Value[int](t, conn, `SELECT n_tup_ins::int FROM pg_stat_user_tables WHERE relname = 'users'`) == 20000
 	})
 	const scansSQL = `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'users'`
-	before := lines(t, conn, scansSQL)
-	users := openUsers(t, repo.UsersConfig{URL: url})
+	before := pgtest.Lines(t, conn, scansSQL)
+	users := openUsers(t, userstable.Config{URL: url})
 	if n := len(walkRanges(t, users, 5000, 1000)); n != 20000 {
 		t.Fatalf("visited %d rows", n)
 	}
 	users.Close()
-	await(t, "the reads are counted", func() bool {
-		return value[int](t, conn, `SELECT idx_scan::int FROM pg_stat_user_tables WHERE relname = 'users'`) >= 24
+	pgtest.Await(t, "the reads are counted", func() bool {
+		return pgtest.Value[int](t, conn, `SELECT idx_scan::int FROM pg_stat_user_tables WHERE relname = 'users'`) >= 24
 	})
-	wantLines(t, conn, "scans of the whole table", scansSQL, before...)
+	if diff := gocmp.Diff(before, pgtest.Lines(t, conn, scansSQL)); diff != "" {
+		t.Errorf("scans of the whole table (-want +got):\n%s", diff)
+	}
 }
 
 // TestUsersOfThePrimary: a URL that asks for a session that takes writes, as that
@@ -385,8 +387,8 @@ INSERT INTO public.users SELECT to_char(n, 'FM00000'), repeat('x', 500) FROM gen
 func TestUsersOfThePrimary(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	exec(t, connect(t, url), `CREATE TABLE public.users (id bigint PRIMARY KEY)`)
-	users := openUsers(t, repo.UsersConfig{URL: url + "&target_session_attrs=read-write"})
+	pgtest.Exec(t, pgtest.Connect(t, url), `CREATE TABLE public.users (id bigint PRIMARY KEY)`)
+	users := openUsers(t, userstable.Config{URL: url + "&target_session_attrs=read-write"})
 	if err := users.Check(t.Context()); err != nil {
 		t.Error(err)
 	}

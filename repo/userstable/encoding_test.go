@@ -1,4 +1,4 @@
-package repo_test
+package userstable_test
 
 import (
 	"fmt"
@@ -9,8 +9,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"syncer/internal/dev/pgtest"
-	"syncer/internal/pg"
-	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // TestUsers_encodings: ids arrive as text whatever the database's encoding is. One that
@@ -30,21 +29,21 @@ func TestUsers_encodings(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.DatabaseIn(t, encoding)
-			conn := connect(t, url)
-			exec(t, conn, `CREATE TABLE public.users (id text PRIMARY KEY); INSERT INTO public.users SELECT 'u' || n FROM generate_series(1, 997) AS n`)
+			conn := pgtest.Connect(t, url)
+			pgtest.Exec(t, conn, `CREATE TABLE public.users (id text PRIMARY KEY); INSERT INTO public.users SELECT 'u' || n FROM generate_series(1, 997) AS n`)
 			var want []string
 			for n := range 997 {
 				want = append(want, fmt.Sprintf("u%d", n+1))
 			}
 			for raw, text := range test.text {
-				exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
+				pgtest.Exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
 				want = append(want, text)
 			}
 			for raw := range test.unfit {
-				exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
+				pgtest.Exec(t, conn, `INSERT INTO public.users VALUES (convert_from(decode($1, 'hex'), getdatabaseencoding()))`, raw)
 			}
 			slices.Sort(want)
-			users := openUsers(t, repo.UsersConfig{URL: url})
+			users := openUsers(t, userstable.Config{URL: url})
 			for _, limit := range []int{1, 100, 2000} {
 				var got []string
 				unfit := map[string]string{}
@@ -106,34 +105,23 @@ func TestUsers_encodings(t *testing.T) {
 	}
 }
 
-// TestClientEncoding: text is exchanged in UTF-8, whatever role and database are set to.
-func TestClientEncoding(t *testing.T) {
+// TestUsers_clientEncoding: text is exchanged in UTF-8, whatever role and database are set to.
+func TestUsers_clientEncoding(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	exec(t, b.conn, `
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `
 CREATE TABLE public.users (id text PRIMARY KEY);
 INSERT INTO public.users VALUES ('Zoë'), ('北京'), ('u1')`)
-	name := value[string](t, b.conn, `SELECT current_database()`)
+	name := pgtest.Value[string](t, conn, `SELECT current_database()`)
 	for _, encoding := range []string{"latin1", "GBK", "SQL_ASCII", "SJIS"} {
-		exec(t, b.conn, `ALTER DATABASE `+name+` SET client_encoding = `+encoding)
-		for _, url := range []string{b.url, withParameters(t, b.url, "client_encoding", encoding)} {
-			users := openUsers(t, repo.UsersConfig{URL: url, Where: "id <> 'ü'"})
+		pgtest.Exec(t, conn, `ALTER DATABASE `+name+` SET client_encoding = `+encoding)
+		for _, url := range []string{url, pgtest.WithParameters(t, url, "client_encoding", encoding)} {
+			users := openUsers(t, userstable.Config{URL: url, Where: "id <> 'ü'"})
 			got := walkPages(t, users, nil, nil, 1)
 			slices.Sort(got)
 			if diff := gocmp.Diff([]string{"Zoë", "u1", "北京"}, got); diff != "" {
 				t.Errorf("client_encoding = %s (-want +got):\n%s", encoding, diff)
-			}
-			// The queue's listener takes a connection of the pool.
-			for _, pollOnly := range []bool{false, true} {
-				store := openStore(t, pg.Config{URL: url, Schema: "syncer", MaxConns: 1, Process: "p", PollOnly: pollOnly})
-				var encoded, text string
-				if err := store.Pool().QueryRow(t.Context(), `SELECT current_setting('client_encoding'), encode(convert_to($1, 'UTF8'), 'hex')`, "Zoë").Scan(&encoded, &text); err != nil {
-					t.Fatal(err)
-				}
-				if diff := gocmp.Diff("UTF8 5a6fc3ab", encoded+" "+text); diff != "" {
-					t.Errorf("client_encoding = %s, poll_only %t (-want +got):\n%s", encoding, pollOnly, diff)
-				}
-				store.Close()
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package repo
+package userstable
 
 import (
 	"bytes"
@@ -52,7 +52,7 @@ ORDER BY n`
 // convert converts bytes from a database's encoding to text. It returns nil for those
 // that are not text. Postgres refuses all of them if it cannot convert one, so convert
 // halves them until that one is alone.
-func (u *Users) convert(ctx context.Context, encoding string, raw [][]byte) ([]*string, error) {
+func (t *Table) convert(ctx context.Context, encoding string, raw [][]byte) ([]*string, error) {
 	texts := make([]*string, len(raw))
 	if encoding == pg.UTF8 || encoding == noEncoding {
 		for i, b := range raw {
@@ -65,15 +65,12 @@ func (u *Users) convert(ctx context.Context, encoding string, raw [][]byte) ([]*
 	if len(raw) == 0 {
 		return nil, nil
 	}
-	err := u.read(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, convertSQL, raw, encoding)
-		if err == nil {
-			texts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*string, error) {
-				var text []byte
-				err := row.Scan(&text)
-				return new(string(text)), err
-			})
-		}
+	err := t.readRows(ctx, convertSQL, []any{raw, encoding}, func(rows pgx.Rows) (err error) {
+		texts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*string, error) {
+			var text []byte
+			err := row.Scan(&text)
+			return new(string(text)), err
+		})
 		return err
 	})
 	switch code := pg.SQLState(err); {
@@ -83,10 +80,10 @@ func (u *Users) convert(ctx context.Context, encoding string, raw [][]byte) ([]*
 		return []*string{nil}, nil
 	}
 	half := len(raw) / 2
-	first, err := u.convert(ctx, encoding, raw[:half])
+	first, err := t.convert(ctx, encoding, raw[:half])
 	if err != nil {
 		return nil, err
 	}
-	second, err := u.convert(ctx, encoding, raw[half:])
+	second, err := t.convert(ctx, encoding, raw[half:])
 	return append(first, second...), err
 }

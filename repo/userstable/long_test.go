@@ -1,4 +1,4 @@
-package repo_test
+package userstable_test
 
 import (
 	"fmt"
@@ -7,20 +7,20 @@ import (
 	"testing"
 
 	"syncer/internal/dev/pgtest"
-	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // TestUsers_long: ids and keys of any length take little memory here. Not parallel,
 // because it counts what the process allocates.
 func TestUsers_long(t *testing.T) {
 	url := pgtest.Database(t)
-	conn := connect(t, url)
+	conn := pgtest.Connect(t, url)
 	const rows, idBytes, keyBytes = 60, 4 << 20, 200_000
-	exec(t, conn, fmt.Sprintf(`
+	pgtest.Exec(t, conn, fmt.Sprintf(`
 CREATE TABLE public.users (id text COLLATE "C" PRIMARY KEY, uid text);
 INSERT INTO public.users SELECT repeat('k', %d) || to_char(n, 'FM000'), repeat('u', %d - 3) || to_char(n, 'FM000') FROM generate_series(1, %d) AS n;
 INSERT INTO public.users VALUES ('a', repeat('é', 128)), ('b', repeat('é', 129)), ('c', ''), ('d', NULL)`, keyBytes, idBytes, rows))
-	users := openUsers(t, repo.UsersConfig{URL: url, UserID: "uid"})
+	users := openUsers(t, userstable.Config{URL: url, UserID: "uid"})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	walk := users.Walk("")

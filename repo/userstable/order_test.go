@@ -1,4 +1,4 @@
-package repo_test
+package userstable_test
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/dev/pgtest"
-	"syncer/repo"
+	"syncer/repo/userstable"
 )
 
 // sentSQL keeps the statements that are sent, with their arguments.
@@ -33,10 +33,10 @@ func (s *sentSQL) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 func (s *sentSQL) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // tracedUsers opens a users table as openUsers does, and keeps its statements.
-func tracedUsers(t testing.TB, c repo.UsersConfig) (*repo.Users, *sentSQL) {
+func tracedUsers(t testing.TB, c userstable.Config) (*userstable.Table, *sentSQL) {
 	t.Helper()
 	traced := &sentSQL{}
-	databases := &repo.UsersDatabases{Tracer: traced}
+	databases := &userstable.Databases{Tracer: traced}
 	t.Cleanup(databases.Close)
 	users, err := databases.Open(t.Context(), c)
 	if err != nil {
@@ -49,14 +49,14 @@ func tracedUsers(t testing.TB, c repo.UsersConfig) (*repo.Users, *sentSQL) {
 // its order: no sort, and no scan of the whole table.
 func (s *sentSQL) wantIndexed(t testing.TB, conn *pgx.Conn, table string) {
 	t.Helper()
-	exec(t, conn, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off`)
+	pgtest.Exec(t, conn, `SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off`)
 	checked := 0
 	for _, data := range s.sent {
 		if !strings.Contains(data.SQL, `FROM "public"."`+table+`"`) || strings.Contains(data.SQL, "EXISTS") {
 			continue
 		}
 		checked++
-		plan := strings.Join(lines(t, conn, "EXPLAIN (COSTS OFF) "+data.SQL, data.Args...), "\n")
+		plan := strings.Join(pgtest.Lines(t, conn, "EXPLAIN (COSTS OFF) "+data.SQL, data.Args...), "\n")
 		if strings.Contains(plan, "->  Sort") || strings.Contains(plan, "Seq Scan") || !strings.Contains(plan, "Index") {
 			t.Errorf("the plan of\n%s\nis\n%s", data.SQL, plan)
 			return
@@ -103,8 +103,8 @@ CREATE DOMAIN ext.duo AS ext.pair;`
 func TestUsers_order(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, orderedTypes)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, orderedTypes)
 	icu := collation(t, conn)
 	const names = `('anna'), ('Ben'), ('carl'), ('Émile'), ('Zoë'), ('_'), ('10'), ('9')`
 	tests := []struct{ name, table, values string }{
@@ -154,15 +154,15 @@ func TestUsers_order(t *testing.T) {
 			CREATE TABLE %[1]s_a PARTITION OF %[1]s FOR VALUES FROM (MINVALUE) TO ('c'); CREATE TABLE %[1]s_c PARTITION OF %[1]s DEFAULT`, names},
 	}
 	for i, test := range tests {
-		exec(t, conn, fmt.Sprintf(`CREATE TABLE public.t%d `+strings.ReplaceAll(test.table, "%[1]s", "public.t%[1]d")+`; INSERT INTO public.t%[1]d (id) VALUES `+strings.ReplaceAll(test.values, "%", "%%"), i))
+		pgtest.Exec(t, conn, fmt.Sprintf(`CREATE TABLE public.t%d `+strings.ReplaceAll(test.table, "%[1]s", "public.t%[1]d")+`; INSERT INTO public.t%[1]d (id) VALUES `+strings.ReplaceAll(test.values, "%", "%%"), i))
 	}
-	exec(t, conn, hostileSettings)
+	pgtest.Exec(t, conn, hostileSettings)
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			conn, table := connect(t, url), fmt.Sprintf("t%d", i)
-			exec(t, conn, `SET array_nulls = on; SET search_path = ext, public`)
-			users, traced := tracedUsers(t, repo.UsersConfig{URL: url, Table: []string{"public", table}, KeyColumn: "id", UserID: "'u' || md5(id::text)"})
-			want := lines(t, conn, fmt.Sprintf(`SELECT count(*) FROM public.%s`, table))
+			conn, table := pgtest.Connect(t, url), fmt.Sprintf("t%d", i)
+			pgtest.Exec(t, conn, `SET array_nulls = on; SET search_path = ext, public`)
+			users, traced := tracedUsers(t, userstable.Config{URL: url, Table: []string{"public", table}, KeyColumn: "id", UserID: "'u' || md5(id::text)"})
+			want := pgtest.Lines(t, conn, fmt.Sprintf(`SELECT count(*) FROM public.%s`, table))
 			for _, sizes := range [][2]int{{2, 1}, {100, 2}, {100, 100}} {
 				got := walkRanges(t, users, sizes[0], sizes[1])
 				slices.Sort(got)
@@ -179,8 +179,8 @@ func TestUsers_order(t *testing.T) {
 func TestUsers_orderOfViews(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, orderedTypes)
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, orderedTypes)
 	for i, test := range []struct{ of, values string }{
 		{`ext.citext`, `'anna', 'Ben', 'carl'`},
 		{`ext.nick`, `'anna', 'Ben', 'carl'`},
@@ -195,14 +195,14 @@ func TestUsers_orderOfViews(t *testing.T) {
 		{`char(4)`, `'a', 'B', ''`},
 	} {
 		table := fmt.Sprintf("v%d", i)
-		exec(t, conn, fmt.Sprintf(`CREATE VIEW public.%s AS SELECT unnest(ARRAY[%s]::text[])::%s AS id`, table, test.values, test.of))
-		users := openUsers(t, repo.UsersConfig{URL: withParameters(t, url, "array_nulls", "off"), Table: []string{"public", table}, UserID: "id::text || '.'"})
+		pgtest.Exec(t, conn, fmt.Sprintf(`CREATE VIEW public.%s AS SELECT unnest(ARRAY[%s]::text[])::%s AS id`, table, test.values, test.of))
+		users := openUsers(t, userstable.Config{URL: pgtest.WithParameters(t, url, "array_nulls", "off"), Table: []string{"public", table}, UserID: "id::text || '.'"})
 		if got, want := walkRanges(t, users, 2, 1), strings.Count(test.values, ", ")+1; len(got) != want || len(slices.Compact(got)) != want {
 			t.Errorf("keys of type %s: visited %q, want %d rows", test.of, got, want)
 		}
 	}
-	exec(t, conn, `CREATE VIEW public.points AS SELECT point(1, 2) AS id`)
-	wantMistake(t, openUsers(t, repo.UsersConfig{URL: url, Table: []string{"public", "points"}, UserID: "id::text"}).Check(t.Context()),
+	pgtest.Exec(t, conn, `CREATE VIEW public.points AS SELECT point(1, 2) AS id`)
+	wantMistake(t, openUsers(t, userstable.Config{URL: url, Table: []string{"public", "points"}, UserID: "id::text"}).Check(t.Context()),
 		"column id is of type point", "no order", "[users] key_column")
 }
 
@@ -211,17 +211,17 @@ func TestUsers_orderOfViews(t *testing.T) {
 func TestUsers_borrowedOperators(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, `
+	conn := pgtest.Connect(t, url)
+	pgtest.Exec(t, conn, `
 CREATE FUNCTION public.backwards(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT btint4cmp($2, $1)';
 CREATE OPERATOR CLASS public.backwards_ops FOR TYPE int USING btree AS
     OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <, FUNCTION 1 public.backwards(int, int);
 CREATE TABLE public.users (id int NOT NULL);
 CREATE UNIQUE INDEX ON public.users (id public.backwards_ops);
 INSERT INTO public.users VALUES (1), (3), (2)`)
-	wantMistake(t, openUsers(t, repo.UsersConfig{URL: url}).Check(t.Context()), "no unique index of its own", "operator class")
-	exec(t, conn, `CREATE UNIQUE INDEX ON public.users (id)`)
-	if diff := gocmp.Diff([]string{"1", "2", "3"}, walkRanges(t, openUsers(t, repo.UsersConfig{URL: url}), 2, 1)); diff != "" {
+	wantMistake(t, openUsers(t, userstable.Config{URL: url}).Check(t.Context()), "no unique index of its own", "operator class")
+	pgtest.Exec(t, conn, `CREATE UNIQUE INDEX ON public.users (id)`)
+	if diff := gocmp.Diff([]string{"1", "2", "3"}, walkRanges(t, openUsers(t, userstable.Config{URL: url}), 2, 1)); diff != "" {
 		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 }
