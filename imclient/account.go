@@ -2,37 +2,27 @@ package imclient
 
 import "fmt"
 
-// AccountStatus says whether the IM backend knows a user. The zero value means
-// "not known" and is never stored.
+// AccountStatus is whether the IM backend knows a user. The zero value is unknown and
+// never stored.
 type AccountStatus uint8
 
-// The statuses. OpenIM's "registered" is imported.
+// The account statuses. OpenIM's "registered" is StatusImported.
 const (
 	StatusUnknown AccountStatus = iota
 	StatusImported
 	StatusNotImported
 )
 
-// String gives the status as it is stored: imported, not_imported.
-func (s AccountStatus) String() string {
-	switch s {
-	case StatusImported:
-		return "imported"
-	case StatusNotImported:
-		return "not_imported"
-	default:
-		return "unknown"
-	}
-}
+var statusNames = []string{"unknown", "imported", "not_imported"}
 
-// ParseAccountStatus reads a status as String writes it.
-func ParseAccountStatus(s string) (AccountStatus, error) {
-	switch s {
-	case "imported":
-		return StatusImported, nil
-	case "not_imported":
-		return StatusNotImported, nil
-	default:
-		return StatusUnknown, fmt.Errorf("unknown account import status %q", s)
+// String returns the status as it is stored: imported, not_imported.
+func (s AccountStatus) String() string { return nameOf(statusNames, s) }
+
+// ParseAccountStatus parses what String returns.
+func ParseAccountStatus(name string) (AccountStatus, error) {
+	s, ok := valueOf[AccountStatus](statusNames, name)
+	if !ok || s == StatusUnknown {
+		return StatusUnknown, fmt.Errorf("unknown account import status %q", name)
 	}
+	return s, nil
 }

@@ -18,16 +18,16 @@ func (p Provider) HasAddress() bool { return p == ProviderOpenIM }
 // Kind is what a sweep queries.
 type Kind string
 
-// The kinds.
+// The kinds of sweeps.
 const (
 	KindPresence Kind = "presence"
 	KindAccounts Kind = "accounts"
 )
 
-// Kinds lists every kind in the order in which a backfill runs them.
+// Kinds lists all kinds in the order in which a backfill runs them.
 func Kinds() []Kind { return []Kind{KindPresence, KindAccounts} }
 
-// ParseKind reads a kind as it is written in configuration and in the database.
+// ParseKind parses a kind as it is written in the configuration and in the database.
 func ParseKind(s string) (Kind, error) {
 	switch k := Kind(s); k {
 	case KindPresence, KindAccounts:

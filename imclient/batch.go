@@ -8,21 +8,20 @@ import (
 	"time"
 )
 
-// Batch collects what becomes known about the ids of one batch while a client
-// asks for them, and turns it into an Answer in the order of the ids. It keeps
-// two promises for every client: each id ends in exactly one of Observed and
-// Rejected, and an id about which an answer says nothing useful is asked once
-// more before it is given up. Not safe for concurrent use.
+// Batch collects the answers about the ids of one batch and returns them as an Answer in
+// the order of the ids. It guarantees that each id ends in exactly one of Observed and
+// Rejected, and that an id without a useful answer is asked for once more before it is
+// rejected. Not safe for concurrent use.
 type Batch[V comparable] struct {
-	// UnknownPlatforms is passed on to the Answer.
+	// UnknownPlatforms is copied to the Answer.
 	UnknownPlatforms int
-	// Calls counts the requests sent; its address is for Request.Sent.
+	// Calls counts the requests sent; for Request.Sent.
 	Calls int
 
 	slots               []slot[V]
-	place               map[string]int // id → index in slots; made when it is needed
-	next                int            // the slot that an answer in the order asked comes to next
-	faults              map[int]fault  // by slot; of an open one: why it will be rejected if it stays so
+	place               map[string]int // id → index in slots; created when needed
+	next                int            // the next slot of an answer in the order of the request
+	faults              map[int]fault  // by slot; of an open slot: the fault if it stays open
 	observed, unasked   int
 	askedAt, answeredAt time.Time
 }
@@ -34,7 +33,7 @@ type slot[V comparable] struct {
 	value      V
 }
 
-// fault says why an id is rejected.
+// fault is why an id is rejected.
 type fault struct{ code, text string }
 
 var missing = fault{CodeMissing, "the answer says nothing about this user"}
@@ -72,8 +71,8 @@ func (b *Batch[V]) dropDuplicates() {
 	})
 }
 
-// Observe notes what an answer says about id. The first word about an id
-// counts; an id that is not of the batch is counted and dropped.
+// Observe adds the value of an id. The first value of an id counts; an id that is not in
+// the batch is counted and dropped.
 func (b *Batch[V]) Observe(id string, value V) {
 	if i := b.find(id); i >= 0 {
 		s := &b.slots[i]
@@ -82,7 +81,7 @@ func (b *Batch[V]) Observe(id string, value V) {
 	}
 }
 
-// Reject notes that id alone was refused, for good as far as this batch goes.
+// Reject rejects an id, without asking for it again.
 func (b *Batch[V]) Reject(id, code, text string) {
 	if i := b.find(id); i >= 0 {
 		b.slots[i].open = false
@@ -90,8 +89,8 @@ func (b *Batch[V]) Reject(id, code, text string) {
 	}
 }
 
-// Doubt notes that id must be asked again, and why it is rejected if that does
-// not help.
+// Doubt makes an id be asked for once more, and sets why it is rejected if that does not
+// help.
 func (b *Batch[V]) Doubt(id, code, text string) {
 	if i := b.find(id); i >= 0 {
 		b.blameSlot(i, code, text)
@@ -105,9 +104,8 @@ func (b *Batch[V]) blameSlot(i int, code, text string) {
 	b.faults[i] = fault{code, text}
 }
 
-// find gives the open slot of id, -1 when it is settled or was not asked.
-// Answers mostly come in the order asked, so the slot after the last one is
-// tried first.
+// find returns the open slot of an id, -1 if it is settled or not in the batch. It tries
+// the next slot first, because answers are mostly in the order of the request.
 func (b *Batch[V]) find(id string) int {
 	i := b.next
 	if i >= len(b.slots) || b.slots[i].id != id {
@@ -135,8 +133,8 @@ func (b *Batch[V]) index(id string) (i int, asked bool) {
 	return i, asked
 }
 
-// Dated widens the time of the answer to hold that of r, unless r is the zero
-// Reply of a failed call.
+// Dated extends the answer's times to those of r, unless r is the zero Reply of a failed
+// call.
 func (b *Batch[V]) Dated(r Reply) {
 	if r.AskedAt.IsZero() {
 		return
@@ -160,17 +158,16 @@ func (b *Batch[V]) open() []string {
 	return ids
 }
 
-// Settle asks for the open ids, and once more together for those still open
-// afterwards, which are then rejected; the answer is dated by now where no call
-// was needed, every id being settled already. ask makes one call and notes what
-// it is told. An error of ask ends it, with nothing but Calls and times in the
-// answer, but for two cases in which it is the users' failure:
+// Settle asks for the open ids, then once more for those still open, which are rejected
+// after that. ask makes one call and adds its answer to the batch. If no call is needed,
+// the answer has the time of now. An error of ask is returned, with only Calls and times in
+// the answer, except in two cases:
 //
-//   - ClassPerUser: the only user asked about is rejected. Several become a
-//     ClassBadBatch error, because providers use such codes for one as for all.
-//   - A provider's code in the second round, after users of the same batch were
-//     observed in the first: those still open are rejected with it, or one user
-//     whom a backend always trips over would fail its batch for ever.
+//   - ClassPerUser: a single user asked for is rejected. For several it becomes
+//     ClassBadBatch, because providers use such codes for one user and for all.
+//   - A provider's code in the second round, after users were observed in the first: the
+//     open ids are rejected with it. Otherwise a user that always breaks the call would
+//     fail its batch each time.
 func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ctx context.Context, ids []string) error) (Answer[V], error) {
 	const rounds = 2
 	begun := now()
@@ -189,8 +186,7 @@ func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ct
 	return b.answer(now), nil
 }
 
-// blame rejects the ids where err is about them, and else gives the error for
-// the batch.
+// blame rejects the ids if err is about them; otherwise it returns the batch's error.
 func (b *Batch[V]) blame(err error, ids []string, again bool) error {
 	e, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -210,13 +206,13 @@ func (b *Batch[V]) blame(err error, ids []string, again bool) error {
 	return err
 }
 
-// blamesUsers reports whether e, got for users whom an earlier answer left
-// open, may be about them: not a limit, a setting, or a server out of reach.
+// blamesUsers reports whether e, from a call for users that an earlier answer left open,
+// may be about them: not about a limit, a setting, or an unreachable server.
 func blamesUsers(e *Error) bool {
 	return e.Class == ClassPerUser || e.Class == ClassBadBatch || e.Class == ClassTransient && e.Code != ""
 }
 
-// answer gives what is known; ids still open are rejected.
+// answer returns the answer. It rejects ids that are still open.
 func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
 	a := Answer[V]{
 		Observed: make([]Observed[V], 0, b.observed), Unasked: b.unasked, UnknownPlatforms: b.UnknownPlatforms,
@@ -241,8 +237,8 @@ func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
 	return a
 }
 
-// TooMany is the error for a batch of more ids than one call takes, made
-// without a call. Its class lets a caller that halves bad batches recover.
+// TooMany returns the error of a batch with more ids than a call takes, before any call. It
+// is a ClassBadBatch, so that a caller that halves bad batches recovers.
 func TooMany(provider Provider, api string, ids, limit int) error {
 	return &Error{Provider: provider, API: api, Class: ClassBadBatch,
 		Text: fmt.Sprintf("%d users given, one call takes at most %d", ids, limit)}

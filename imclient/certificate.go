@@ -10,11 +10,10 @@ import (
 	"os"
 )
 
-// maxCAs bounds what is read of a file of certificates; a system's own has a
-// quarter of a megabyte.
+// maxCAs limits the size of a certificate file, in bytes. A system's own has 256 KiB.
 const maxCAs = 4 << 20
 
-// ReadCAs reads the certificates (PEM) that stand in a file.
+// ReadCAs reads a file of PEM certificates of at most 4 MiB.
 func ReadCAs(path string) (*x509.CertPool, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -46,8 +45,8 @@ func ReadCAs(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// certificateAdvice says what to do about a certificate that is not believed; ""
-// when that is not what is wrong.
+// certificateAdvice returns what to do about an untrusted certificate, "" if err is about
+// something else.
 func certificateAdvice(err error) string {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 		return ""

@@ -8,83 +8,82 @@ import (
 	"time"
 )
 
-// Credential is what authorises calls: a token, or a signature.
+// Credential authorises calls: a token or a signature.
 type Credential struct {
 	Text     string
 	IssuedAt time.Time
-	// RenewAt is when the next one is to be made, ExpireAt when this one is void.
-	// Zero: it has no end.
+	// RenewAt is when the next one is due, ExpireAt when this one becomes invalid; zero if
+	// it has no end.
 	RenewAt, ExpireAt time.Time
 
-	// serial tells it from all others, which may have the same text: a server that
-	// dates its tokens in seconds issues the same one twice.
+	// serial distinguishes credentials of the same text: a server that dates its tokens in
+	// seconds issues the same one twice.
 	serial int
 }
 
 const (
-	// renewRetry is how long a credential that could not be renewed ahead of its
-	// end is used before the next try.
+	// renewRetry is the time between two attempts to renew a credential before its end.
 	renewRetry = time.Minute
-	// young is the age below which a refusal is not the end of one credential's time:
-	// something goes on that the next one may not survive either.
+	// young is the age below which a refusal does not come from a credential's age, so that
+	// the next one may be refused too.
 	young = 5 * time.Second
-	// firstPause and longestPause bound what is waited before the next one then. The
-	// bound doubles with each; the pause is drawn from below it.
+	// firstPause and longestPause limit the backoff, with full jitter, before the next
+	// credential then. The limit doubles with each.
 	firstPause, longestPause = 500 * time.Millisecond, 2 * time.Second
-	// A provider that has refused so many new credentials in a row, over so long,
-	// will refuse the next one too.
+	// A provider that refused more than maxRefusals new credentials in a row, for
+	// minRefusing, will refuse the next one too.
 	maxRefusals = 3
 	minRefusing = 30 * time.Second
 )
 
-// Credentials holds the credential of one account and makes the next one, one at
-// a time: all calls that need it wait for the outcome. Safe for concurrent use.
+// Credentials holds the credential of one account and makes the next one, one at a time,
+// while all calls that need it wait. Safe for concurrent use.
 //
-// A credential that replaces a refused one is on probation: one call tries it, and
-// the others wait until that call has been answered. So a provider that refuses
-// everything is not flooded, however many calls there are.
+// A credential that replaces a refused one is on trial: one call uses it, and the others
+// wait for that call's answer. A provider that refuses everything is thus not flooded.
 type Credentials struct {
-	// Make makes a credential: it logs in, or signs.
+	// Make logs in or signs.
 	Make func(ctx context.Context) (Credential, error)
 	Now  func() time.Time
-	// Kept is called with the error when a credential could not be renewed ahead of
-	// its end, and is used on.
+	// Kept is called with the error if a credential could not be renewed before its end
+	// and remains in use.
 	Kept func(err error)
 
-	turn     chan struct{} // a lock that can be waited for with a context: who makes the next one
-	once     sync.Once     // makes turn
+	turn     chan struct{} // lock of the caller that makes the next one; waits with a context
+	once     sync.Once     // creates turn
 	failures atomic.Int64  // of Make
 
 	mu       sync.Mutex
 	held     Credential
 	serials  int
-	failure  error         // of the newest Make that failed
+	failure  error         // of the latest Make that failed
 	refusals int           // credentials refused since a call was accepted
-	since    time.Time     // when the first of them was
-	hasty    int           // of them, in a row, those refused young
-	proven   bool          // some call was accepted
-	trial    chan struct{} // closed when the call that tries held is answered; nil: there is none
+	since    time.Time     // of the first of them
+	hasty    int           // credentials in a row that were refused young
+	proven   bool          // whether a call was ever accepted
+	trial    chan struct{} // closed when the call that tries held ends; nil without a trial
 }
 
-// Verdict is what became of a call as far as its credential goes.
+// Verdict is what a call's outcome says of its credential.
 type Verdict uint8
 
-// The verdicts. Unknown is for calls that failed before the provider looked.
+// The verdicts. Unknown is for calls that failed before the provider checked it.
 const (
 	Unknown Verdict = iota
 	Accepted
 	Refused
 )
 
-// Get returns the credential to use. If there is none, or it is to be renewed, Get
-// makes it. The caller must pass the credential to Settle once the call is over.
+// Get returns the credential to use, and makes it if there is none or a renewal is due. The
+// caller must pass the credential to Settle after the call. Errors are the context's and
+// those of Make.
 func (c *Credentials) Get(ctx context.Context) (Credential, error) {
 	c.once.Do(func() { c.turn = make(chan struct{}, 1) })
 	return c.get(ctx, c.failures.Load())
 }
 
-// get is Get for a caller that arrived after failures failed tries. A try that
-// fails while it waits for its turn is its own failure, too.
+// get is Get for a caller that arrived after failures failed logins. A login that fails
+// while the caller waits for its turn is the caller's failure too.
 func (c *Credentials) get(ctx context.Context, failures int64) (Credential, error) {
 	for made := 0; ; {
 		held, trial, ok := c.take(made)
@@ -106,9 +105,9 @@ func (c *Credentials) get(ctx context.Context, failures int64) (Credential, erro
 	}
 }
 
-// take returns the credential if it can be used now, or else what ends the trial
-// to wait for; nil: the next one is to be made. The one that the caller has just
-// made is good whatever it says of its times.
+// take returns the credential if it can be used now. Otherwise it returns the trial to wait
+// for, or nil if the next credential must be made. The credential that the caller has just
+// made, of serial made, is used whatever its times are.
 func (c *Credentials) take(made int) (held Credential, trial chan struct{}, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,19 +124,18 @@ func (c *Credentials) take(made int) (held Credential, trial chan struct{}, ok b
 	}
 }
 
-// usable reports whether the credential may be used, fresh whether it need not be
-// renewed either. The clock may have been set back.
+// usable reports whether the credential is valid. The clock may have been set back.
 func (c *Credentials) usable() bool {
 	now := c.Now()
 	return c.held.serial != 0 && !now.Before(c.held.IssuedAt) && (c.held.ExpireAt.IsZero() || now.Before(c.held.ExpireAt))
 }
 
+// fresh reports whether the credential is valid and no renewal is due.
 func (c *Credentials) fresh() bool {
 	return c.usable() && (c.held.RenewAt.IsZero() || c.Now().Before(c.held.RenewAt))
 }
 
-// renew makes the next credential, unless another caller was first, and returns
-// its serial.
+// renew makes the next credential, unless another caller was first, and returns its serial.
 func (c *Credentials) renew(ctx context.Context, failures int64) (serial int, err error) {
 	select {
 	case c.turn <- struct{}{}:
@@ -173,9 +171,9 @@ func (c *Credentials) renew(ctx context.Context, failures int64) (serial int, er
 	return c.held.serial, nil
 }
 
-// needed reports whether a credential is to be made by a caller that arrived after
-// failures failed tries, and how many were refused young. The error is that of a try
-// that failed meanwhile.
+// needed reports whether a caller that arrived after failures failed logins must make a
+// credential, and how many were refused young. The error is that of a login that has failed
+// since.
 func (c *Credentials) needed(failures int64) (needed bool, hasty int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,8 +187,8 @@ func (c *Credentials) needed(failures int64) (needed bool, hasty int, err error)
 	}
 }
 
-// pause waits before the next credential, after so many were refused young. The
-// first of them is replaced at once: it may just have met a log-out.
+// pause waits before the next credential after hasty ones were refused young. The first is
+// replaced at once: the reason may have been a log-out.
 func pause(ctx context.Context, hasty int) error {
 	if hasty < 2 {
 		return nil
@@ -205,13 +203,13 @@ func pause(ctx context.Context, hasty int) error {
 	}
 }
 
-// Settle notes what became of a call with the credential. If it was refused, the
-// next Get makes another one. hopeless reports that this will not help.
+// Settle records the outcome of a call with a credential. After a refusal the next Get
+// makes another one; hopeless reports that this will not help.
 func (c *Credentials) Settle(used Credential, v Verdict) (hopeless bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if used.serial == 0 || used.serial != c.held.serial {
-		return false // another one is in use by now, or on trial
+		return false // replaced since
 	}
 	switch v {
 	case Accepted:
@@ -234,8 +232,7 @@ func (c *Credentials) Settle(used Credential, v Verdict) (hopeless bool) {
 	return hopeless
 }
 
-// Unproven reports whether no call has been accepted yet, although more than one
-// credential was refused.
+// Unproven reports whether several credentials were refused and no call was ever accepted.
 func (c *Credentials) Unproven() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

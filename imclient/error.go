@@ -10,63 +10,52 @@ import (
 	"unicode/utf8"
 )
 
-// Class says what a failure means for the work; it is assigned once, where the
-// answer is parsed. The zero value is ClassTransient, so that a code that
-// nobody mapped is tried again.
+// Class is what a failure means for the work. It is assigned once, where the answer is
+// parsed. The zero value is ClassTransient, so that unknown codes are retried.
 type Class uint8
 
-// The classes and what happens.
+// The classes, and what package jobs does.
 const (
-	// ClassTransient: tried again with backoff, then the range is retried later.
+	// ClassTransient: retried with backoff; then the range is retried later.
 	ClassTransient Class = iota
-	// ClassThrottled: the rate halves for all instances, then tried again.
+	// ClassThrottled: retried after the rate of all instances is halved.
 	ClassThrottled
-	// ClassUnauthorised: the signature or token was refused. Clients renew it
-	// and try once more by themselves; what they return is then ClassFatal.
+	// ClassUnauthorised: the signature or token was refused. Exchange renews it and
+	// retries; it does not return this class.
 	ClassUnauthorised
-	// ClassFatal: the run fails at once; somebody must fix a setting.
+	// ClassFatal: the run fails at once; the operator must change a setting.
 	ClassFatal
-	// ClassBadBatch: the batch is halved until the offending ids stand alone.
+	// ClassBadBatch: the batch is halved until the offending ids are isolated.
 	ClassBadBatch
-	// ClassPerUser: every user of the batch failed, each for itself.
+	// ClassPerUser: every user of the batch failed individually.
 	ClassPerUser
 )
 
-// String gives the class as logs and metrics show it.
+var classNames = []string{"transient", "throttled", "unauthorised", "fatal", "bad_batch", "per_user"}
+
+// String returns the class as logs, metrics and tables show it.
 func (c Class) String() string {
-	switch c {
-	case ClassTransient:
-		return "transient"
-	case ClassThrottled:
-		return "throttled"
-	case ClassUnauthorised:
-		return "unauthorised"
-	case ClassFatal:
-		return "fatal"
-	case ClassBadBatch:
-		return "bad_batch"
-	case ClassPerUser:
-		return "per_user"
-	default:
-		return fmt.Sprintf("class(%d)", uint8(c))
+	if int(c) < len(classNames) {
+		return classNames[c]
 	}
+	return fmt.Sprintf("class(%d)", uint8(c))
 }
 
-// Error is a failed call. Its text never holds a signature, a token, a
-// connection id or a URL's query.
+// Error is a failed call. Its text never contains a signature, a token, a connection id or
+// the query of a URL.
 type Error struct {
 	Provider   Provider
 	API        string // e.g. "query_online_status"
 	Class      Class
-	Code       string        // the provider's code; "" when it never answered
-	Text       string        // the provider's words or ours, made by CleanText
-	HTTPStatus int           // 0 when there was no answer
-	RetryAfter time.Duration // how long the provider wants us to wait; 0: not said
-	OpID       string        // OpenIM's operationID of the call, "" elsewhere
-	Err        error         // the cause, when there is one
+	Code       string        // the provider's code; "" without one
+	Text       string        // the provider's words, cleaned with CleanText, or ours
+	HTTPStatus int           // 0 without an answer
+	RetryAfter time.Duration // how long the provider asks to wait; 0 if it does not
+	OpID       string        // OpenIM's operationID of the call; "" for other providers
+	Err        error         // the cause, or nil
 }
 
-// Error says provider, API, code and text in one line.
+// Error returns provider, API, code and text in one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", e.Provider, e.API)
@@ -85,11 +74,11 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ClassOf gives the class of err, looking through wrapping. An error that is no
-// *Error is transient; ask for context errors first.
+// ClassOf returns the class of the *Error that err wraps. Any other error is transient;
+// check IsContext first.
 func ClassOf(err error) Class {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Class
@@ -97,23 +86,22 @@ func ClassOf(err error) Class {
 	return ClassTransient
 }
 
-// IsContext reports whether err is only the end of a context, which is no
-// failure of the provider.
+// IsContext reports whether err is the end of a context rather than a failure of the
+// provider.
 func IsContext(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// maxText bounds what is kept of a provider's words: enough for every message
-// seen, too little for a stack trace.
+// maxText limits a provider's words, in bytes: enough for every known message, too little
+// for a stack trace.
 const maxText = 300
 
-// CleanText makes a provider's text fit to be logged and stored: cut to 300
-// bytes on a character's border, one line, no control characters, and with the
-// given secrets and every word that looks like a token or signature replaced
-// (OpenIM repeats the refused token in errDlt).
+// CleanText returns a provider's text for logs and tables: one line of at most 300 bytes,
+// without control characters, the given secrets, and words that look like a token or
+// signature (OpenIM repeats the refused token in errDlt).
 func CleanText(s string, secrets ...string) string {
 	s = redactSecrets(s, secrets)
-	// Control characters go first: one inside a token would cut it into words
+	// Control characters are removed first: one inside a token would split it into words
 	// too short to be recognised.
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && !unicode.IsSpace(r) {
@@ -121,7 +109,7 @@ func CleanText(s string, secrets ...string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
-	// Once more the secrets, in which such a character stood.
+	// The secrets once more, in case they contained such a character.
 	s = redactRuns(redactSecrets(strings.Join(strings.Fields(s), " "), secrets))
 	if len(s) > maxText {
 		cut := maxText
@@ -144,14 +132,14 @@ func redactSecrets(s string, secrets []string) string {
 	return s
 }
 
-// redactRuns hides what looks like a credential, wherever in a word it stands:
-// a JWT (eyJ…), a usersig (eJ… or eA…: zlib in base64), and any other run of 32
-// and more characters of the base64 alphabets.
+// redactRuns replaces what looks like a credential, anywhere in a word: a JWT (eyJ…), a
+// usersig (eJ… or eA…: zlib in base64), and any other run of at least 32 characters of the
+// base64 alphabets.
 func redactRuns(s string) string {
 	const minOpaque, minPrefixed = 32, 16
 	var b strings.Builder
 	for len(s) > 0 {
-		// A JWT has dots inside; elsewhere they make names of hosts and files.
+		// A JWT contains dots; elsewhere they are part of host and file names.
 		jwt := strings.HasPrefix(s, "eyJ")
 		n := 0
 		for n < len(s) && (isOpaque(s[n]) || jwt && s[n] == '.') {
@@ -173,8 +161,8 @@ func redactRuns(s string) string {
 	return b.String()
 }
 
-// isOpaque reports whether c occurs in tokens and signatures; % because a
-// signature may come back percent-encoded.
+// isOpaque reports whether c occurs in tokens and signatures, which may be
+// percent-encoded.
 func isOpaque(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
 		c == '-' || c == '_' || c == '*' || c == '+' || c == '/' || c == '%'

@@ -5,20 +5,18 @@ import (
 	"time"
 )
 
-// Observer is told about calls, for metrics and traces. Its methods are called once a call,
-// must be quick, and safe for concurrent use.
+// Observer is notified of calls, for metrics and traces. Its methods must be fast and safe
+// for concurrent use.
 type Observer interface {
-	// Called tells of a call that was sent: of which API, what came of it ("ok",
-	// or the class of the error), and how long it took from then to the end of
-	// the answer.
+	// Called is called once for each call that was sent. outcome is "ok" or the class of
+	// the error; took is the time from sending to the end of the answer.
 	Called(api, outcome string, took time.Duration)
-	// Waited tells how long a call waited for its call time; ctx is the caller's.
+	// Waited is called after each wait for a call time, with the caller's context.
 	Waited(ctx context.Context, api string, d time.Duration)
 }
 
-// Judged tells the observer what came of a call, once the answer is judged. r is
-// the reply that Post returned. What was never sent, or given up because the
-// caller's context ended, is no call.
+// Judged notifies the observer of the outcome of a call, for which Post returned r. It
+// ignores calls that were never sent or that the caller's context ended.
 func (h *HTTP) Judged(api string, r Reply, err error) {
 	if h.observer == nil || r.AskedAt.IsZero() || IsContext(err) {
 		return
@@ -27,6 +25,6 @@ func (h *HTTP) Judged(api string, r Reply, err error) {
 	if err != nil {
 		outcome = ClassOf(err).String()
 	}
-	// The clock may be set back a little meanwhile.
+	// The clock may have been set back in between.
 	h.observer.Called(api, outcome, max(r.AnsweredAt.Sub(r.AskedAt), 0))
 }

@@ -5,18 +5,17 @@ import (
 	"runtime/debug"
 )
 
-// PanicError is a panic that was caught: a mistake in this program.
+// PanicError is a recovered panic, a bug in this program.
 type PanicError struct {
 	Value any
 	Stack []byte
 }
 
-// Error leaves the stack out: errors are stored and shown, and it is for the log.
+// Error returns the panic's value without the stack, which is for the log only.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// Guard makes an error of a panic of f, so that the process and its other work
-// go on. It holds for the goroutine that f is called in, not for those that it
-// starts.
+// Guard calls f and returns a *PanicError if it panics, so that the process continues. It
+// does not cover goroutines that f starts.
 func Guard(f func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {

@@ -1,7 +1,7 @@
 package imclient
 
-// Platform is a normalised device class. Providers' spellings are mapped in
-// the providers' packages; what they do not know is PlatformUnknown.
+// Platform is a normalised device class. The providers' packages map their names to it, and
+// unknown ones to PlatformUnknown.
 type Platform uint8
 
 // The platforms.
@@ -26,20 +26,5 @@ var platformNames = [numPlatforms]string{
 	"windows", "macos", "linux", "harmony", "admin",
 }
 
-// String gives the platform as it is stored.
-func (p Platform) String() string {
-	if int(p) < len(platformNames) {
-		return platformNames[p]
-	}
-	return platformNames[PlatformUnknown]
-}
-
-// ParsePlatform reads a platform as String writes it.
-func ParsePlatform(s string) (Platform, bool) {
-	for i, name := range platformNames {
-		if name == s {
-			return Platform(i), true
-		}
-	}
-	return PlatformUnknown, false
-}
+// String returns the platform as it is stored.
+func (p Platform) String() string { return nameOf(platformNames[:], p) }

@@ -5,12 +5,11 @@ import (
 	"fmt"
 )
 
-// State is a user's login state. The zero value means "not known" and is never
-// stored.
+// State is a user's login state. The zero value is unknown and never stored.
 type State uint8
 
-// The states. A user is online when any device holds a connection, push_online
-// when all are disconnected but one can still be reached by push, else offline.
+// The login states. A user is online if any device has a connection, push_online if none
+// has but one can be reached by push, and offline otherwise.
 const (
 	StateUnknown State = iota
 	StateOnline
@@ -18,39 +17,24 @@ const (
 	StateOffline
 )
 
-// String gives the state as it is stored: online, push_online, offline.
-func (s State) String() string {
-	switch s {
-	case StateOnline:
-		return "online"
-	case StatePushOnline:
-		return "push_online"
-	case StateOffline:
-		return "offline"
-	default:
-		return "unknown"
-	}
-}
+var stateNames = []string{"unknown", "online", "push_online", "offline"}
 
-// ParseState reads a state as String writes it.
-func ParseState(s string) (State, error) {
-	switch s {
-	case "online":
-		return StateOnline, nil
-	case "push_online":
-		return StatePushOnline, nil
-	case "offline":
-		return StateOffline, nil
-	default:
-		return StateUnknown, fmt.Errorf("unknown presence state %q", s)
+// String returns the state as it is stored: online, push_online, offline.
+func (s State) String() string { return nameOf(stateNames, s) }
+
+// ParseState parses what String returns.
+func ParseState(name string) (State, error) {
+	s, ok := valueOf[State](stateNames, name)
+	if !ok || s == StateUnknown {
+		return StateUnknown, fmt.Errorf("unknown presence state %q", name)
 	}
+	return s, nil
 }
 
 // Mode is how a user is reachable on one platform.
 type Mode uint8
 
-// The modes, from least to most connected. ModeNone means that the user has no
-// such device and is left out of what is stored.
+// The modes, from least to most connected. ModeNone, no device, is not stored.
 const (
 	ModeNone Mode = iota
 	ModePushOnline
@@ -58,22 +42,19 @@ const (
 	ModeOnline
 )
 
-var modeNames = [...]string{ModePushOnline: "push_online", ModeBackground: "background", ModeOnline: "online"}
+var modeNames = []string{ModePushOnline: "push_online", ModeBackground: "background", ModeOnline: "online"}
 
-// Platforms says for each platform how the user is reachable there. It is a
-// plain array so that two of them compare with ==.
+// Platforms is how a user is reachable on each platform. It is comparable.
 type Platforms [numPlatforms]Mode
 
-// Add notes a device. Of several devices on one platform the most connected
-// one counts.
+// Add adds a device. The most connected of several devices of a platform counts.
 func (p *Platforms) Add(platform Platform, mode Mode) {
 	if int(platform) < len(p) && mode > p[platform] {
 		p[platform] = mode
 	}
 }
 
-// SameDevices reports whether the user is reachable on the same platforms, be it
-// in another mode.
+// SameDevices reports whether both have the same platforms, in whatever mode.
 func (p Platforms) SameDevices(q Platforms) bool {
 	for platform := range p {
 		if (p[platform] == ModeNone) != (q[platform] == ModeNone) {
@@ -83,8 +64,8 @@ func (p Platforms) SameDevices(q Platforms) bool {
 	return true
 }
 
-// AppendJSON appends the stored form: {"ios":"online","web":"push_online"},
-// always in the same order; {} when there is none.
+// AppendJSON appends the stored form, {"ios":"online","web":"push_online"}, in a fixed
+// order; {} if there is no device.
 func (p *Platforms) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
 	first := true
@@ -105,7 +86,7 @@ func (p *Platforms) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
-// String is AppendJSON as a string.
+// String returns what AppendJSON appends.
 func (p Platforms) String() string {
 	if p == (Platforms{}) {
 		return "{}"
@@ -113,8 +94,8 @@ func (p Platforms) String() string {
 	return string(p.AppendJSON(nil))
 }
 
-// ParsePlatforms reads what AppendJSON wrote. A platform or mode that this
-// version does not know is an error: it was written by a newer one.
+// ParsePlatforms parses what AppendJSON appends. An unknown platform or mode, which a newer
+// version may have written, is an error.
 func ParsePlatforms(stored []byte) (Platforms, error) {
 	var p Platforms
 	if string(stored) == "{}" { // the most frequent by far
@@ -125,17 +106,12 @@ func ParsePlatforms(stored []byte) (Platforms, error) {
 		return p, fmt.Errorf("read stored platforms: %w", err)
 	}
 	for name, modeName := range named {
-		platform, ok := ParsePlatform(name)
+		platform, ok := valueOf[Platform](platformNames[:], name)
 		if !ok {
 			return p, fmt.Errorf("read stored platforms: unknown platform %q", name)
 		}
-		mode := ModeNone
-		for m, n := range modeNames {
-			if n != "" && n == modeName {
-				mode = Mode(m)
-			}
-		}
-		if mode == ModeNone {
+		mode, ok := valueOf[Mode](modeNames, modeName)
+		if !ok {
 			return p, fmt.Errorf("read stored platforms: unknown mode %q", modeName)
 		}
 		p[platform] = mode
@@ -143,7 +119,7 @@ func ParsePlatforms(stored []byte) (Platforms, error) {
 	return p, nil
 }
 
-// Presence is what one answer says about one user. Two of them compare with ==.
+// Presence is one user's login state and devices. It is comparable.
 type Presence struct {
 	State     State
 	Platforms Platforms

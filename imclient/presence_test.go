@@ -102,7 +102,7 @@ func TestParsePlatforms_refuses(t *testing.T) {
 
 func TestNames_roundTrip(t *testing.T) {
 	for p := range numPlatforms {
-		if back, ok := ParsePlatform(p.String()); !ok || back != p {
+		if back, ok := valueOf[Platform](platformNames[:], p.String()); !ok || back != p {
 			t.Errorf("platform %d reads back as %d, %v", p, back, ok)
 		}
 	}
@@ -136,7 +136,7 @@ func TestNames_unknown(t *testing.T) {
 			t.Errorf("kind %q is taken for %s", name, k)
 		}
 	}
-	if p, ok := ParsePlatform("fridge"); ok || p != PlatformUnknown {
+	if p, ok := valueOf[Platform](platformNames[:], "fridge"); ok || p != PlatformUnknown {
 		t.Errorf("platform fridge is taken for %s", p)
 	}
 	if State(9).String() != "unknown" || AccountStatus(9).String() != "unknown" || (numPlatforms+1).String() != "unknown" {

@@ -7,44 +7,41 @@ import (
 	"time"
 )
 
-// CallStore is where the call times of one (app, API) are handed out to all
-// instances; repo implements it on one row in Postgres.
+// CallStore hands out the call times of one (app, API) to all instances. Package repo
+// implements it on one row in Postgres.
 type CallStore interface {
-	// ReserveCalls takes n consecutive call times: first, first+interval, ….
-	// They are given out once only, to whichever instance asks.
+	// ReserveCalls reserves n consecutive call times: first, first+interval, …. Each is
+	// handed out once.
 	ReserveCalls(ctx context.Context, n int) (first time.Time, interval time.Duration, err error)
-	// PutOff moves the call times that nobody has yet by d.
+	// PutOff delays the call times that are not reserved yet by d.
 	PutOff(ctx context.Context, d time.Duration) error
-	// Throttle halves the rate for all instances, at most once for one burst of
-	// rate-limit answers, and hands out no call time within the next pause.
+	// Throttle halves the rate of all instances, at most once per burst of rate-limit
+	// answers, and hands out no call time within pause.
 	Throttle(ctx context.Context, pause time.Duration) error
 }
 
-// Slack is how much calls may bunch up, between here and where the provider counts
-// them, without exceeding the limit: CallStore spaces call times at
-// (1s+Slack)/rate, so that no one-second window holds more than rate calls if none
-// of them takes longer than another by more than Slack.
+// Slack is the difference of the calls' delays, until the provider counts them, that does
+// not exceed the limit: CallStore spaces call times at (1s+Slack)/rate, so that no second
+// has more than rate calls if their delays differ by at most Slack.
 const Slack = 20 * time.Millisecond
 
-// Lateness is how long after its call time a call may still start; the rest of
-// Slack is for the way. A call time missed by more is given up, because calls that
-// bunch up behind a stall could exceed the limit.
+// Lateness is how long after its call time a call may start; the rest of Slack is for the
+// network. A call time missed by more is not used, because calls that bunch up after a
+// stall could exceed the limit.
 const Lateness = 8 * time.Millisecond
 
-// patience is the longest that a caller is kept waiting for its call time.
-// Beyond it (a provider told us to stay away for a minute or an hour) the
-// caller gets a throttled error and can give its worker slot away meanwhile.
+// patience is the longest wait for a call time. If the next one is further away, because
+// the provider asked for a pause, the caller gets a throttled error and can free its worker.
 const patience = 30 * time.Second
 
-// Gate lets calls of one (app, API) through at the times that its CallStore
-// hands out. It reserves a slab of call times at once, so that an instance at
-// full speed asks the store about ten times a second, not once a call; and it
-// reserves the next one before the last is used up, so that no call waits for the
-// store. Safe for concurrent use; callers pass in the order in which they came.
+// Gate delays calls of one (app, API) until the call times that its CallStore hands out. It
+// reserves a slab of them at once, so that an instance at full speed queries the store about
+// ten times a second instead of once a call, and reserves the next slab ahead, so that no
+// call waits for the store. Safe for concurrent use; callers pass in the order of arrival.
 type Gate struct {
 	store CallStore
 	now   func() time.Time
-	// turn is a lock that can be waited for with a context.
+	// turn is a lock that a caller can wait for with a context.
 	turn chan struct{}
 
 	mu       sync.Mutex
@@ -52,37 +49,36 @@ type Gate struct {
 	interval time.Duration
 	left     int          // call times left in the slab, the first of them at next
 	size     int          // of the slab
-	ahead    *reservation // of the next slab; nil: none yet
-	slowed   int          // counts the rate-limit answers: call times from before are void
-	// owed are the calls that started too late, the last of them at lateAt.
+	ahead    *reservation // of the next slab; nil if there is none
+	slowed   int          // number of rate-limit answers: earlier call times are void
+	// owed is the number of calls that started too late, the last one at lateAt.
 	owed   int
 	lateAt time.Time
 }
 
 // reservation is a slab of call times on its way.
 type reservation struct {
-	done     chan struct{} // closed when the rest is set
+	done     chan struct{} // closed when the other fields are set
 	first    time.Time
 	interval time.Duration
 	size     int
 	err      error
-	slowed   int // what Gate.slowed was
+	slowed   int // Gate.slowed at the time of the request
 }
 
-// NewGate makes a gate. now is the clock in which the store's call times are
-// meant: the database's, read locally.
+// NewGate returns a gate. now is the clock of the store's call times: the database's, read
+// locally.
 func NewGate(store CallStore, now func() time.Time) *Gate {
 	return &Gate{store: store, now: now, turn: make(chan struct{}, 1)}
 }
 
-// slabTime is how much of the future one reservation covers: long against the
-// round trip to the store, short against a second, so that an instance that
-// stops wastes little.
+// slabTime is the time that one reservation covers: long compared with a round trip to the
+// store, and short compared with a second, so that an instance that stops wastes little.
 const slabTime = 100 * time.Millisecond
 
-// Wait returns when one call may be sent, at once, and gives its call time. Its
-// errors are the context's, the store's, or a ClassThrottled *Error whose
-// RetryAfter says when the next call time comes, if that is far away.
+// Wait waits until one call may be sent and returns its call time. Errors are the context's,
+// the store's, or a ClassThrottled *Error if the next call time is more than 30s away, which
+// is its RetryAfter.
 func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 	select {
 	case g.turn <- struct{}{}:
@@ -95,7 +91,7 @@ func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 		if err != nil {
 			return time.Time{}, err
 		}
-		if g.isLate(at) { // the store took its time
+		if g.isLate(at) { // the store was slow
 			if at, err = g.putOff(ctx, at); err != nil {
 				return time.Time{}, err
 			}
@@ -115,10 +111,11 @@ func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
 	}
 }
 
-// Missed reports whether it is too late to start the call of a call time.
+// Missed reports whether a call time is too old to start its call.
 func (g *Gate) Missed(at time.Time) bool { return g.now().Sub(at) > Lateness }
 
-// Again gives a call time to a call that missed its own.
+// Again waits for another call time for a call that missed its own. Errors are those of
+// Wait.
 func (g *Gate) Again(ctx context.Context, missed time.Time) (at time.Time, err error) {
 	if g.isLate(missed) {
 		return g.putOff(ctx, missed)
@@ -126,9 +123,8 @@ func (g *Gate) Again(ctx context.Context, missed time.Time) (at time.Time, err e
 	return g.Wait(ctx)
 }
 
-// isLate reports whether a call time was missed, but by less than the time to the
-// next, where that is so long that it is dear: then it is put off, with all that
-// come after it.
+// isLate reports whether a call time was missed by less than the interval, at an interval so
+// long that losing the call time is expensive. All later ones are then delayed instead.
 func (g *Gate) isLate(at time.Time) bool {
 	g.mu.Lock()
 	interval := g.interval
@@ -137,8 +133,8 @@ func (g *Gate) isLate(at time.Time) bool {
 	return interval > slabTime && late > Lateness && late < interval
 }
 
-// putOff gives the present as a late call time. All later ones come as much
-// later, so that no second holds more of them.
+// putOff replaces a late call time by the present and delays all later ones as much, so that
+// no second has more of them.
 func (g *Gate) putOff(ctx context.Context, late time.Time) (at time.Time, err error) {
 	for at = late; g.Missed(at); {
 		by := g.now().Sub(at)
@@ -150,9 +146,9 @@ func (g *Gate) putOff(ctx context.Context, late time.Time) (at time.Time, err er
 	return at, nil
 }
 
-// Sent is to be called when the request of a call time is on its way. When that
-// took too long after all, another call time is given up for it, or all are put
-// off: it may be in one second with those that were to come after its own.
+// Sent must be called when the request of a call time is written. If that took too long,
+// the gate skips another call time for it, or delays all later ones: the call may be in one
+// second with those.
 func (g *Gate) Sent(at time.Time) {
 	now := g.now()
 	if now.Sub(at) <= Lateness {
@@ -162,7 +158,7 @@ func (g *Gate) Sent(at time.Time) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
 			defer cancel()
-			// As good as can be: the call is made.
+			// Best effort: the call is made already.
 			_ = Guard(func() error { return g.store.PutOff(ctx, now.Sub(at)) })
 		}()
 		return
@@ -173,16 +169,15 @@ func (g *Gate) Sent(at time.Time) {
 	g.lateAt = now
 }
 
-// slowedSince reports whether a rate-limit answer came since the call time was
-// taken.
+// slowedSince reports whether a rate-limit answer came since slowed was read.
 func (g *Gate) slowedSince(slowed int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.slowed != slowed
 }
 
-// take gives the next call time that is not missed yet, and the count of
-// rate-limit answers so far. Only who has the turn calls it.
+// take returns the next call time that is not missed, and the number of rate-limit answers.
+// The caller must hold turn.
 func (g *Gate) take(ctx context.Context) (at time.Time, slowed int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -207,8 +202,8 @@ func (g *Gate) skip(n int) {
 	g.left -= n
 }
 
-// skipLost leaves out the call times that a stall missed, in one step, and those
-// owed for late calls of the last second.
+// skipLost skips the call times missed in a stall, and those owed for late calls of the
+// last second.
 func (g *Gate) skipLost() {
 	now := g.now()
 	if late := now.Sub(g.next) - Lateness; g.left > 0 && late > 0 && (g.interval <= slabTime || late >= g.interval) {
@@ -222,9 +217,9 @@ func (g *Gate) skipLost() {
 	g.owed -= n
 }
 
-// refill waits for the next slab. The gate's lock is released meanwhile.
+// refill waits for the next slab, without the gate's lock.
 func (g *Gate) refill(ctx context.Context) error {
-	if g.ahead == nil || g.ahead.hasFailed() { // what failed ahead of time may go well by now
+	if g.ahead == nil || g.ahead.hasFailed() { // a failed one is worth another attempt
 		g.reserve(ctx)
 	}
 	r := g.ahead
@@ -242,7 +237,7 @@ func (g *Gate) refill(ctx context.Context) error {
 	g.ahead = nil
 	switch {
 	case r.slowed != g.slowed:
-		return nil // it was reserved before the rate-limit answer: void
+		return nil // void: reserved before the rate-limit answer
 	case r.err != nil:
 		return fmt.Errorf("reserve call times: %w", r.err)
 	case r.interval <= 0:
@@ -262,10 +257,10 @@ func (r *reservation) hasFailed() bool {
 	}
 }
 
-// reserveTimeout bounds a reservation, which outlives the call that began it.
+// reserveTimeout limits a reservation, which outlives the call that started it.
 const reserveTimeout = 10 * time.Second
 
-// reserve asks the store for the next slab.
+// reserve starts the reservation of the next slab.
 func (g *Gate) reserve(ctx context.Context) {
 	r := &reservation{done: make(chan struct{}), size: 1, slowed: g.slowed}
 	if g.interval > 0 {
@@ -283,9 +278,9 @@ func (g *Gate) reserve(ctx context.Context) {
 	}()
 }
 
-// Throttled tells all instances that the provider answered with its rate-limit
-// code and wants us to stay away for pause (0: it did not say). Call times
-// reserved before are given back unused.
+// Throttled lowers the rate of all instances after a rate-limit answer. pause is how long
+// the provider asked to wait, 0 if it did not. Call times reserved before are void. Errors
+// are the store's.
 func (g *Gate) Throttled(ctx context.Context, pause time.Duration) error {
 	g.mu.Lock()
 	g.left = 0

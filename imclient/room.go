@@ -6,33 +6,31 @@ import (
 )
 
 const (
-	// maxReading is what the answers being read take in a process, over all its
-	// clients.
+	// maxReading limits the memory of the answers being read by all clients of a process.
 	maxReading = 48 << 20
-	// readingBytes is what one of them takes: the buffers of connection, gzip and
+	// readingBytes is the memory of one answer: the buffers of connection, gzip and
 	// decoder, and one value.
 	readingBytes = 2 * maxValue
-	// keptPerUser is what is kept of an answer about each user, until it is whole.
+	// keptPerUser is what is kept of each user until the answer is complete.
 	keptPerUser = 512
 )
 
-// processRoom is the room of all clients of the process.
+// processRoom is the room of the process.
 var processRoom = &room{free: maxReading, held: make(map[*HTTP]int64)}
 
-// room bounds the memory that the answers being read take, over several clients.
-// No client can keep the others out. It may hold at most as much as is left free:
-// one greedy client has half of the room, and of n each comes to have an (n+1)th,
-// as much as the next one may take. A client that holds nothing is always let in.
-// An answer takes all that it will need before its first byte is read, and for no
-// longer than its call's timeout, so that answers never wait in a circle.
+// room limits the memory of the answers being read by several clients. No client can
+// starve the others: each may hold at most as much as remains free, so one client gets half
+// of the room, and n clients an (n+1)th each. A client that holds nothing always enters. An
+// answer reserves all its memory before its first byte is read, for no longer than its
+// call's timeout, so that answers cannot deadlock.
 type room struct {
 	mu      sync.Mutex
-	free    int64 // below 0 by what clients took that held nothing
+	free    int64 // negative if clients that held nothing entered a full room
 	held    map[*HTTP]int64
-	changed chan struct{} // closed when something is given back; nil: no client waits
+	changed chan struct{} // closed when memory is released; nil if no client waits
 }
 
-// enter takes n bytes for a client, and waits for them. The caller must call leave.
+// enter waits for n bytes and reserves them for a client. The caller must call leave.
 func (r *room) enter(ctx context.Context, client *HTTP, n int64) (leave func(), err error) {
 	for {
 		r.mu.Lock()
