@@ -12,44 +12,45 @@ type api struct {
 	kind    Kind // 0: a login, which names no users
 	backend backend
 	limit   *limiter
-	// parse reads the body. The ids are returned also when the call is refused
-	// for them, so that they are counted.
+	// parse reads the body. It returns the ids even of a refused call, so that they
+	// are counted.
 	parse func(body []byte) (request, *failure)
 	// answer appends the body of the answer.
 	answer func(body []byte, c *call) ([]byte, *failure)
-	// poison is the documented code for input that the API cannot work with.
+	// poison is the documented code for input that the API cannot process.
 	poison int
-	// merged: it answers from Redis, which has the devices of all gateways.
+	// merged means that the answer comes from Redis, which has the devices of all
+	// gateways.
 	merged bool
 	// list is the beginning of an answer, up to its list of users.
 	list string
-	// mangled is a valid JSON answer in which nothing has the right type.
+	// mangled is a valid JSON answer in which every type is wrong.
 	mangled string
 }
 
-// backend is what the APIs of one provider have in common.
+// backend is what the APIs of one provider share.
 type backend interface {
-	// nonce is what should be different in every call.
+	// nonce returns the value that should differ in every call.
 	nonce(r *http.Request) string
-	// refuse checks all but the body: parameters, headers, signature or token.
+	// refuse checks everything but the body: parameters, headers, signature or token.
 	refuse(c *call) *failure
 	tooMany() *failure
 	notAdmin(a *api) *failure
-	// coded is a failure with a code of the provider.
+	// coded returns a failure with a code of the provider.
 	coded(code int, text string) *failure
 	// failed appends the body of a failure.
 	failed(body []byte, f *failure) []byte
-	// zips reports whether answers are compressed for clients that accept it.
+	// zips reports whether answers are compressed if the client accepts that.
 	zips() bool
 }
 
-// request is what the body of a call asks for.
+// request is the content of a call's body.
 type request struct {
 	ids    []string
 	detail bool
 }
 
-// refusal says why a call was refused, for Stats.
+// refusal is why a call was refused, for Stats.
 type refusal uint8
 
 const (
@@ -58,7 +59,7 @@ const (
 	rateLimited
 )
 
-// failure is an answer that is an error.
+// failure is an error answer.
 type failure struct {
 	code   int
 	text   string // ErrorInfo; errMsg
@@ -68,19 +69,19 @@ type failure struct {
 	why    refusal
 }
 
-// call is one call on its way through the simulator.
+// call is one call while it is processed.
 type call struct {
 	request
 	api     *api
 	http    *http.Request
 	body    []byte
-	bad     *failure // what is wrong with the body
+	bad     *failure // of the body
 	arrived time.Time
 	hits    []hit
 	// at is the population's time of the answer.
 	at     time.Time
 	served []servedUser
-	// devices is room for those of one user.
+	// devices is reused memory for the devices of one user.
 	devices []Device
 }
 
@@ -94,7 +95,7 @@ func (c *call) hit(kind FaultKind) *hit {
 	return nil
 }
 
-// respond makes the answer of a call that no fault of the network ended.
+// respond appends the answer of a call that no network fault ended.
 func (s *Server) respond(body []byte, c *call) ([]byte, *failure) {
 	b := c.api.backend
 	if f := b.refuse(c); f != nil {
@@ -127,7 +128,7 @@ func (s *Server) respond(body []byte, c *call) ([]byte, *failure) {
 	return c.api.answer(body, c)
 }
 
-// spoilIDs is the ids to answer about: those asked for, but for faults.
+// spoilIDs returns the ids to answer about: those of the call, changed by faults.
 func (c *call) spoilIDs() []string {
 	ids := c.ids
 	names := func(h *hit, id string) bool {
@@ -149,8 +150,8 @@ func (c *call) spoilIDs() []string {
 	return ids
 }
 
-// look gives the devices of a user as this call is to see them; they are valid
-// until the next look.
+// look returns a user's devices as this call sees them. They are valid until the next
+// look.
 func (s *Server) look(c *call, userID string) []Device {
 	for i := range c.hits {
 		if c.hits[i].hides(userID, c.at, c.api.merged) {
@@ -164,8 +165,8 @@ func (s *Server) look(c *call, userID string) []Device {
 	return c.devices
 }
 
-// oneGateway leaves the connected devices that one of two gateways has. A user
-// with several has some on each.
+// oneGateway keeps the connected devices of one of two gateways. The devices of a
+// user with several are spread over both.
 func oneGateway(devices []Device, gateway int) []Device {
 	pushed := func(d Device) bool { return d.Mode == Push }
 	connected := 0

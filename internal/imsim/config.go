@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// Config says what to simulate.
+// Config configures a Server.
 type Config struct {
-	// Tencent and OpenIM are the backends; a nil one is not served.
+	// Tencent and OpenIM are the simulated providers; a nil one is not served.
 	Tencent *Tencent
 	OpenIM  *OpenIM
-	// Population is who there is, for both backends; nil means nobody but the
-	// users set by Users.
+	// Population is the users, for both providers. If nil, only users set by Users
+	// exist.
 	Population Population
-	// Now is the clock; nil means time.Now. It is called concurrently.
+	// Now returns the time; nil means time.Now. It is called concurrently.
 	Now func() time.Time
-	// Speed is how many times faster than the clock the population lives, counted
-	// from New; 0 means 1. At 1440 its day takes a minute. Limits, signatures and
-	// tokens keep to the clock.
+	// Speed is how many times faster than the clock the population lives, from New
+	// on; 0 means 1. At 1440 its day takes a minute. Limits, signatures and tokens
+	// keep to the clock.
 	Speed float64
-	// Record remembers every value served, for Served. It grows with the number of
-	// users and of their changes.
+	// Record stores every value served, for Served. It grows with the number of users
+	// and of their changes.
 	Record bool
 }
 
-// Validate reports what is wrong with a configuration, all at once.
+// Validate returns all that is wrong with a configuration.
 func (c Config) Validate() error {
 	var errs []error
 	if c.Tencent == nil && c.OpenIM == nil {

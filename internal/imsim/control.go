@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// controlPrefix begins the paths by which the simulator itself is steered:
+// controlPrefix is the prefix of the paths that control the simulator:
 //
 //	GET    /_sim/stats            Stats
-//	GET    /_sim/faults           the faults, with how often each has hit
+//	GET    /_sim/faults           the faults, with the hits of each
 //	POST   /_sim/faults           add one: Fault as JSON, its Delay as "delay":"150ms", its For as "for":"30m"; answers {"id":1}
 //	DELETE /_sim/faults           clear all
 //	DELETE /_sim/faults/{id}      clear one
-//	POST   /_sim/revoke           {"what":"signatures"}, "tokens" (kick), "forget" (lose them) or, without, all of these
+//	POST   /_sim/revoke           {"what":"signatures"}, "tokens" (kick), "forget" (lose them) or, without, signatures and tokens
 //	POST   /_sim/round            {"round":3}, if the population is a Rounds
 //	POST   /_sim/users            set one: {"user_id":"u1","devices":[{"platform":"ios","mode":"online"}]}, "imported":false, or "unset":true
 //	GET    /_sim/served           ?kind=tencent_presence&user_id=u1: []Value
@@ -52,10 +52,10 @@ func (s *Server) controlHandler() http.Handler {
 	return mux
 }
 
-// done is the answer to what has no other.
+// done is the answer of calls without a result.
 var done = map[string]bool{"ok": true}
 
-// readControl reads the body of a control call; an unknown field is an error.
+// readControl reads the body of a control call. An unknown field is an error.
 func readControl(r *http.Request, into any) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, maxBody))
 	d.DisallowUnknownFields()
@@ -166,7 +166,7 @@ func (s *Server) postUser(r *http.Request) (any, error) {
 	return done, nil
 }
 
-// kindNames are the kinds as /_sim/served has them.
+// kindNames are the kinds in /_sim/served.
 var kindNames = map[string]Kind{
 	"tencent_presence": TencentPresence, "tencent_accounts": TencentAccounts,
 	"openim_presence": OpenIMPresence, "openim_accounts": OpenIMAccounts,

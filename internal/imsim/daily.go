@@ -6,18 +6,17 @@ import "time"
 // Source: Tencent Chat "Querying Account Online Status", note on PushOnline.
 const pushKept = 7 * 24 * time.Hour
 
-// What a Daily population is made of, as shares of all users.
+// Shares of all users in a Daily population.
 const (
 	shareNeverActive   = 0.15 // known, but never logs in
 	shareNeverImported = 0.02
 	shareLate          = 0.10 // imported some time within Daily.ImportSpan
 )
 
-// Daily is a population with the rhythm of a day: users live in different time
-// zones, are active on some days and not on others, have sessions of minutes to
-// hours on one to three devices, and stay reachable by push for seven days on
-// the mobile ones. It holds no state: everything follows from the seed, the
-// user id and the time.
+// Daily is a population with a daily rhythm: users live in several time zones, are
+// active on some days, have sessions of minutes to hours on one to three devices, and
+// stay reachable by push for seven days on mobile ones. It has no state: everything
+// follows from seed, user id and time.
 type Daily struct {
 	Seed uint64
 	// Start is when the first of the late users is imported.
@@ -26,13 +25,13 @@ type Daily struct {
 	ImportSpan time.Duration
 }
 
-// NewDaily makes a population whose late users are imported within 30 days
-// from start.
+// NewDaily returns a population whose late users are imported within 30 days of
+// start.
 func NewDaily(seed uint64, start time.Time) *Daily {
 	return &Daily{Seed: seed, Start: start, ImportSpan: 30 * 24 * time.Hour}
 }
 
-// The draws of a user. Those of the devices are followed by their days'.
+// Numbers of the draws of a user. The days of a device are drawn after it.
 const (
 	drawImport int64 = iota + 1
 	drawImportAt
@@ -43,8 +42,8 @@ const (
 	drawTablet
 )
 
-// Imported reports whether the user is known: most have always been, some are
-// imported over time, a few never.
+// Imported reports whether the user is known: most always, some from a later time on,
+// a few never.
 func (d *Daily) Imported(userID string, at time.Time) bool {
 	return d.imported(hash(d.Seed, userID), at)
 }
@@ -62,8 +61,8 @@ func (d *Daily) imported(h uint64, at time.Time) bool {
 	}
 }
 
-// AppendDevices appends the user's devices. Its cost is a handful of hashes,
-// and a few dozen for a user who has not been seen for days.
+// AppendDevices appends the user's devices. It costs a few hashes, and a few dozen
+// for a user who was inactive for days.
 func (d *Daily) AppendDevices(devices []Device, userID string, at time.Time) []Device {
 	h := hash(d.Seed, userID)
 	activity := unit(draw(h, drawActive))
@@ -85,7 +84,7 @@ func (d *Daily) AppendDevices(devices []Device, userID string, at time.Time) []D
 	return devices
 }
 
-// zone is a user's offset from UTC in seconds: most live around UTC+8, some in
+// zone returns a user's offset from UTC in seconds: most live around UTC+8, some in
 // Europe and America, none exactly on the hour.
 func zone(h uint64) int64 {
 	hours := int64(8)
@@ -119,8 +118,8 @@ func desktop(h uint64) (Platform, bool) {
 	}
 }
 
-// appendDevice appends a device if the user is reachable on it at the local
-// time, which is in seconds.
+// appendDevice appends a device if the user is reachable on it at the local time, in
+// seconds.
 func appendDevice(devices []Device, p Platform, h uint64, activity float64, local int64) []Device {
 	mobile := p == IOS || p == Android || p == IPad
 	kept := int64(0)
@@ -142,23 +141,23 @@ func appendDevice(devices []Device, p Platform, h uint64, activity float64, loca
 	}
 }
 
-// A day is cut into slots, each with at most one session of a device in it.
+// A day is divided into slots, each with at most one session of a device.
 const (
 	day   = 24 * 3600
 	slot  = 2 * 3600
 	slots = day / slot
 )
 
-// busy is how likely the most active user has a session in each slot of a day.
+// busy is how likely the most active user has a session in each slot.
 var busy = [slots]float64{0.15, 0.05, 0.04, 0.25, 0.5, 0.55, 0.6, 0.5, 0.55, 0.7, 0.8, 0.45}
 
-// session is one stay online of one device, in local seconds: [start, end).
+// session is one stay online of a device, in local seconds: [start, end).
 type session struct {
 	start, end int64
 	logout     bool // ended by logging out, not by losing the connection
 }
 
-// lastSession finds the device's newest session that began by the local time,
+// lastSession returns the device's newest session that began by the local time,
 // unless it ended kept seconds ago or earlier.
 func lastSession(h uint64, activity float64, local, kept int64) (session, bool) {
 	first := local - kept
@@ -178,9 +177,9 @@ func lastSession(h uint64, activity float64, local, kept int64) (session, bool) 
 	return session{}, false
 }
 
-// sessionIn draws the session of one slot. A third of them fill the slot, so that
-// neighbouring ones join into sessions of hours; the others last from three
-// minutes to what is left of the slot, short ones being the more frequent.
+// sessionIn draws the session of a slot. A third fill the slot, so that neighbours
+// join into sessions of hours; the others last from three minutes to the end of the
+// slot, short ones being more frequent.
 func sessionIn(h uint64, likely float64, slotStart int64) (session, bool) {
 	if unit(h) >= likely {
 		return session{}, false

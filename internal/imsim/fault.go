@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// FaultKind says how a call goes wrong.
+// FaultKind is how a call fails.
 type FaultKind string
 
 // The kinds. In brackets, the fields of Fault that they read.
@@ -60,17 +60,18 @@ var faultKinds = []FaultKind{
 	FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty,
 }
 
-// Fault makes calls go wrong. Several can hit one call: a delay and a code, say.
+// Fault makes calls fail. Several can hit one call: a delay and a code, for example.
 type Fault struct {
 	Kind FaultKind `json:"kind"`
-	// Path is the API path that is hit. One that ends in * hits all that begin
-	// so; "" hits every presence and account API, but not the logins.
+	// Path is the API path that is hit, or a prefix followed by *. "" hits all
+	// presence and account APIs, but no logins.
 	Path string `json:"path,omitempty"`
-	// Times is how many calls are hit; 0 means all until the fault is cleared.
+	// Times is the number of calls that are hit; 0 means all until the fault is
+	// cleared.
 	Times int `json:"times,omitempty"`
-	// After is how many calls that match are let through before.
+	// After is the number of matching calls that pass before.
 	After int `json:"after,omitempty"`
-	// Probability, 0 to 1, is how likely a call that matches is hit; 0 means 1.
+	// Probability, 0 to 1, is how likely a matching call is hit; 0 means 1.
 	Probability float64 `json:"probability,omitempty"`
 
 	Code       int           `json:"code,omitempty"`
@@ -80,17 +81,15 @@ type Fault struct {
 	RetryAfter int           `json:"retry_after,omitempty"` // seconds
 	Size       int           `json:"size,omitempty"`        // bytes
 	Delay      time.Duration `json:"-"`
-	// Share, 0 to 1, is how many of all users a fault of a gateway is about, the same
-	// ones for each fault with the same share. IDs name them instead.
+	// Share, 0 to 1, is how many users a gateway fault affects, the same ones for
+	// each fault with that share. IDs name them instead.
 	Share float64 `json:"share,omitempty"`
-	// For is how long Redis is wrong after the fault was made, by the population's
-	// time.
+	// For is how long Redis is wrong, in the population's time.
 	For time.Duration `json:"-"`
-	// Echo repeats the call in the answer, with its credentials, as pages that are
-	// meant for debugging do.
+	// Echo repeats the call in the answer, with its credentials, as debug pages do.
 	Echo bool `json:"echo,omitempty"`
-	// IDs, where given, also limit the fault to calls that ask for one of them;
-	// not so for FaultUnasked.
+	// IDs, if given, also limit the fault to calls with one of them, except for
+	// FaultUnasked.
 	IDs []string `json:"ids,omitempty"`
 }
 
@@ -104,11 +103,8 @@ func (f Fault) validate() error {
 	if !slices.Contains(faultKinds, f.Kind) {
 		return fmt.Errorf("unknown kind of fault %q; allowed: %q", f.Kind, faultKinds)
 	}
-	if f.Times < 0 || f.After < 0 || f.Probability < 0 || f.Probability > 1 || f.Share < 0 || f.Share > 1 || f.Size < 0 || f.Delay < 0 || f.For < 0 || f.RetryAfter < 0 {
-		return fmt.Errorf("a fault of kind %q with a negative number, or a probability or a share above 1", f.Kind)
-	}
-	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
-		return fmt.Errorf("a fault of kind %q with HTTP status %d; allowed: 200 to 599", f.Kind, f.Status)
+	if err := f.validateNumbers(); err != nil {
+		return err
 	}
 	switch f.Kind {
 	case FaultStatus:
@@ -126,7 +122,17 @@ func (f Fault) validate() error {
 	}
 }
 
-// faults are those set at present.
+func (f Fault) validateNumbers() error {
+	if min(f.Times, f.After, f.Size, f.RetryAfter) < 0 || min(f.Delay, f.For) < 0 || min(f.Probability, f.Share) < 0 || max(f.Probability, f.Share) > 1 {
+		return fmt.Errorf("a fault of kind %q with a negative number, or a probability or a share above 1", f.Kind)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("a fault of kind %q with HTTP status %d; allowed: 200 to 599", f.Kind, f.Status)
+	}
+	return nil
+}
+
+// faults are the current faults.
 type faults struct {
 	mu     sync.Mutex
 	random *rand.Rand
@@ -141,7 +147,7 @@ type activeFault struct {
 	since   time.Time // by the population's time
 	cleared chan struct{}
 
-	passed, hits int // calls that matched and were let through, or were hit
+	passed, hits int // matching calls
 }
 
 // hit is a fault that hits a call.
@@ -151,7 +157,7 @@ type hit struct {
 }
 
 func newFaults() *faults {
-	// A fixed seed: the same calls in the same order meet the same faults.
+	// A fixed seed, so that the same calls in the same order meet the same faults.
 	return &faults{random: rand.New(rand.NewPCG(1, 2))}
 }
 
@@ -171,8 +177,8 @@ func (fs *faults) add(f Fault, since time.Time) (id int, err error) {
 	return a.id, nil
 }
 
-// clear ends one fault, or with id 0 all of them, and lets go of the calls that
-// hang in it. It reports how many there were.
+// clear ends one fault, or all of them if id is 0, and releases the calls that hang
+// in it. It returns their number.
 func (fs *faults) clear(id int) int {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -187,7 +193,7 @@ func (fs *faults) clear(id int) int {
 	return before - len(fs.active)
 }
 
-// take finds the faults that hit a call and uses them up.
+// take returns the faults that hit a call, and counts the hits.
 func (fs *faults) take(a *api, ids []string) []hit {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -230,15 +236,15 @@ func (f *activeFault) matches(a *api, ids []string) bool {
 	}
 }
 
-// How long Redis is wrong by default: its keys expire after half an hour, and
-// gateways announce their users again within 10 to 20 minutes.
+// Defaults of For. Redis keys expire after half an hour; gateways announce their
+// users again within 10 to 20 minutes.
 const (
 	redisExpiry   = 30 * time.Minute
 	redisRecovery = 20 * time.Minute
 )
 
-// hides reports whether the fault makes a user look offline at an instant, to
-// get_users_status (merged) or to get_users_online_status.
+// hides reports whether the fault makes a user appear offline to get_users_status
+// (merged) or to get_users_online_status.
 func (f *activeFault) hides(userID string, at time.Time, merged bool) bool {
 	switch f.Kind {
 	case FaultOffline:
@@ -255,7 +261,7 @@ func (f *activeFault) hides(userID string, at time.Time, merged bool) bool {
 	}
 }
 
-// holds reports whether the user is of the gateway that the fault is about.
+// holds reports whether the user is connected to the faulty gateway.
 func (f *activeFault) holds(userID string) bool {
 	return f.about(userID) || len(f.IDs) == 0 && unit(hash(0, userID)) < f.Share
 }
@@ -266,7 +272,7 @@ func (f *activeFault) about(id string) bool {
 	return ok
 }
 
-// FaultState is a fault and what became of it.
+// FaultState is a fault and its hits.
 type FaultState struct {
 	Fault
 	ID   int `json:"id"`

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Fixed is a population of users set one by one, on top of another one for all
-// others. Safe for concurrent use.
+// Fixed is a population of individually set users on top of another population. It is
+// safe for concurrent use.
 type Fixed struct {
 	base Population
 
 	mu    sync.RWMutex
 	users map[string]fixedUser
-	count atomic.Int64 // len(users), to leave the lock alone while there are none
+	count atomic.Int64 // len(users), to avoid the lock while it is 0
 }
 
 type fixedUser struct {
@@ -21,19 +21,19 @@ type fixedUser struct {
 	imported bool
 }
 
-// NewFixed makes an overlay. Users that are not set are those of base; with a
-// nil base they are not imported.
+// NewFixed returns an overlay. Users that are not set are those of base; if base is
+// nil they are not imported.
 func NewFixed(base Population) *Fixed {
 	return &Fixed{base: base, users: make(map[string]fixedUser)}
 }
 
-// Set makes the user known and reachable on exactly these devices, until set
-// again; without any the user is offline. A push device is not aged.
+// Set makes the user known and reachable on exactly these devices; without any the
+// user is offline. A push device does not expire.
 func (f *Fixed) Set(userID string, devices ...Device) {
 	f.set(userID, fixedUser{devices: append([]Device(nil), devices...), imported: true})
 }
 
-// SetNotImported makes the user unknown to the backend.
+// SetNotImported makes the user unknown to the provider.
 func (f *Fixed) SetNotImported(userID string) { f.set(userID, fixedUser{}) }
 
 func (f *Fixed) set(userID string, u fixedUser) {
@@ -43,7 +43,7 @@ func (f *Fixed) set(userID string, u fixedUser) {
 	f.count.Store(int64(len(f.users)))
 }
 
-// Unset gives the user back to the base population.
+// Unset returns the user to the base population.
 func (f *Fixed) Unset(userID string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

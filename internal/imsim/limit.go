@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// window holds the instants of the second that ends at the newest of them.
+// window contains the instants of the second that ends at the newest of them.
 type window struct {
 	instants []time.Time
 	head     int // the oldest that still counts
 }
 
-// slide forgets what is a second old at now, or older, and returns how many
-// instants are left.
+// slide removes instants that are a second old, and returns the number of the others.
 func (w *window) slide(now time.Time) int {
 	for w.head < len(w.instants) && now.Sub(w.instants[w.head]) >= time.Second {
 		w.head++
@@ -26,8 +25,8 @@ func (w *window) slide(now time.Time) int {
 
 func (w *window) add(now time.Time) { w.instants = append(w.instants, now) }
 
-// limiter lets at most rate calls through in any one-second window. What it
-// refuses does not count. A rate of zero or less lets everything through.
+// limiter allows at most rate calls in any second; refused calls do not count. A rate
+// of zero or less is unlimited.
 type limiter struct {
 	rate int
 

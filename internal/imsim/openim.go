@@ -14,17 +14,17 @@ type OpenIM struct {
 	Secret      string // what a login needs, and what tokens are signed with
 	// TokenTTL is how long a token is valid; 0 means the server's default of 90 days.
 	TokenTTL time.Duration
-	// Version is whose answers to give; "" means OpenIM383.
+	// Version selects the format of answers; "" means OpenIM383.
 	Version OpenIMVersion
 	// PresenceRate and AccountsRate are the most calls of one API in any second,
-	// beyond which HTTP 429 is answered; 0 means no limit, as in a real server.
+	// above which the answer is HTTP 429; 0 means unlimited, as in a real server.
 	PresenceRate, AccountsRate int
 }
 
-// OpenIMVersion selects between servers whose answers differ.
+// OpenIMVersion distinguishes servers whose answers differ.
 type OpenIMVersion string
 
-// The versions of which answers were captured.
+// The versions with captured answers.
 const (
 	OpenIM380  OpenIMVersion = "3.8.0" // statuses as strings, login by /auth/user_token
 	OpenIM383  OpenIMVersion = "3.8.3" // statuses as integers, login by /auth/get_admin_token
@@ -41,7 +41,7 @@ const (
 	PathParseToken        = "/auth/parse_token"
 )
 
-// openIM answers as an OpenIM server of one version does.
+// openIM is an OpenIM server of one version.
 type openIM struct {
 	server *Server
 	config OpenIM
@@ -83,7 +83,7 @@ func (o *openIM) nonce(r *http.Request) string { return r.Header.Get("operationI
 
 func (o *openIM) zips() bool { return true }
 
-// refuse checks the headers that a call needs.
+// refuse checks the headers.
 func (o *openIM) refuse(c *call) *failure {
 	if c.http.Header.Get("operationID") == "" {
 		return o.missing("header must have operationID")
@@ -110,7 +110,7 @@ func (o *openIM) refuse(c *call) *failure {
 	return nil
 }
 
-// missing is an ArgsError found before the call reached the service behind.
+// missing returns an ArgsError of the API server, before the service behind it.
 func (o *openIM) missing(detail string) *failure {
 	if o.config.Version == OpenIM380 {
 		detail += ": 1001 ArgsError"
@@ -118,7 +118,7 @@ func (o *openIM) missing(detail string) *failure {
 	return &failure{code: 1001, text: "ArgsError", detail: detail}
 }
 
-// fromService is an error of the service behind, which 3.8.0 packs into one text.
+// fromService returns an error of the service, which 3.8.0 packs into one text.
 func (o *openIM) fromService(code int, name, detail string) *failure {
 	if o.config.Version == OpenIM380 {
 		text := detail + ": " + strconv.Itoa(code) + " " + name
@@ -127,8 +127,8 @@ func (o *openIM) fromService(code int, name, detail string) *failure {
 	return &failure{code: code, text: name, detail: detail}
 }
 
-// tokenFailure shows the caller's token in errDlt, as 3.8.3 does: a client must
-// keep it out of its errors.
+// tokenFailure contains the caller's token in errDlt, as in 3.8.3: clients must keep
+// it out of their errors.
 func (o *openIM) tokenFailure(e *tokenError, token string) *failure {
 	f := &failure{code: e.code, text: e.name, why: unauthorised}
 	numbered := strconv.Itoa(e.code) + " " + e.name
@@ -187,8 +187,8 @@ func (o *openIM) failed(b []byte, f *failure) []byte {
 	return append(b, '}')
 }
 
-// stringsIn reads one field of a JSON object that is an array of strings; nil
-// when it is missing or null.
+// stringsIn returns an array of strings in a JSON object; nil if it is missing or
+// null.
 func stringsIn(body []byte, field string) ([]string, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil {
@@ -199,8 +199,8 @@ func stringsIn(body []byte, field string) ([]string, error) {
 	return values, err
 }
 
-// parsePresence reads {"userIDs":["id",…]}. What cannot be read is answered by
-// HTTP 400 with code 500.
+// parsePresence reads {"userIDs":["id",…]}. An unreadable body is HTTP 400 with code
+// 500.
 func (o *openIM) parsePresence(body []byte) (request, *failure) {
 	ids, err := stringsIn(body, "userIDs")
 	if err != nil {
@@ -213,7 +213,7 @@ func (o *openIM) parsePresence(body []byte) (request, *failure) {
 	return request{ids: ids}, nil
 }
 
-// parseAccounts reads {"checkUserIDs":["id",…]}. An id twice fails the call.
+// parseAccounts reads {"checkUserIDs":["id",…]}. A repeated id fails the call.
 func (o *openIM) parseAccounts(body []byte) (request, *failure) {
 	ids, err := stringsIn(body, "checkUserIDs")
 	r := request{ids: ids}
@@ -233,13 +233,13 @@ func (o *openIM) parseAccounts(body []byte) (request, *failure) {
 	return r, nil
 }
 
-// knows reports whether an id is registered; the admin is.
+// knows reports whether an id is registered, as the admin's is.
 func (o *openIM) knows(c *call, userID string) bool {
 	return userID == o.config.AdminUserID || o.server.users.Imported(userID, c.at)
 }
 
-// connected gives the devices of a user that hold a connection. OpenIM has no
-// push state, and an unknown user looks like one who is offline.
+// connected returns the devices of a user that have a connection. OpenIM has no push
+// state, and an unknown user looks offline.
 func (o *openIM) connected(c *call, userID string) []Device {
 	if !o.knows(c, userID) {
 		return nil

@@ -19,8 +19,8 @@ var openIMPlatforms = [numPlatforms]openIMPlatform{
 	MiniWeb: {6, "MiniWeb"}, Linux: {7, "Linux"}, AndroidPad: {8, "APad"}, IPad: {9, "IPad"}, Harmony: {11, "HarmonyOS"},
 }
 
-// presence appends the answer of get_users_online_status: a line for each id, in
-// their order, an id twice included; null when no id was given.
+// presence appends the answer of get_users_online_status: an entry for each id, in
+// order, repeated ids included; null without ids.
 func (o *openIM) presence(b []byte, c *call) ([]byte, *failure) {
 	b = append(b, openIMHead...)
 	if len(c.ids) == 0 {
@@ -33,7 +33,7 @@ func (o *openIM) presence(b []byte, c *call) ([]byte, *failure) {
 	return append(b, `]}`...), nil
 }
 
-// separator begins an array's i-th element.
+// separator returns what precedes an array's i-th element.
 func separator(i int) byte {
 	if i == 0 {
 		return '['
@@ -78,8 +78,8 @@ func (o *openIM) appendStatus(b []byte, online bool) []byte {
 	}
 }
 
-// appendDevice appends one line of detail. Its connection id and token are made
-// up, and marked so that a leak of either can be found.
+// appendDevice appends one device. Its connection id and token are invented, and
+// marked so that a leak can be found.
 func (o *openIM) appendDevice(b []byte, d Device, secret uint64) []byte {
 	p := openIMPlatforms[d.Platform]
 	if o.config.Version == OpenIM380 {
@@ -108,8 +108,8 @@ func appendHex(b []byte, v uint64) []byte {
 	})
 }
 
-// usersStatus appends the answer of get_users_status, which merges the devices
-// of each platform.
+// usersStatus appends the answer of get_users_status, which merges devices by
+// platform.
 func (o *openIM) usersStatus(b []byte, c *call) ([]byte, *failure) {
 	if len(c.ids) == 0 && c.hit(FaultDrop) == nil {
 		return nil, o.missing("userIDs is empty")

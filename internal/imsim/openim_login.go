@@ -23,7 +23,7 @@ func readLogin(body []byte) (login, error) {
 	return l, nil
 }
 
-// adminToken answers get_admin_token: only the admin gets one.
+// adminToken answers get_admin_token, which only the admin may call.
 func (o *openIM) adminToken(b []byte, c *call) ([]byte, *failure) {
 	l, err := readLogin(c.body)
 	switch {
@@ -37,8 +37,8 @@ func (o *openIM) adminToken(b []byte, c *call) ([]byte, *failure) {
 	return o.appendToken(b, l.userID, adminPlatform), nil
 }
 
-// userToken answers user_token of servers before 3.8.1: whoever has the secret
-// gets a token for any account.
+// userToken answers user_token of servers before 3.8.1: with the secret a client gets
+// a token for any account.
 func (o *openIM) userToken(b []byte, c *call) ([]byte, *failure) {
 	l, err := readLogin(c.body)
 	var platform struct {
@@ -75,8 +75,8 @@ func (o *openIM) appendToken(b []byte, userID string, platform int) []byte {
 	return append(b, `}}`...)
 }
 
-// parseToken answers parse_token. Its expireTimeSeconds is an instant, that of
-// a login is a duration.
+// parseToken answers parse_token. Its expireTimeSeconds is an instant; that of a
+// login is a duration.
 func (o *openIM) parseToken(b []byte, c *call) ([]byte, *failure) {
 	l, err := readLogin(c.body)
 	if err != nil {

@@ -9,8 +9,7 @@ import (
 // Platform is a class of device.
 type Platform uint8
 
-// The platforms. How they are named on the wire stands in tencentPlatforms and
-// openIMPlatforms.
+// The platforms. tencentPlatforms and openIMPlatforms have their names on the wire.
 const (
 	IOS Platform = iota
 	IPad
@@ -25,13 +24,13 @@ const (
 	numPlatforms
 )
 
-// platformNames are the names used in what was served and under /_sim/.
+// platformNames are the names in recorded values and under /_sim/.
 var platformNames = [numPlatforms]string{
 	IOS: "ios", IPad: "ipad", Android: "android", AndroidPad: "android_pad", Web: "web", MiniWeb: "mini_web",
 	Windows: "windows", MacOS: "macos", Linux: "linux", Harmony: "harmony",
 }
 
-// String gives the platform's name, e.g. "ios".
+// String returns the platform's name, such as "ios".
 func (p Platform) String() string {
 	if p < numPlatforms {
 		return platformNames[p]
@@ -39,10 +38,10 @@ func (p Platform) String() string {
 	return fmt.Sprintf("Platform(%d)", uint8(p))
 }
 
-// MarshalText gives the platform's name.
+// MarshalText returns the platform's name.
 func (p Platform) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText reads a platform's name.
+// UnmarshalText parses a platform's name.
 func (p *Platform) UnmarshalText(text []byte) error {
 	for i, name := range platformNames {
 		if name == string(text) {
@@ -53,12 +52,12 @@ func (p *Platform) UnmarshalText(text []byte) error {
 	return fmt.Errorf("unknown platform %q; allowed: %q", text, platformNames)
 }
 
-// Mode is how a user is reachable on a device. A device without a mode does
-// not exist: its user has logged out there.
+// Mode is how a user is reachable on a device. A device on which the user logged out
+// does not exist.
 type Mode uint8
 
-// The modes, from least to most connected. OpenIM knows no Push and serves such
-// a device as offline; Tencent knows no Background and serves it as online.
+// The modes, from least to most connected. OpenIM has no Push and serves such a
+// device as offline; Tencent has no Background and serves it as online.
 const (
 	Push       Mode = iota + 1 // disconnected, reachable by push
 	Background                 // connected, not in the foreground
@@ -67,7 +66,7 @@ const (
 
 var modeNames = [...]string{Push: "push_online", Background: "background", Online: "online"}
 
-// String gives the mode's name, e.g. "push_online".
+// String returns the mode's name, such as "push_online".
 func (m Mode) String() string {
 	if m > 0 && int(m) < len(modeNames) {
 		return modeNames[m]
@@ -75,10 +74,10 @@ func (m Mode) String() string {
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
 
-// MarshalText gives the mode's name.
+// MarshalText returns the mode's name.
 func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 
-// UnmarshalText reads a mode's name.
+// UnmarshalText parses a mode's name.
 func (m *Mode) UnmarshalText(text []byte) error {
 	for i, name := range modeNames {
 		if name != "" && name == string(text) {
@@ -95,18 +94,18 @@ type Device struct {
 	Mode     Mode     `json:"mode"`
 }
 
-// Population says who there is and who is online. Its methods are called
-// concurrently and give the same answer for the same arguments.
+// Population is a set of users and their state. Its methods are called concurrently
+// and return the same for the same arguments.
 type Population interface {
-	// AppendDevices appends the devices on which the user is reachable at an
-	// instant; none means offline.
+	// AppendDevices appends the devices on which the user is reachable at an instant;
+	// none if the user is offline.
 	AppendDevices(devices []Device, userID string, at time.Time) []Device
-	// Imported reports whether the backend knows the user at an instant.
+	// Imported reports whether the provider knows the user at an instant.
 	Imported(userID string, at time.Time) bool
 }
 
-// hash turns a user id into 64 well-mixed bits (FNV-1a, then mix), without
-// allocating. A population draws everything about a user from it.
+// hash maps a user id to 64 well-mixed bits (FNV-1a, then mix) without allocating.
+// All draws of a user derive from it.
 func hash(seed uint64, userID string) uint64 {
 	h := uint64(14695981039346656037) ^ seed
 	for i := range len(userID) {
@@ -115,8 +114,8 @@ func hash(seed uint64, userID string) uint64 {
 	return mix(h)
 }
 
-// mix is a bijection of 64 bits whose outcomes for neighbouring numbers have
-// nothing in common (the finaliser of splitmix64).
+// mix is a bijection of 64 bits with unrelated results for neighbouring numbers (the
+// finaliser of splitmix64).
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -124,7 +123,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// draw gives the n-th of a user's independent random numbers.
+// draw returns the n-th of a user's independent random numbers.
 func draw(h uint64, n int64) uint64 { return mix(h ^ uint64(n)*0xd1342543de82ef95) }
 
 // unit maps 64 random bits into [0,1).

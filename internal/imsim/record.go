@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Kind is what a backend can be asked about its users.
+// Kind is what a provider is asked about users.
 type Kind uint8
 
 // The kinds. Both Tencent names of the presence API are one kind.
@@ -17,25 +17,24 @@ const (
 	OpenIMAccounts
 )
 
-// Value is a stretch of equal answers about one user.
+// Value is a sequence of equal answers about one user.
 type Value struct {
 	// State is online, push_online or offline; imported or not_imported.
 	State string `json:"state"`
 	// Platforms is a JSON object, {"ios":"online","web":"push_online"}, with the
-	// names of Platform and Mode; the most connected of several devices of one
-	// platform counts. It is {} where the answer named no devices, and empty for
-	// accounts.
+	// names of Platform and Mode. Of several devices of a platform the most connected
+	// counts. It is {} if the answer named no devices, and empty for accounts.
 	Platforms string `json:"platforms,omitempty"`
-	// FirstAsked and FirstServed enclose the instant at which the first of these
-	// answers was true; LastServed is when the last of them went out.
+	// FirstAsked and FirstServed enclose the instant of the first of these answers;
+	// LastServed is when the last one was sent.
 	FirstAsked  time.Time `json:"first_asked"`
 	FirstServed time.Time `json:"first_served"`
 	LastServed  time.Time `json:"last_served"`
-	// Times counts the answers.
+	// Times is the number of answers.
 	Times int `json:"times"`
 }
 
-// String gives the value alone: "online {"web":"online"}", "imported".
+// String returns the value alone: "online {"web":"online"}", "imported".
 func (v Value) String() string {
 	if v.Platforms == "" {
 		return v.State
@@ -43,8 +42,7 @@ func (v Value) String() string {
 	return v.State + " " + v.Platforms
 }
 
-// servedValue is what one answer said about one user. Two of them compare
-// with ==.
+// servedValue is what one answer said about one user, comparable with ==.
 type servedValue struct {
 	state     servedState
 	platforms [numPlatforms]Mode
@@ -62,7 +60,7 @@ const (
 
 var servedStateNames = [...]string{"offline", "push_online", "online", "imported", "not_imported"}
 
-// add notes that the answer named a device.
+// add records a device in the answer.
 func (v *servedValue) add(p Platform, m Mode) { v.platforms[p] = max(v.platforms[p], m) }
 
 func (v servedValue) platformsJSON() string {
@@ -86,13 +84,13 @@ func (v servedValue) platformsJSON() string {
 	return string(append(b, '}'))
 }
 
-// servedUser is one line of an answer, kept until the answer goes out.
+// servedUser is one entry of an answer, until the answer is sent.
 type servedUser struct {
 	userID string
 	value  servedValue
 }
 
-// record remembers for each user the distinct values served, in order.
+// record stores the distinct values served for each user, in order.
 type record struct {
 	mu    sync.Mutex
 	users map[recordKey][]stretch

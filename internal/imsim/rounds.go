@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Rounds is a population for tests: it changes only when told to, and then a
-// given share of the users does. In round n a user has changed
-// floor(n×share + the user's own phase) times, so that each round changes the
-// share asked for, at most once a user, at no cost for the rounds before.
+// Rounds is a population for tests: it changes only with SetRound, and then a given
+// share of the users does. In round n a user has changed floor(n×share + the user's
+// phase) times, so each round changes the requested share, at most once per user, at
+// no cost for earlier rounds.
 //
-// Users that change in their presence change visibly in what both backends
-// serve. Use the fields before the first query only.
+// A change of presence is visible in what both providers serve. Set fields only
+// before the first query.
 type Rounds struct {
 	Seed uint64
-	// PresenceShare and AccountShare are the shares of users, 0 to 1, whose
-	// devices and import status differ from one round to the next.
+	// PresenceShare and AccountShare are the shares of users, 0 to 1, whose devices
+	// and import status change from round to round.
 	PresenceShare, AccountShare float64
 	// UnknownShare is the share of users who are not imported in round 0.
 	UnknownShare float64
@@ -24,22 +24,22 @@ type Rounds struct {
 	round atomic.Int64
 }
 
-// NewRounds makes a population in round 0 with one share for both kinds of
-// change and 2 % of the users not imported.
+// NewRounds returns a population in round 0 with one share for both kinds of change
+// and 2 % of the users not imported.
 func NewRounds(seed uint64, changeShare float64) *Rounds {
 	return &Rounds{Seed: seed, PresenceShare: changeShare, AccountShare: changeShare, UnknownShare: 0.02}
 }
 
-// SetRound goes to a round, forward or back. It is safe for concurrent use.
+// SetRound moves to a round, forward or back. It is safe for concurrent use.
 func (r *Rounds) SetRound(n int) { r.round.Store(int64(n)) }
 
-// Round tells the current round.
+// Round returns the current round.
 func (r *Rounds) Round() int { return int(r.round.Load()) }
 
-// The devices that a user of Rounds can have, in groups: whatever a user of one
-// group is served as, by either backend, no user of another group is. For that,
-// push counts for nothing in telling the first two apart (OpenIM serves it as
-// offline), nor does background (Tencent serves it as online).
+// The devices of users of Rounds, in groups. No user of one group is served, by
+// either provider, like a user of another group. So onMobile and onDesktop differ
+// apart from push (OpenIM serves it as offline) and background (Tencent serves it as
+// online).
 var (
 	onMobile = [][]Device{
 		{{IOS, Online}},
@@ -69,12 +69,11 @@ var (
 		{{Android, Push}},
 		{{Android, Push}, {IPad, Push}},
 	}
-	// A user goes round this cycle; neighbours, the last and first too, differ.
+	// Users move through this cycle; neighbours, including last and first, differ.
 	cycle = [...][][]Device{onMobile, onDesktop, notConnected, onMobile, notConnected}
 )
 
-// AppendDevices appends the devices of the user in the current round. The time
-// does not matter.
+// AppendDevices appends the user's devices in the current round, at any time.
 func (r *Rounds) AppendDevices(devices []Device, userID string, _ time.Time) []Device {
 	h := hash(r.Seed, userID)
 	version := r.version(draw(h, 1), r.PresenceShare)
@@ -82,8 +81,7 @@ func (r *Rounds) AppendDevices(devices []Device, userID string, _ time.Time) []D
 	return append(devices, group[below(draw(h, 16+version), len(group))]...)
 }
 
-// Imported reports whether the user is imported in the current round. The time
-// does not matter.
+// Imported reports whether the user is imported in the current round, at any time.
 func (r *Rounds) Imported(userID string, _ time.Time) bool {
 	h := hash(r.Seed, userID)
 	unknown := unit(draw(h, 3)) < r.UnknownShare
@@ -91,7 +89,7 @@ func (r *Rounds) Imported(userID string, _ time.Time) bool {
 	return unknown == changed
 }
 
-// version is how often a user has changed by the current round.
+// version returns how often a user has changed by the current round.
 func (r *Rounds) version(phase uint64, share float64) int64 {
 	n := max(r.round.Load(), 0)
 	return int64(math.Floor(float64(n)*share + unit(phase)))

@@ -15,27 +15,26 @@ import (
 	"unicode/utf8"
 )
 
-// interrupt does what a fault of the network does, and reports whether that was
-// the end of the call.
+// hang returns when the fault is cleared or, if after is not nil, when it fires. It
+// closes the connection if the client leaves.
+func (h hit) hang(c *call, after <-chan time.Time) {
+	select {
+	case <-after:
+	case <-h.cleared:
+	case <-c.http.Context().Done():
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// interrupt applies faults of the network, and reports whether they ended the call.
 func interrupt(w http.ResponseWriter, c *call) bool {
-	ctx := c.http.Context()
 	if h := c.hit(FaultDelay); h != nil {
-		timer := time.NewTimer(h.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-h.cleared:
-		case <-ctx.Done():
-			panic(http.ErrAbortHandler)
-		}
+		h.hang(c, time.After(h.Delay))
 	}
 	for _, h := range c.hits {
 		switch h.Kind {
 		case FaultHang:
-			select {
-			case <-h.cleared:
-			case <-ctx.Done():
-			}
+			h.hang(c, nil)
 			panic(http.ErrAbortHandler) // closes the connection
 		case FaultClose:
 			panic(http.ErrAbortHandler)
@@ -70,7 +69,7 @@ func interrupt(w http.ResponseWriter, c *call) bool {
 	return false
 }
 
-// echo is the call once more, where its fault is to repeat it.
+// echo returns the call as text if its fault has Echo.
 func (c *call) echo(h hit) string {
 	if !h.Echo {
 		return ""
@@ -84,8 +83,7 @@ func writeText(w http.ResponseWriter, contentType string, status int, body strin
 	_, _ = io.WriteString(w, body)
 }
 
-// reset ends the connection by a TCP reset, or just closes it where there is
-// no TCP.
+// reset sends a TCP reset, or closes the connection if it is not TCP.
 func reset(w http.ResponseWriter) {
 	if hijacker, ok := w.(http.Hijacker); ok {
 		if conn, _, err := hijacker.Hijack(); err == nil {
@@ -99,7 +97,7 @@ func reset(w http.ResponseWriter) {
 	panic(http.ErrAbortHandler)
 }
 
-// writeHuge begins an answer that never comes to its point.
+// writeHuge writes an answer without content of the given size.
 func writeHuge(w http.ResponseWriter, size int) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, `{"QueryResult":[],"data":[],"padding":"`)
@@ -114,11 +112,11 @@ func writeHuge(w http.ResponseWriter, size int) {
 	_, _ = io.WriteString(w, `"}`)
 }
 
-// bombs are those made so far, by what they become: func() string.
+// bombs caches results of bomb: func() string.
 var bombs sync.Map
 
-// bomb is a compressed answer that begins with a list of users and goes on with
-// empty ones for size bytes.
+// bomb returns a compressed answer that begins with a list of users and continues
+// with empty ones for size bytes.
 func bomb(list string, size int) string {
 	type key struct {
 		list string
@@ -143,8 +141,8 @@ var zippers = sync.Pool{New: func() any {
 	return z
 }}
 
-// send writes an answer, and records it before, so that a client that has it
-// finds it recorded.
+// send records and then writes an answer, so that a client that has it finds it
+// recorded.
 func (s *Server) send(w http.ResponseWriter, c *call, body []byte, f *failure) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
@@ -211,7 +209,7 @@ func zip(body []byte) []byte {
 	return out.Bytes()
 }
 
-// appendJSONString appends a string as JSON. Most ids need no escape.
+// appendJSONString appends a string as JSON. Most ids need no escaping.
 func appendJSONString(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c == '"' || c == '\\' || c >= utf8.RuneSelf {

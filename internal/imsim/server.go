@@ -12,14 +12,13 @@ import (
 	"time"
 )
 
-// Server simulates the backends; it is an http.Handler, safe for concurrent
-// use.
+// Server simulates the providers. It is an http.Handler, safe for concurrent use.
 type Server struct {
 	now      func() time.Time
 	started  time.Time
 	speed    float64
 	users    *Fixed
-	rounds   *Rounds // the population that POST /_sim/round steers; may be nil
+	rounds   *Rounds // the population of POST /_sim/round; may be nil
 	apis     map[string]*api
 	tencent  *tencent // may be nil
 	openIM   *openIM  // may be nil
@@ -29,7 +28,7 @@ type Server struct {
 	control  http.Handler
 }
 
-// New makes a server. The configuration must be valid.
+// New returns a server. The configuration must be valid.
 func New(c Config) *Server {
 	s := &Server{now: c.Now, speed: c.Speed, apis: make(map[string]*api), faults: newFaults()}
 	if s.now == nil {
@@ -61,58 +60,58 @@ func New(c Config) *Server {
 	return s
 }
 
-// Users sets single users, above the configured population.
+// Users returns the overlay with which single users are set.
 func (s *Server) Users() *Fixed { return s.users }
 
-// AddFault makes calls go wrong from now on. It returns the fault's number.
+// AddFault adds a fault from now on, and returns its id.
 func (s *Server) AddFault(f Fault) (id int, err error) {
 	return s.faults.add(f, s.populationTime(s.now()))
 }
 
-// Faults lists the faults in force and those used up, until they are cleared.
+// Faults returns the faults that were not cleared, including used-up ones.
 func (s *Server) Faults() []FaultState { return s.faults.list() }
 
-// ClearFault ends one fault and reports whether there was one of that number.
-// ClearFaults ends all. Calls that hang in them are let go.
+// ClearFault ends one fault, releases the calls that hang in it, and reports whether
+// it existed.
 func (s *Server) ClearFault(id int) bool { return id > 0 && s.faults.clear(id) > 0 }
 
 // ClearFaults ends all faults; see ClearFault.
 func (s *Server) ClearFaults() { s.faults.clear(0) }
 
-// RevokeSignatures makes every Tencent signature seen so far invalid (70052): a
-// client needs one with a later TLS.time, which has whole seconds.
+// RevokeSignatures invalidates all Tencent signatures seen so far (70052). Clients
+// need one with a later TLS.time, in whole seconds.
 func (s *Server) RevokeSignatures() {
 	if s.tencent != nil {
 		s.tencent.revoke()
 	}
 }
 
-// KickTokens ends every OpenIM token there is (1506).
+// KickTokens ends all OpenIM tokens (1506).
 func (s *Server) KickTokens() {
 	if s.openIM != nil {
 		s.openIM.tokens.kick()
 	}
 }
 
-// ForgetTokens loses the OpenIM server's knowledge of tokens (1507), as a flush
-// of its Redis does; OpenIM383 does not notice.
+// ForgetTokens removes all tokens from the OpenIM server (1507), as a flush of its
+// Redis does; OpenIM383 does not notice.
 func (s *Server) ForgetTokens() {
 	if s.openIM != nil {
 		s.openIM.tokens.forget()
 	}
 }
 
-// IssueToken makes an OpenIM token for any user, an admin or not, valid for a
-// time from now; a negative one makes it expired. OpenIM must be simulated.
+// IssueToken returns an OpenIM token for any user, valid for ttl; a negative ttl
+// makes it expired. OpenIM must be simulated.
 func (s *Server) IssueToken(userID string, ttl time.Duration) string {
 	return s.openIM.tokens.issue(userID, 1, ttl, s.now())
 }
 
-// Stats is what was seen so far.
+// Stats returns the figures so far.
 func (s *Server) Stats() Stats { return s.counters.snapshot() }
 
-// Served lists the distinct values served about a user, in order, if the
-// server was made to Record. A user answered by an error was served no value.
+// Served returns the distinct values served about a user, in order, if the server
+// records. Errors are not values.
 func (s *Server) Served(kind Kind, userID string) []Value {
 	if s.record == nil {
 		return nil
@@ -120,8 +119,8 @@ func (s *Server) Served(kind Kind, userID string) []Value {
 	return s.record.of(kind, userID)
 }
 
-// Reset clears the faults, the figures and what was recorded. Users, round,
-// signatures and tokens stay as they are.
+// Reset clears faults, figures and recorded values. Users, round, signatures and
+// tokens remain.
 func (s *Server) Reset() {
 	s.ClearFaults()
 	s.counters.reset()
@@ -130,19 +129,19 @@ func (s *Server) Reset() {
 	}
 }
 
-// populationTime is the population's time at an instant of the clock.
+// populationTime returns the population's time at an instant of the clock.
 func (s *Server) populationTime(at time.Time) time.Time {
 	return s.started.Add(time.Duration(float64(at.Sub(s.started)) * s.speed))
 }
 
-// note keeps what an answer says about a user until it goes out.
+// note keeps what an answer says about a user until it is sent.
 func (s *Server) note(c *call, userID string, v servedValue) {
 	if s.record != nil {
 		c.served = append(c.served, servedUser{userID, v})
 	}
 }
 
-// maxBody bounds what is read of a call.
+// maxBody bounds the body of a call.
 const maxBody = 32 << 20
 
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
@@ -181,7 +180,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.send(w, c, answer, f)
 }
 
-// notFound answers for a path that is not served, as each provider does.
+// notFound answers for an unknown path as each provider does.
 func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	s.counters.notFound()
 	if s.tencent != nil && strings.HasPrefix(r.URL.Path, "/v4/") {
@@ -194,15 +193,15 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "404 page not found")
 }
 
-// ConnState counts connections; it is the hook of that name of an http.Server.
+// ConnState counts connections. Set it as http.Server.ConnState.
 func (s *Server) ConnState(_ net.Conn, state http.ConnState) {
 	if state == http.StateNew {
 		s.counters.connected()
 	}
 }
 
-// Serve answers on a listener until the context ends, which also ends calls
-// that are delayed or hang. It closes the listener.
+// Serve serves on a listener until ctx ends, which also ends calls that are delayed
+// or hang. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s,

@@ -6,42 +6,41 @@ import (
 	"time"
 )
 
-// Stats is what the backend side saw since it started or was reset.
+// Stats is what the server saw since it started or was reset.
 type Stats struct {
-	// Connections counts the connections that were opened. It needs Serve, or
-	// ConnState as the hook of the http.Server in use.
+	// Connections counts opened connections. It needs Serve or ConnState.
 	Connections int `json:"connections"`
-	// NotFound counts calls to a path or by a method that no API has.
+	// NotFound counts calls with an unknown path or method.
 	NotFound int `json:"not_found"`
-	// APIs has the figures of each API path that was called.
+	// APIs are the figures of each API path that was called.
 	APIs map[string]APIStats `json:"apis"`
 }
 
-// APIStats are the figures of one API path. Calls that a fault or a limit cut
-// short count too.
+// APIStats are the figures of one API path. They include calls ended by a fault or
+// limit.
 type APIStats struct {
 	Calls int `json:"calls"`
-	// IDs counts the user ids asked for, MaxIDs the most in one call.
+	// IDs counts the user ids of all calls, MaxIDs the most in one call.
 	IDs    int `json:"ids"`
 	MaxIDs int `json:"max_ids"`
-	// DuplicateCalls counts the calls that had some id twice.
+	// DuplicateCalls counts calls with a repeated id.
 	DuplicateCalls int `json:"duplicate_calls"`
-	// RepeatedNonces counts the calls whose random or operationID one of the
-	// last few thousand calls had already. A missing one counts as repeated.
+	// RepeatedNonces counts calls without a random or operationID, or with one of the
+	// last few thousand calls.
 	RepeatedNonces int `json:"repeated_nonces"`
-	// Unauthorised counts the calls refused for their signature or token,
-	// RateLimited those refused for their frequency.
+	// Unauthorised counts calls refused for signature or token, RateLimited those
+	// refused for their rate.
 	Unauthorised int `json:"unauthorised"`
 	RateLimited  int `json:"rate_limited"`
-	// Failed counts all calls that were answered by an error, those two included.
-	// It does not count answers spoilt by a fault.
+	// Failed counts all error answers, including those two, but not answers spoilt by
+	// a fault.
 	Failed int `json:"failed"`
-	// MaxPerSecond is the most calls that arrived within any one second.
+	// MaxPerSecond is the most calls that arrived within one second.
 	MaxPerSecond int `json:"max_per_second"`
 }
 
-// maxNonces bounds each of the two generations of nonces that are remembered.
-// Tencent's have 32 bits: with many more, honest ones would collide by chance.
+// maxNonces bounds each of the two generations of stored nonces. Tencent's have 32
+// bits, so more would collide by chance.
 const maxNonces = 4096
 
 // counters collects Stats.
@@ -64,7 +63,7 @@ func newCounters(now func() time.Time) *counters {
 	return &counters{now: now, apis: make(map[string]*apiCounters)}
 }
 
-// arrive counts a call and returns the instant of its arrival.
+// arrive counts a call and returns its arrival time.
 func (c *counters) arrive(path, nonce string, ids []string) time.Time {
 	duplicate := hasDuplicate(ids)
 	c.mu.Lock()
@@ -90,7 +89,7 @@ func (c *counters) arrive(path, nonce string, ids []string) time.Time {
 	return at
 }
 
-// seen notes a nonce and reports whether it was missing or noted before.
+// seen stores a nonce and reports whether it was empty or stored before.
 func (a *apiCounters) seen(nonce string) bool {
 	_, now := a.nonces[nonce]
 	_, before := a.olderNonce[nonce]
@@ -101,7 +100,7 @@ func (a *apiCounters) seen(nonce string) bool {
 	return now || before || nonce == ""
 }
 
-// refused counts a call that was answered by an error.
+// refused counts an error answer.
 func (c *counters) refused(path string, why refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,13 +159,13 @@ func hasDuplicate(ids []string) bool {
 	}
 	duplicate := len(set) < len(ids)
 	clear(set)
-	if len(ids) <= 4096 { // a huge map would be slow to clear for ever after
+	if len(ids) <= 4096 { // a huge map stays slow to clear
 		idSets.Put(set)
 	}
 	return duplicate
 }
 
-// Total adds up the figures of all APIs; the maxima are the largest of any.
+// Total returns the sums of all APIs' figures, and the largest of the maxima.
 func (s Stats) Total() APIStats {
 	var t APIStats
 	for a := range maps.Values(s.APIs) {

@@ -11,26 +11,25 @@ import (
 // Tencent is the simulated Tencent Chat app.
 type Tencent struct {
 	SDKAppID  uint64
-	Admins    []string // the identifiers that may call
-	SecretKey string   // what a UserSig must be signed with
-	// PresenceRate and AccountsRate are the most calls of one API in any second;
-	// 0 means the documented 200 and 100, below 0 means no limit.
+	Admins    []string // identifiers that may call
+	SecretKey string   // key of valid UserSigs
+	// PresenceRate and AccountsRate are the most calls of one API in any second; 0
+	// means the documented 200 and 100, below 0 means unlimited.
 	PresenceRate, AccountsRate int
 	// PresenceLimit and AccountsLimit are the most ids of one call; 0 means the
 	// documented 500 and 100.
 	PresenceLimit, AccountsLimit int
 }
 
-// The paths of the Tencent APIs. The documents call the second one by its
-// older name, the first, too.
+// The paths of the Tencent APIs. The first is the older name of the second.
 const (
 	PathQueryState        = "/v4/openim/querystate"
 	PathQueryOnlineStatus = "/v4/openim/query_online_status"
 	PathTencentAccounts   = "/v4/im_open_login_svc/account_check"
 )
 
-// tencent answers as the REST API of Tencent Chat does: always by HTTP 200, with
-// the outcome in ErrorCode.
+// tencent is a Tencent Chat app. Its answers are always HTTP 200, with the result in
+// ErrorCode.
 type tencent struct {
 	server *Server
 	config Tencent
@@ -44,7 +43,7 @@ func newTencent(s *Server, c Tencent) *tencent {
 	return &tencent{server: s, config: c, revoked: -1 << 63}
 }
 
-// or is v, or the default if it is zero.
+// or returns v, or otherwise if v is zero.
 func or(v, otherwise int) int {
 	if v == 0 {
 		return otherwise
@@ -85,8 +84,8 @@ func (t *tencent) nonce(r *http.Request) string { return r.URL.Query().Get("rand
 
 func (t *tencent) zips() bool { return false }
 
-// refuse checks the query parameters, in which everything but the question
-// stands. Source: "RESTful API Overview" and "Error Codes".
+// refuse checks the query parameters. Source: "RESTful API Overview" and "Error
+// Codes".
 func (t *tencent) refuse(c *call) *failure {
 	q := c.http.URL.Query()
 	identifier := q.Get("identifier")
@@ -120,7 +119,7 @@ func (t *tencent) refuse(c *call) *failure {
 	return nil
 }
 
-// checkSig verifies a UserSig as far as it can be told from the documents.
+// checkSig verifies a UserSig as documented.
 func (t *tencent) checkSig(usersig, identifier string) *failure {
 	if usersig == "" {
 		return t.coded(70002, "UserSig is empty")
@@ -147,7 +146,7 @@ func (t *tencent) checkSig(usersig, identifier string) *failure {
 	return nil
 }
 
-// revoke makes every signature seen so far invalid.
+// revoke invalidates all signatures seen so far.
 func (t *tencent) revoke() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,7 +159,7 @@ func (t *tencent) tooMany() *failure {
 	return f
 }
 
-// notAdmin has the code that the API's own document gives.
+// notAdmin returns the code in the document of the API.
 func (t *tencent) notAdmin(a *api) *failure {
 	if a.kind == TencentAccounts {
 		return t.coded(70403, "app admin permissions are required")
@@ -186,7 +185,7 @@ func (t *tencent) failHead(b []byte, f *failure) []byte {
 	return strconv.AppendInt(b, int64(f.code), 10)
 }
 
-// knows reports whether an id can be that of an account at a time.
+// knows reports whether an account with this id exists at a time.
 func (t *tencent) knows(userID string, at time.Time) bool {
 	return slices.Contains(t.config.Admins, userID) || t.server.users.Imported(userID, at)
 }

@@ -9,9 +9,9 @@ import (
 // maxTencentID is the longest user id in bytes. Source: "Use Limits".
 const maxTencentID = 32
 
-// validTencentID reports whether an id is one to 32 bytes of printable ASCII.
-// What the real API answers about others in a batch is not documented; here the
-// whole call fails, as it would for a value of the wrong type.
+// validTencentID reports whether an id is one to 32 bytes of printable ASCII. For
+// others the real API's answer is undocumented; here the whole call fails, as for a
+// value of the wrong type.
 func validTencentID(id string) bool {
 	for i := range len(id) {
 		if id[i] < 0x20 || id[i] > 0x7e {
@@ -21,8 +21,8 @@ func validTencentID(id string) bool {
 	return id != "" && len(id) <= maxTencentID
 }
 
-// parsePresence reads {"To_Account":["id",…],"IsNeedDetail":1}. Names are case-
-// sensitive. Source: "Querying Account Online Status", error codes.
+// parsePresence reads {"To_Account":["id",…],"IsNeedDetail":1}. Names are
+// case-sensitive. Source: "Querying Account Online Status", error codes.
 func (t *tencent) parsePresence(body []byte) (request, *failure) {
 	var r request
 	var fields map[string]json.RawMessage
@@ -57,7 +57,7 @@ func (t *tencent) checkPresence(ids []string) *failure {
 	return nil
 }
 
-// orNull is the JSON value, or null for one that is not there.
+// orNull returns a JSON value, or null if it is missing.
 func orNull(v json.RawMessage) []byte {
 	if v == nil {
 		return []byte("null")
@@ -89,15 +89,14 @@ func (t *tencent) parseAccounts(body []byte) (request, *failure) {
 	return r, nil
 }
 
-// tencentPlatform is how a device is named in Detail.
+// tencentPlatform is a device's name in Detail.
 type tencentPlatform struct {
 	name string
-	as   Platform // what can be learnt from that name
+	as   Platform // what the name reveals
 }
 
-// tencentPlatforms are the names of query_online_status. Only the six of iPhone
-// to Mac are documented for Detail; Linux is known from webhooks, the others
-// are guesses.
+// tencentPlatforms are the names of query_online_status. iPhone to Mac are documented
+// for Detail, Linux is known from webhooks, the others are guesses.
 var tencentPlatforms = [numPlatforms]tencentPlatform{
 	IOS: {"iPhone", IOS}, IPad: {"iPad", IPad}, Android: {"Android", Android}, Web: {"Web", Web},
 	Windows: {"PC", Windows}, MacOS: {"Mac", MacOS}, Linux: {"Linux", Linux},
@@ -111,15 +110,15 @@ var oldTencentPlatforms = func() [numPlatforms]tencentPlatform {
 	return names
 }()
 
-// userError is one line of an ErrorList.
+// userError is one entry of an ErrorList.
 type userError struct {
 	userID string
 	code   int
 }
 
-// presence appends the answer of either presence API. both adds Status, which
-// the newer API has beside State. As documented, a call succeeds when any
-// account does, and fails with the code of an account when all fail.
+// presence appends the answer of either presence API. both adds Status, which the
+// newer API has beside State. As documented, a call succeeds if any account does, and
+// fails with the code of an account if all fail.
 func (t *tencent) presence(b []byte, c *call, names *[numPlatforms]tencentPlatform, both bool) []byte {
 	b = append(b, `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"QueryResult":[`...)
 	var failed []userError
@@ -141,7 +140,7 @@ func (t *tencent) presence(b []byte, c *call, names *[numPlatforms]tencentPlatfo
 	return append(appendErrorList(b, failed), '}')
 }
 
-// userCode is the code by which one user fails, 0 if none.
+// userCode returns the code with which one user fails, 0 if none.
 func (t *tencent) userCode(c *call, userID string) int {
 	if h := c.hit(FaultUserCode); h != nil && h.about(userID) {
 		return or(h.Code, 70107)
@@ -219,8 +218,8 @@ func tencentState(m Mode) servedState {
 	return servedOnline
 }
 
-// accounts appends the answer of account_check. An account that is not known is
-// a success there.
+// accounts appends the answer of account_check, in which an unknown account is no
+// error.
 func (t *tencent) accounts(b []byte, c *call) []byte {
 	b = append(b, `{"ActionStatus":"OK","ErrorCode":0,"ErrorInfo":"","ResultItem":[`...)
 	for i, id := range c.ids {

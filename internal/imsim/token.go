@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// adminPlatform is the platform number that admin tokens carry.
+// adminPlatform is the platform number in admin tokens.
 const adminPlatform = 10
 
-// supersededFor is how long an admin token lives on after the next one was
-// made, in OpenIMMain.
+// supersededFor is how long an admin token is valid after the next one was made, in
+// OpenIMMain.
 const supersededFor = 5 * time.Minute
 
 // tokenClaims is the payload of a token, a JWT signed with HS256.
@@ -26,11 +26,11 @@ type tokenClaims struct {
 	IssuedAt   int64  `json:"iat"`
 }
 
-// tokenError says why a token is refused.
+// tokenError is why a token is refused.
 type tokenError struct {
 	code    int
 	name    string
-	parsing bool // found in the token itself, not in what the server knows of it
+	parsing bool // found in the token itself, not in the server's data
 }
 
 var (
@@ -54,14 +54,13 @@ type tokenState struct {
 	claims     tokenClaims
 	issued     time.Time // last
 	kicked     bool
-	superseded time.Time // when it ceases to exist; zero: not superseded
+	superseded time.Time // when it ends; zero: not superseded
 }
 
 func newTokens(c OpenIM) *tokens { return &tokens{config: c, known: make(map[string]*tokenState)} }
 
-// issue makes a token that is valid for a time, which may be negative. Its times
-// have whole seconds: two logins within a second get the same token, which is good
-// again if it was not any more.
+// issue returns a token valid for ttl, which may be negative. Its times have whole
+// seconds: two logins within a second get the same token, and make it valid again.
 func (t *tokens) issue(userID string, platform int, ttl time.Duration, now time.Time) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,7 +89,7 @@ func (t *tokens) sign(signed string) []byte {
 	return mac.Sum(nil)
 }
 
-// read takes a token apart and verifies its signature and times.
+// read parses a token and verifies its signature and times.
 func (t *tokens) read(token string, now time.Time) (tokenClaims, *tokenError) {
 	var claims tokenClaims
 	parts := strings.Split(token, ".")
@@ -121,8 +120,8 @@ func (t *tokens) read(token string, now time.Time) (tokenClaims, *tokenError) {
 	return claims, nil
 }
 
-// check is read and what the server knows of the token. OpenIM383 does not ask
-// whether an admin token exists, only whether it was kicked.
+// check is read plus the server's data about the token. OpenIM383 checks only whether
+// an admin token was kicked, not whether it exists.
 func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
 	claims, err := t.read(token, now)
 	if err != nil {
@@ -142,7 +141,7 @@ func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
 	return claims, nil
 }
 
-// age is how long ago a token was issued; a lost one is as old as can be.
+// age returns how long ago a token was issued; the maximum for a lost one.
 func (t *tokens) age(token string, now time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,7 +151,7 @@ func (t *tokens) age(token string, now time.Time) time.Duration {
 	return 1<<63 - 1
 }
 
-// kick ends all tokens there are.
+// kick ends all tokens.
 func (t *tokens) kick() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -161,7 +160,7 @@ func (t *tokens) kick() {
 	}
 }
 
-// forget loses what is known about tokens, as a server does with its Redis.
+// forget removes all tokens, as a server does that loses its Redis.
 func (t *tokens) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

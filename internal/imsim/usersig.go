@@ -15,7 +15,7 @@ import (
 // sigEncoding is base64 with Tencent's replacements: + is *, / is -, = is _.
 var sigEncoding = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789*-").WithPadding('_')
 
-// maxSig bounds an inflated UserSig; a real one has about 200 bytes.
+// maxSig bounds an inflated UserSig; real ones have about 200 bytes.
 const maxSig = 16 << 10
 
 // userSig is the content of a UserSig (TLSSigAPIv2): zlib-compressed JSON.
@@ -47,7 +47,7 @@ func parseUserSig(s string) (userSig, error) {
 	if err := json.Unmarshal(content, &sig); err != nil {
 		return sig, fmt.Errorf("parse: %w", err)
 	}
-	// Unmarshal takes keys in any case, the real servers do not.
+	// Unmarshal accepts keys in any case, unlike the real servers.
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(content, &keys); err != nil {
 		return sig, fmt.Errorf("parse: %w", err)
@@ -63,8 +63,7 @@ func parseUserSig(s string) (userSig, error) {
 	return sig, nil
 }
 
-// signedBy reports whether the signature was made with the key for exactly
-// these fields.
+// signedBy reports whether the signature of these fields was made with the key.
 func (sig userSig) signedBy(key string) bool {
 	mac := hmac.New(sha256.New, []byte(key))
 	fmt.Fprintf(mac, "TLS.identifier:%s\nTLS.sdkappid:%d\nTLS.time:%d\nTLS.expire:%d\n",
@@ -73,7 +72,7 @@ func (sig userSig) signedBy(key string) bool {
 	return err == nil && hmac.Equal(got, mac.Sum(nil))
 }
 
-// expired reports whether the signature is no longer valid. It is up to and
-// including the second Time+Expire. One from the future is accepted: what the
-// real servers tolerate is not documented.
+// expired reports whether the signature is no longer valid. It is valid up to the
+// second Time+Expire, inclusive. Future ones are accepted: the real servers'
+// tolerance is not documented.
 func (sig userSig) expired(now time.Time) bool { return now.Unix() > *sig.Time+*sig.Expire }

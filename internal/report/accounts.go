@@ -2,7 +2,7 @@ package report
 
 import "syncer/repo"
 
-// NewAccounts reports who has been imported into the backend.
+// NewAccounts reports which users the provider has imported.
 func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverageRow, gaps []repo.GapRow) Report {
 	r := Report{Name: Accounts, Title: "Accounts", Rows: rows, Lists: []List{{"coverage", coverage}}}
 	if len(rows) == 0 {

@@ -7,8 +7,8 @@ import (
 	"syncer/repo"
 )
 
-// WriteExplanationsJSON writes what is known of a user, app by app, as an object.
-// Keys that are columns of tables or views have their names.
+// WriteExplanationsJSON writes the explanations of a user, app by app, as one object.
+// Keys named after columns of tables or views have the same meaning.
 func WriteExplanationsJSON(w io.Writer, all []Explanation, now time.Time) error {
 	var apps []object
 	for _, e := range all {
@@ -77,7 +77,7 @@ func (k KindExplanation) document() object {
 	}
 }
 
-// unlessZero is a time, nil for the zero one.
+// unlessZero returns a time, nil for the zero time.
 func unlessZero(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -85,7 +85,7 @@ func unlessZero(t time.Time) *time.Time {
 	return &t
 }
 
-// WriteRunJSON writes all of a run as an object.
+// WriteRunJSON writes everything about a run as one object.
 func WriteRunJSON(w io.Writer, d repo.RunDetail) error {
 	run := struct {
 		repo.RunRow

@@ -11,55 +11,55 @@ import (
 	"syncer/repo/userstable"
 )
 
-// Explanation is what is known of one user of one app.
+// Explanation is what is known about one user of one app.
 type Explanation struct {
 	UserID, App, Provider string
 	Listing               Listing
 	Kinds                 []KindExplanation
 }
 
-// Listing is what the users table says of the user.
+// Listing is what the users table contains about the user.
 type Listing struct {
 	Table string
 	Where string           // its condition; "": none
-	Rows  []userstable.Row // with the id: within the condition or, when there is none, outside
-	ByKey []userstable.Row // when there is none with the id: the row with that key
-	// NoID is the failure of rows without an id, which stands for all of them.
+	Rows  []userstable.Row // with the id: those within the condition, else those outside
+	ByKey []userstable.Row // if no row has the id: the row with that key
+	// NoID is the failure recorded for rows without an id.
 	NoID *repo.FailureOf
 	Err  error // why the table could not be read
-	// OutsideErr says why it could not be looked for outside of the condition.
+	// OutsideErr is why rows outside of the condition could not be read.
 	OutsideErr error
 }
 
-// KindExplanation is what is known of the user in one kind.
+// KindExplanation is what is known about the user in one kind.
 type KindExplanation struct {
 	Kind string
 	repo.UserStory
-	Meaning string // of the failure's code; "" when nobody knows
+	Meaning string // of the failure's code; "" if unknown
 	Jobs    []JobExplanation
 }
 
-// JobExplanation says when a job runs.
+// JobExplanation is when a job runs.
 type JobExplanation struct {
 	Name     string
-	LastTick *time.Time // nil: none was dealt with
+	LastTick *time.Time // nil: none so far
 	Next     time.Time  // zero: never
-	// Overdue is a tick that should have been dealt with by now; zero: there is none.
+	// Overdue is a tick that should have been processed by now; zero: none.
 	Overdue time.Time
-	// Ahead: the last tick is still to come.
+	// Ahead means that the last tick is in the future.
 	Ahead bool
 }
 
-// Listed reports whether sweeps come to the user.
+// Listed reports whether sweeps include the user.
 func (l Listing) Listed() bool { return len(l.Rows) > 0 && l.Rows[0].Within && l.Rows[0].Key != nil }
 
-// inUse reports whether the kind has a job, or anything to tell.
+// inUse reports whether the kind has a job or any data about the user.
 func (k KindExplanation) inUse() bool {
 	return len(k.Jobs) > 0 || k.Known != nil || k.Failure != nil || k.LastClosed != nil || k.Running != nil || len(k.Changes) > 0
 }
 
-// Troubles say in words, the most telling first, why the user is not updated as
-// it should be; none: all is well.
+// Troubles returns the reasons why the user is not updated as it should be, the most
+// important first; none if all is well.
 func (e Explanation) Troubles() []string {
 	if e.Listing.Err == nil && !e.Listing.Listed() {
 		all := []string{"Sweeps do not come to this user: see users table."}
@@ -92,15 +92,8 @@ func (k KindExplanation) troubles() []string {
 	case k.Known == nil:
 		say("no run has come to this user yet: its row is newer than the last complete run, or was not within [users] where. The next run comes to it.")
 	}
-	if last := k.LastClosed; last != nil {
-		switch {
-		case last.Status == "failed":
-			say("the last run, %d, failed at %s: %s", last.RunID, instant(*last.FinishedAt), given(last.Error))
-		case last.HeldBack > 0:
-			say("the last run, %d, is not complete, so that the user counts as seen only by the complete run before it: %s", last.RunID, given(last.Error))
-		case last.RejectedAnswers > 0:
-			say("the last run, %d, rejected suspect answers about %s, who keep their last value; this may be one of them.", last.RunID, some(last.RejectedAnswers, "user"))
-		}
+	if k.LastClosed != nil {
+		all = append(all, k.lastRunTroubles()...)
 	}
 	for _, job := range k.Jobs {
 		if job.Ahead {
@@ -116,7 +109,23 @@ func (k KindExplanation) troubles() []string {
 	return all
 }
 
-// given is a text, "" when there is none.
+// lastRunTroubles returns what the last closed run left wrong for its users.
+func (k KindExplanation) lastRunTroubles() []string {
+	var text string
+	switch last := k.LastClosed; {
+	case last.Status == "failed":
+		text = fmt.Sprintf("failed at %s: %s", instant(*last.FinishedAt), given(last.Error))
+	case last.HeldBack > 0:
+		text = fmt.Sprintf("is not complete, so that the user counts as seen only by the complete run before it: %s", given(last.Error))
+	case last.RejectedAnswers > 0:
+		text = fmt.Sprintf("rejected suspect answers about %s, who keep their last value; this may be one of them.", some(last.RejectedAnswers, "user"))
+	default:
+		return nil
+	}
+	return []string{fmt.Sprintf("%s: the last run, %d, %s", k.Kind, k.LastClosed.RunID, text)}
+}
+
+// given returns a text, "" for nil.
 func given(s *string) string {
 	if s == nil {
 		return ""
@@ -124,7 +133,7 @@ func given(s *string) string {
 	return *s
 }
 
-// Sections tells all of it.
+// Sections returns the whole explanation.
 func (e Explanation) Sections(now time.Time) []Section {
 	head := Section{Title: fmt.Sprintf("User %s, app %s (%s), at %s (%s)", e.UserID, e.App, e.Provider, instant(now), now.Location())}
 	troubles := e.Troubles()
@@ -175,18 +184,23 @@ func (s *Section) listing(l Listing) {
 		s.say(name, "%s has no row with this user id", l.Table)
 	}
 	for _, row := range l.ByKey {
-		outside := ""
-		if !row.Within {
-			outside = "; [users] where leaves it out"
-		}
-		if given(row.UserID) == "" {
-			s.say("", "The row with this key has a user id that is NULL or empty, so that nobody can be asked about%s.", outside)
-		} else {
-			s.say("", "The row with this key has the user id %s%s.", *row.UserID, outside)
-		}
+		s.rowWithKey(row)
 	}
 	if l.NoID != nil && !l.Listed() && l.Err == nil {
 		s.say("", "%s", l.NoID.Message)
+	}
+}
+
+// rowWithKey adds what the row says whose key is the user id that was asked for.
+func (s *Section) rowWithKey(row userstable.Row) {
+	outside := ""
+	if !row.Within {
+		outside = "; [users] where leaves it out"
+	}
+	if given(row.UserID) == "" {
+		s.say("", "The row with this key has a user id that is NULL or empty, so that nobody can be asked about%s.", outside)
+	} else {
+		s.say("", "The row with this key has the user id %s%s.", *row.UserID, outside)
 	}
 }
 
@@ -274,7 +288,7 @@ func (s *Section) job(job JobExplanation) {
 	s.say("schedule", "job %s: next tick %s, %s", job.Name, instant(job.Next), last)
 }
 
-// progress says how far a run is that goes. Before is the last that met everybody.
+// progress describes the progress of a running run. before is the last complete run.
 func progress(run repo.RunRow, before *repo.RunRow) string {
 	line := some(run.Users, "user") + " so far"
 	if before != nil {
@@ -286,7 +300,7 @@ func progress(run repo.RunRow, before *repo.RunRow) string {
 	return line
 }
 
-// platforms lists platforms with their mode: ios, web (push_online).
+// platforms returns platforms with their mode: ios, web (push_online).
 func platforms(all map[string]string) string {
 	var on []string
 	for _, platform := range slices.Sorted(maps.Keys(all)) {
@@ -298,7 +312,7 @@ func platforms(all map[string]string) string {
 	return strings.Join(on, ", ")
 }
 
-// changes lists the newest rows of the history.
+// changes returns a table of the newest rows of the history.
 func changes(k KindExplanation) Table {
 	t := Table{Title: "Last changes", Columns: columns("after", "seen by", "from", "to", ">run")}
 	for _, c := range k.Changes {

@@ -10,7 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// Section is what people are told of one thing.
+// Section is a titled list of facts with an optional table.
 type Section struct {
 	Title  string
 	Facts  []Fact
@@ -18,16 +18,15 @@ type Section struct {
 	Notes  []string
 }
 
-// Fact is something said of it, under a name; a name that is "" goes on with the
-// one before.
+// Fact is a text under a name; an empty name continues the fact before.
 type Fact struct{ Name, Text string }
 
 func (s *Section) say(name, format string, args ...any) {
 	s.Facts = append(s.Facts, Fact{name, fmt.Sprintf(format, args...)})
 }
 
-// WriteSections writes sections as wide as the terminal; cut says whether wider
-// tables are to be cut off there.
+// WriteSections writes sections to the terminal's width. cut makes it truncate wider
+// tables.
 func WriteSections(w io.Writer, sections []Section, width int, cut bool) error {
 	out := bufio.NewWriter(w)
 	for i, s := range sections {
@@ -55,9 +54,9 @@ func WriteSections(w io.Writer, sections []Section, width int, cut bool) error {
 	return out.Flush()
 }
 
-// writeFact writes a name, and beside it the text, however many lines it takes.
+// writeFact writes a name and, beside it, the wrapped text.
 func writeFact(w io.Writer, f Fact, names, width int) {
-	const least = 40 // columns of text, even if the terminal is narrower
+	const least = 40 // minimum width of the text, even in a narrower terminal
 	name := f.Name + strings.Repeat(" ", names-text.StringWidth(f.Name))
 	for _, paragraph := range strings.Split(f.Text, "\n") {
 		for line := range strings.SplitSeq(wrap(Printable(paragraph), max(width-names-3, least)), "\n") {
@@ -67,7 +66,7 @@ func writeFact(w io.Writer, f Fact, names, width int) {
 	}
 }
 
-// write writes the table, and reports whether lines of it were cut off.
+// write writes the table and reports whether lines were truncated.
 func (t Table) write(w io.Writer, width int, cut bool) (wasCut bool) {
 	if t.Title != "" {
 		fmt.Fprintf(w, "%s\n", t.Title)
@@ -82,5 +81,5 @@ func (t Table) write(w io.Writer, width int, cut bool) (wasCut bool) {
 	return wasCut
 }
 
-// instant writes a time to the second; the zone stands in the heading.
+// instant formats a time to the second; the heading names the zone.
 func instant(t time.Time) string { return t.Format(time.DateTime) }

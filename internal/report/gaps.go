@@ -7,7 +7,7 @@ import (
 	"syncer/repo"
 )
 
-// NewGaps reports the time in which nobody looked.
+// NewGaps reports the time without observation.
 func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 	r := Report{Name: Gaps, Title: "What is not known", Rows: rows, Lists: []List{{"coverage", coverage}}}
 	if len(coverage) == 0 {
@@ -44,7 +44,7 @@ func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 	return r
 }
 
-// notObserved draws how much of each local day nobody looked.
+// notObserved charts the unobserved part of each local day.
 func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
 	c := h.dailyChart("Not observed, by day: "+of.App, "bars", "seconds")
 	c.Series = []Series{{Label: "not observed", Role: "line"}}

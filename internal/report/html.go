@@ -10,7 +10,7 @@ import (
 	"io"
 )
 
-// The charts are drawn by uPlot, see assets/README.md.
+// uPlot draws the charts; see assets/README.md.
 var (
 	//go:embed assets/uPlot.iife.min.js
 	chartScript string
@@ -28,12 +28,11 @@ var (
 
 var page = template.Must(template.New("page").Parse(pageText))
 
-// openRows is how many rows a table may have to be shown at once.
+// openRows is the number of rows up to which a table is shown open.
 const openRows = 31
 
-// WriteHTML writes reports as one page that needs nothing else: no file, no
-// network. Its policy lets only its own script and style through, by their
-// hashes, so that nothing in the data can be a script.
+// WriteHTML writes reports as one self-contained page. Its Content-Security-Policy
+// permits only its own script and style, by hash, so that data cannot run as script.
 func WriteHTML(w io.Writer, h Head, reports []Report) error {
 	data := pageData{TZ: h.Span.Location.String(), Charts: []Chart{}}
 	p := pageView{App: h.app(), Span: h.span(), AsOf: minute(h.AsOf.In(h.Span.Location)), Title: "Reports"}
@@ -51,8 +50,8 @@ func WriteHTML(w io.Writer, h Head, reports []Report) error {
 		}
 		p.Sections = append(p.Sections, section)
 	}
-	// Marshal writes <, > and & as \u003c and so on: no text of the data ends
-	// the script.
+	// Marshal escapes <, > and & as \u003c and so on, so that data cannot end the
+	// script.
 	encoded, err := json.Marshal(data)
 	if err != nil {
 		return fmt.Errorf("encode the charts: %w", err)
@@ -67,19 +66,19 @@ func WriteHTML(w io.Writer, h Head, reports []Report) error {
 	return page.Execute(w, p)
 }
 
-// hash names a text as a Content-Security-Policy does.
+// hash returns the hash of a text in the form of a Content-Security-Policy.
 func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
-// pageData is what the page's script draws.
+// pageData is the input of the page's script.
 type pageData struct {
 	TZ     string  `json:"tz"`
 	Charts []Chart `json:"charts"`
 }
 
-// pageView is what the template shows.
+// pageView is the input of the template.
 type pageView struct {
 	Title, App, Span, AsOf string
 	Policy                 string
@@ -105,7 +104,7 @@ type pageTable struct {
 	Open bool
 }
 
-// Class is the style of a column's cells.
+// Class returns the style of a column's cells.
 func (t pageTable) Class(column int) string {
 	if t.Columns[column].Right {
 		return "number"
@@ -113,7 +112,7 @@ func (t pageTable) Class(column int) string {
 	return ""
 }
 
-// Summary says what a closed table holds.
+// Summary describes the content of a closed table.
 func (t pageTable) Summary() string {
 	rows := Count(int64(len(t.Rows))) + " rows"
 	if len(t.Rows) == 1 {

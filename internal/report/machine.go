@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// WriteCSV writes a table as in RFC 4180, but for lines that end with LF: a line of
-// names, then the rows. Times are RFC 3339; what is not known is empty. rows are a
-// slice of structs with json tags. Texts keep all their bytes, line breaks included;
-// with forSpreadsheet those that a spreadsheet would run as a formula get a ' in
-// front.
+// WriteCSV writes a table as in RFC 4180, except that lines end with LF: a header,
+// then the rows. Times are RFC 3339; unknown values are empty. rows is a slice of
+// structs with json tags. Texts keep all bytes, including line breaks; with
+// forSpreadsheet, texts that a spreadsheet would run as a formula are prefixed with
+// '.
 func WriteCSV(w io.Writer, rows any, forSpreadsheet bool) error {
-	// CRLF would turn a line feed within a text into CR LF, and drop a CR.
+	// With CRLF the writer would turn a line feed within a text into CR LF and drop a
+	// CR.
 	out := csv.NewWriter(w)
 	slice := reflect.ValueOf(rows)
 	columns := slice.Type().Elem()
@@ -45,12 +46,12 @@ func WriteCSV(w io.Writer, rows any, forSpreadsheet bool) error {
 	return out.Error()
 }
 
-// isText reports whether a cell holds a text, which may come from outside.
+// isText reports whether a cell contains a text, which may be external.
 func isText(v reflect.Value) bool {
 	return v.Kind() == reflect.String || v.Kind() == reflect.Pointer && v.Type().Elem().Kind() == reflect.String
 }
 
-// isFormula reports whether spreadsheets take a text for more than a text. Source:
+// isFormula reports whether spreadsheets interpret a text as a formula. Source:
 // OWASP, CSV Injection.
 func isFormula(s string) bool {
 	return s != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", []rune(s)[0])
@@ -73,7 +74,7 @@ func csvValue(v reflect.Value) string {
 	}
 }
 
-// object is a JSON object whose members keep their order.
+// object is a JSON object that keeps the order of its members.
 type object []member
 
 type member struct {
@@ -81,7 +82,7 @@ type member struct {
 	value any
 }
 
-// MarshalJSON writes the members in their order; a list without rows as [].
+// MarshalJSON writes the members in order; a list without rows is [].
 func (o object) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -102,7 +103,7 @@ func (o object) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// document is a report as JSON has it.
+// document returns the JSON form of a report.
 func (h Head) document(r Report) object {
 	o := object{
 		{"report", r.Name}, {"app", h.Span.App},
@@ -118,7 +119,7 @@ func (h Head) document(r Report) object {
 // WriteJSON writes one report as an object.
 func WriteJSON(w io.Writer, h Head, r Report) error { return writeJSON(w, h.document(r)) }
 
-// WriteAllJSON writes several as one object with a list of them.
+// WriteAllJSON writes several reports as one object with a list.
 func WriteAllJSON(w io.Writer, h Head, reports []Report) error {
 	var all []object
 	for _, r := range reports {

@@ -7,8 +7,8 @@ import (
 	"syncer/repo"
 )
 
-// Buckets cuts the span into the buckets that suit it: at most a few hundred,
-// each beginning on a round local time, except for the first.
+// Buckets divides the span into suitable buckets: at most a few hundred, each
+// beginning at a round local time, except for the first.
 func (h Head) Buckets() []time.Time {
 	from, until := h.Span.From.In(h.Span.Location), h.until()
 	width := bucketWidth(h.Span.To.Sub(h.Span.From))
@@ -21,32 +21,33 @@ func (h Head) Buckets() []time.Time {
 
 const aDay = 24 * time.Hour
 
-// bucketWidth is how long a bucket is; a day is a local one.
+// bucketWidth returns the length of a bucket; a day is a local one.
 func bucketWidth(span time.Duration) time.Duration {
 	switch {
 	case span <= 4*time.Hour:
 		return 5 * time.Minute
 	case span <= 12*time.Hour:
 		return 15 * time.Minute
-	case span <= 31*aDay+time.Hour: // a month in which clocks are set back
+	case span <= 31*aDay+time.Hour: // a month with clocks set back
 		return time.Hour
 	default:
 		return aDay
 	}
 }
 
-// nextBucket is the first beginning of a bucket after a time.
+// nextBucket returns the first bucket start after a time.
 func nextBucket(at time.Time, width time.Duration) time.Time {
 	if width == aDay {
 		return localtime.NextDay(at)
 	}
-	// Zones are off by quarters of an hour, so that round is not so in UTC.
+	// Zone offsets are multiples of a quarter of an hour, so round local times need
+	// not be round in UTC.
 	_, offset := at.Zone()
 	shift := time.Duration(offset) * time.Second
 	return at.Add(shift).Truncate(width).Add(width - shift).In(at.Location())
 }
 
-// Buckets that are more than this are summed up by day for people.
+// More buckets than this are summarised by day for people.
 const manyBuckets = 48
 
 // NewConcurrency reports how many users were online.
@@ -86,7 +87,7 @@ func NewConcurrency(h Head, rows []repo.ConcurrencyRow, gaps []repo.GapRow) Repo
 	return r
 }
 
-// online has a row for each bucket.
+// online returns a row for each bucket.
 func (t *Table) online(rows []repo.ConcurrencyRow) {
 	t.Columns = columns("from", ">least", ">average", ">most", ">of users", ">observed")
 	for _, row := range rows {
@@ -98,11 +99,11 @@ func (t *Table) online(rows []repo.ConcurrencyRow) {
 	}
 }
 
-// onlineByDay has a row for each local day.
+// onlineByDay returns a row for each local day.
 func (t *Table) onlineByDay(rows []repo.ConcurrencyRow) {
 	t.Columns = columns("day", ">least", ">average", ">most", "most at", ">of users", ">observed")
 	day := func(row repo.ConcurrencyRow) string { return row.Bucket.Format(time.DateOnly) }
-	for _, of := range groups(rows, day) { // ordered by time too
+	for _, of := range groups(rows, day) { // also ordered by time
 		var length, seen, sum float64
 		var runs int64
 		var least, most *repo.ConcurrencyRow
@@ -133,7 +134,7 @@ func (t *Table) onlineByDay(rows []repo.ConcurrencyRow) {
 	}
 }
 
-// observed says how much of a time somebody looked; nothing is said of all of it.
+// observed returns the observed share of a time, "" if all of it was observed.
 func observed(seconds, of float64) string {
 	if of-seconds < 1 {
 		return ""
@@ -179,7 +180,7 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 	return r
 }
 
-// NewPlatforms reports on which platforms the users online were.
+// NewPlatforms reports the platforms on which users are online.
 func NewPlatforms(h Head, rows []repo.PlatformRow, devices []repo.DevicesRow) Report {
 	r := Report{Name: Platforms, Title: "Platforms", Rows: rows, Lists: []List{{"multi_platform", devices}}}
 	if len(rows) == 0 {

@@ -1,5 +1,6 @@
-// Package report turns what was read for reports into what is printed: tables
-// and curves for a terminal, CSV, JSON, and a self-contained HTML page.
+// Package report prints what package repo reads for reports: tables and curves for a
+// terminal, CSV, JSON, and a self-contained HTML page. cmd/syncer calls it; package
+// localtime cuts its days.
 package report
 
 import (
@@ -22,17 +23,16 @@ const (
 	Gaps        = "gaps"
 )
 
-// Names are the names of all reports, in the order of a page.
+// Names are the names of all reports, in the order of the page.
 var Names = []string{Concurrency, ActiveUsers, Sessions, Platforms, Accounts, Runs, Gaps}
 
-// Head is what all reports of one page have in common. Times are in the span's
-// location.
+// Head is common to all reports of one page. Times are in the span's location.
 type Head struct {
 	Span repo.Span
-	AsOf time.Time // when it was made; nothing later is known
+	AsOf time.Time // when the report was made; nothing later is known
 }
 
-// until is the end of what can be known of the span.
+// until returns the end of the known part of the span.
 func (h Head) until() time.Time {
 	if h.AsOf.Before(h.Span.To) {
 		return h.AsOf
@@ -40,7 +40,7 @@ func (h Head) until() time.Time {
 	return h.Span.To
 }
 
-// app says which apps it is about.
+// app describes the selected apps.
 func (h Head) app() string {
 	if h.Span.App == nil {
 		return "all apps"
@@ -48,14 +48,14 @@ func (h Head) app() string {
 	return "app " + *h.Span.App
 }
 
-// span says in words what time it is about.
+// span describes the time that is reported.
 func (h Head) span() string {
 	at := h.Span.Location
 	return fmt.Sprintf("%s to %s (%s)", minute(h.Span.From.In(at)), minute(h.Span.To.In(at)), at)
 }
 
-// Report is one report. For machines it has Rows and Lists, for people charts
-// and tables of the same.
+// Report is one report: Rows and Lists for programs, charts and tables of the same
+// data for people.
 type Report struct {
 	Name  string
 	Title string
@@ -63,20 +63,20 @@ type Report struct {
 	// of JSON, the same as in SQL.
 	Rows  any
 	Lists []List
-	// Empty says in words that there is nothing; "" when there is something.
+	// Empty is a sentence for a report without data; "" otherwise.
 	Empty  string
 	Charts []Chart
 	Tables []Table
 	Notes  []string
 }
 
-// List is what JSON has beside the rows.
+// List is a further list in JSON.
 type List struct {
 	Key  string
 	Rows any
 }
 
-// List gives the rows of the list of a key.
+// List returns the rows of the list with a key.
 func (r Report) List(key string) any {
 	for _, list := range r.Lists {
 		if list.Key == key {
@@ -86,9 +86,9 @@ func (r Report) List(key string) any {
 	return nil
 }
 
-// Table is rows for people.
+// Table is data for people.
 type Table struct {
-	Title   string // "" for the only one
+	Title   string // "" for a single table
 	Columns []Column
 	Rows    [][]string
 	Footer  []string // nil: none
@@ -100,7 +100,7 @@ type Column struct {
 	Right bool // numbers
 }
 
-// columns makes columns: numbers have a > before their title.
+// columns returns columns; a title that begins with > is of numbers.
 func columns(titles ...string) []Column {
 	all := make([]Column, len(titles))
 	for i, title := range titles {
@@ -109,35 +109,35 @@ func columns(titles ...string) []Column {
 	return all
 }
 
-// Chart is a picture of values over time, or over categories.
+// Chart is a chart of values over time or over categories.
 type Chart struct {
 	Title  string   `json:"title"`
 	Kind   string   `json:"kind"` // line or bars
 	Unit   string   `json:"unit"` // users, seconds, share or sessions
 	Series []Series `json:"series"`
-	// X are seconds since 1970, or when there are Labels the numbers of these.
+	// X are seconds since 1970 or, with Labels, their indexes.
 	X      []float64 `json:"x"`
 	Labels []string  `json:"labels,omitempty"`
-	// Gaps are the times in which nobody looked, in seconds since 1970.
+	// Gaps are the times without observation, in seconds since 1970.
 	Gaps [][2]float64 `json:"gaps"`
-	// From and To bound the axis of time.
+	// From and To bound the time axis.
 	From float64 `json:"from"`
 	To   float64 `json:"to"`
-	// Daily says that each value is of a local day, in the middle of which it is.
+	// Daily means that each value is of a local day and drawn in its middle.
 	Daily bool `json:"daily"`
-	// terminal is the number of the series that a terminal shows as a curve; -1: none.
+	// terminal is the index of the series that a terminal draws; -1: none.
 	terminal int
 }
 
-// Series is one line of a chart, or one row of bars. A nil value is not known.
+// Series is one line or one row of bars. A nil value is unknown.
 type Series struct {
 	Label  string     `json:"label"`
 	Values []*float64 `json:"values"`
-	// Role is line, or low and high for the edges of a band around it.
+	// Role is line, or low and high for the edges of a band.
 	Role string `json:"role"`
 }
 
-// chart makes a chart over the time of the head.
+// chart returns a chart over the head's span.
 func (h Head) chart(title, kind, unit string) Chart {
 	return Chart{Title: title, Kind: kind, Unit: unit, terminal: -1,
 		From: seconds(h.Span.From), To: seconds(h.until()), Gaps: [][2]float64{}}
@@ -160,25 +160,25 @@ func (c *Chart) shade(h Head, gaps []repo.GapRow, app, kind string) {
 	}
 }
 
-// seconds is a time as charts have it.
+// seconds returns a time in the form of charts.
 func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// middle is when half of a local day is over: where charts have its values.
+// middle returns the middle of a local day, where charts draw its values.
 func (h Head) middle(day string) float64 {
 	t, err := time.Parse(time.DateOnly, day)
 	if err != nil {
-		return 0 // the database writes no other form
+		return 0 // the database returns no other form
 	}
 	begin := localtime.Day(t.Year(), t.Month(), t.Day(), h.Span.Location)
 	return (seconds(begin) + seconds(localtime.NextDay(begin))) / 2
 }
 
-// dailyChart makes a chart with a value for each local day.
+// dailyChart returns a chart with a value for each local day.
 func (h Head) dailyChart(title, kind, unit string) Chart {
 	c := h.chart(title, kind, unit)
 	c.Daily = true
-	// Whole days: a line that begins before the axis would enter it at a value that
-	// was not measured.
+	// Whole days: a line from before the axis would enter it at a value that was not
+	// measured.
 	first := h.Span.From.In(h.Span.Location)
 	c.From = min(c.From, seconds(localtime.Day(first.Year(), first.Month(), first.Day(), h.Span.Location)))
 	last := h.until().Add(-time.Microsecond).In(h.Span.Location)
@@ -186,7 +186,7 @@ func (h Head) dailyChart(title, kind, unit string) Chart {
 	return c
 }
 
-// groups cuts rows, which are ordered by a key, into those of each.
+// groups splits rows, ordered by a key, into those of each key.
 func groups[T any](rows []T, key func(T) string) [][]T {
 	var all [][]T
 	begin := 0

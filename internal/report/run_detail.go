@@ -8,8 +8,7 @@ import (
 	"syncer/repo"
 )
 
-// RunsSection lists runs, of which there must be some, in the order in which they
-// come.
+// RunsSection lists at least one run, in the given order.
 func RunsSection(rows []repo.RunRow) Section {
 	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows {
@@ -19,12 +18,12 @@ func RunsSection(rows []repo.RunRow) Section {
 	return Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location()), Tables: []Table{t}}
 }
 
-// WriteRunsJSON writes runs as an object.
+// WriteRunsJSON writes runs as one object.
 func WriteRunsJSON(w io.Writer, rows []repo.RunRow) error {
 	return writeJSON(w, object{{"runs", rows}})
 }
 
-// triggers and endings say in words why a run was started and how it ended.
+// triggers and endings describe why a run was started and how it ended.
 var (
 	triggers = map[string]string{
 		"cron":     "its tick came",
@@ -41,7 +40,7 @@ var (
 	}
 )
 
-// RunSections tells all of a run.
+// RunSections returns everything about a run.
 func RunSections(d repo.RunDetail, limit int) []Section {
 	s := Section{Title: fmt.Sprintf("Run %d: %s of app %s (%s), times in %s", d.RunID, d.Kind, d.App, d.Provider, d.StartedAt.Location())}
 	s.say("status", "%s: %s", d.Status, endings[d.Status])
@@ -162,7 +161,7 @@ func (s *Section) ranges(d repo.RunDetail, limit int) {
 	}
 }
 
-// keys says in which slice of the users table a range lies.
+// keys describes the slice of the users table that a range covers.
 func keys(r repo.RangeRow) string {
 	switch {
 	case r.Lower == nil && r.Upper == nil:
@@ -193,7 +192,7 @@ func rangeState(r repo.RangeRow) string {
 	}
 }
 
-// failures lists who fails now: the table keeps the present only.
+// failures lists the users that fail now; past failures are not stored.
 func (s *Section) failures(d repo.RunDetail) {
 	if len(d.Failures) == 0 {
 		s.Notes = append(s.Notes, "Who failed is not recorded any more: those users have succeeded since, or have left.")

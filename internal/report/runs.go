@@ -9,11 +9,11 @@ import (
 	"syncer/repo"
 )
 
-// runsShown is how many runs people are shown of those that did not succeed, and
-// of all.
+// runsShown bounds the unsuccessful runs that are listed for people, and the runs in
+// all.
 const runsShown = 20
 
-// NewRuns reports the runs, the newest first, and how they ended.
+// NewRuns reports the runs, newest first, and how they ended.
 func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
 	r := Report{Name: Runs, Title: "Runs", Rows: rows}
 	if len(rows) == 0 {
@@ -42,9 +42,9 @@ func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
 	return r
 }
 
-// durations draws how long the runs of an app and kind took that went through. rows
-// are the newest first. The line breaks where a run did not go through, and over
-// gaps: it would draw durations that no run had.
+// durations charts how long the completed runs of an app and kind took. rows are
+// newest first. The line breaks at a run that did not complete and over gaps, so that
+// it draws no durations that no run had.
 func (h Head) durations(rows []repo.RunRow, gaps []repo.GapRow) Chart {
 	app, kind := rows[0].App, rows[0].Kind
 	c := h.chart("How long runs took: "+app+", "+kind, "line", "seconds")
@@ -73,7 +73,7 @@ func (h Head) durations(rows []repo.RunRow, gaps []repo.GapRow) Chart {
 	return c
 }
 
-// newest lists the first rows.
+// newest returns a table of the first rows.
 func newest(title string, rows []repo.RunRow) Table {
 	t := Table{Title: title, Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows[:min(len(rows), runsShown)] {
@@ -83,7 +83,7 @@ func newest(title string, rows []repo.RunRow) Table {
 	return t
 }
 
-// why says in a few words why a run did not succeed, if it did not.
+// why returns in a few words why a run did not succeed.
 func why(row repo.RunRow) string {
 	switch {
 	case row.Error != nil:
@@ -97,7 +97,7 @@ func why(row repo.RunRow) string {
 	}
 }
 
-// outcomes counts the runs by how they ended.
+// outcomes counts the runs by status.
 func outcomes(rows []repo.RunRow) Table {
 	statuses := []string{"succeeded", "partial", "failed", "cancelled", "skipped", "running"}
 	type key struct{ app, kind string }

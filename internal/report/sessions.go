@@ -2,11 +2,11 @@ package report
 
 import "syncer/repo"
 
-// Longest is how many of the longest sessions are listed.
+// Longest is the number of longest sessions that are listed.
 const Longest = 20
 
-// NewSessions reports how long users stay online. longest is nil unless users
-// may be named.
+// NewSessions reports how long users stay online. longest is nil unless users may be
+// named.
 func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.SessionRow, gaps []repo.GapRow) Report {
 	r := Report{Name: Sessions, Title: "Sessions", Rows: byDay, Lists: []List{{"overall", overall}}}
 	if longest != nil {

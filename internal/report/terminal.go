@@ -13,8 +13,8 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 )
 
-// WriteText writes reports for people. width is that of the terminal, cut says
-// whether wider tables are to be cut off there.
+// WriteText writes reports for people. width is the terminal's; cut makes WriteText
+// truncate wider tables.
 func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error {
 	out := bufio.NewWriter(w)
 	wasCut := false
@@ -45,7 +45,7 @@ func WriteText(w io.Writer, h Head, reports []Report, width int, cut bool) error
 	return out.Flush()
 }
 
-// TableStyle is how all tables for people look.
+// TableStyle is the style of all tables for people.
 func TableStyle() table.Style {
 	style := table.StyleLight
 	style.Options.DrawBorder = false
@@ -78,7 +78,7 @@ func (t Table) text() string {
 	return out.Render()
 }
 
-// wrap breaks a text into lines.
+// wrap splits a text into lines.
 func wrap(s string, width int) string {
 	lines := strings.Split(text.WrapSoft(s, width), "\n")
 	for i := range lines {
@@ -95,7 +95,7 @@ func row(cells []string) table.Row {
 	return r
 }
 
-// curve draws a chart as wide as the terminal, "" if it is not for one.
+// curve draws a chart as wide as the terminal; "" if it is not meant for one.
 func (h Head) curve(c Chart, width int) string {
 	if c.terminal < 0 || len(c.X) < 2 {
 		return ""
@@ -107,7 +107,7 @@ func (h Head) curve(c Chart, width int) string {
 			most = max(most, *v)
 		}
 	}
-	const axis = 3 // between label and curve, and the last label's overhang
+	const axis = 3 // between label and curve, and beyond the last label
 	columns := max(width-len(average(most))-axis-4, 20)
 	points, blank := resample(c.X, values, columns)
 	form := "Jan 2"
@@ -131,7 +131,7 @@ func (h Head) curve(c Chart, width int) string {
 	return title + "\n" + curve
 }
 
-// roundStep is the round number, at least one, of which a dozen reach up to a value.
+// roundStep returns the round number, at least one, of which a dozen reach a value.
 func roundStep(most float64) float64 {
 	for step := 1.0; ; step *= 10 {
 		for _, factor := range []float64{1, 2, 5} {
@@ -142,9 +142,9 @@ func roundStep(most float64) float64 {
 	}
 }
 
-// resample spreads values over columns: the average of those that fall into one,
-// else what lies on the line between its neighbours. Where values are not known
-// the column is not a number; blank reports whether there is one.
+// resample distributes values over columns: the average of the values in a column,
+// else the interpolation of its neighbours. A column without known values is NaN;
+// blank reports whether there is one.
 func resample(x []float64, values []*float64, columns int) (points []float64, blank bool) {
 	step := (x[len(x)-1] - x[0]) / float64(columns-1)
 	points = make([]float64, columns)
@@ -164,7 +164,7 @@ func resample(x []float64, values []*float64, columns int) (points []float64, bl
 	return points, blank
 }
 
-// mean is the average of what is known, not a number when that is half or less.
+// mean returns the average of known values; NaN if at most half are known.
 func mean(values []*float64) float64 {
 	sum, n := 0.0, 0
 	for _, v := range values {

@@ -8,10 +8,10 @@ import (
 	"unicode"
 )
 
-// minute writes a time as tables have it; the zone stands in the heading.
+// minute formats a time for tables; the heading names the zone.
 func minute(t time.Time) string { return t.Format("2006-01-02 15:04") }
 
-// weekday adds to a day which one of the week it is.
+// weekday appends the day of the week to a date.
 func weekday(day string) string {
 	t, err := time.Parse(time.DateOnly, day)
 	if err != nil {
@@ -20,7 +20,7 @@ func weekday(day string) string {
 	return t.Format("2006-01-02 Mon")
 }
 
-// Count writes a number so that its size can be seen: 1,234,567.
+// Count formats a number with separators: 1,234,567.
 func Count(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -29,7 +29,7 @@ func Count(n int64) string {
 	return s
 }
 
-// some writes how many there are of something, which is named in the singular.
+// some formats a number of things, named in the singular.
 func some(n int64, what string) string {
 	if n != 1 {
 		what += "s"
@@ -37,7 +37,7 @@ func some(n int64, what string) string {
 	return Count(n) + " " + what
 }
 
-// average writes an average: 1,235 or 7.3.
+// average formats an average: 1,235 or 7.3.
 func average(v float64) string {
 	if v < 99.95 && v != math.Trunc(v) {
 		return fmt.Sprintf("%.1f", v)
@@ -45,7 +45,7 @@ func average(v float64) string {
 	return Count(int64(math.Round(v)))
 }
 
-// percent writes a share.
+// percent formats a share.
 func percent(share float64) string {
 	switch p := 100 * share; {
 	case p > 0 && p < 0.05:
@@ -57,7 +57,7 @@ func percent(share float64) string {
 	}
 }
 
-// length writes a duration in its two largest units: 3d 4h, 2h 5m, 45s.
+// length formats a duration in its two largest units: 3d 4h, 2h 5m, 45s.
 func length(seconds float64) string {
 	if seconds < 10 && seconds != math.Trunc(seconds) {
 		return fmt.Sprintf("%.1fs", seconds)
@@ -86,7 +86,7 @@ func bar(share float64) string {
 	return s
 }
 
-// shorten cuts a text that has no end.
+// shorten truncates a long text.
 func shorten(s string, limit int) string {
 	s, _, _ = strings.Cut(s, "\n")
 	if r := []rune(s); len(r) > limit {
@@ -95,10 +95,9 @@ func shorten(s string, limit int) string {
 	return s
 }
 
-// Printable replaces what a terminal would obey instead of show: control sequences,
-// line breaks, marks that change the direction of writing. All texts for people pass
-// through it that hold what came from outside: keys, ids, and what databases and
-// providers say.
+// Printable replaces what a terminal would interpret: control sequences, line breaks,
+// marks that change the direction of writing. All texts for people that contain
+// external data pass through it: keys, ids, messages of databases and providers.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -108,7 +107,7 @@ func Printable(s string) string {
 	}, s)
 }
 
-// PrintableLines is Printable for a text of several lines, which may have tabs.
+// PrintableLines is Printable for a text of several lines, which may contain tabs.
 func PrintableLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {

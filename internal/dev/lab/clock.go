@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// Clock is a simulated time that goes at the real speed and jumps forward when it
-// is told to. Safe for concurrent use.
+// Clock is a simulated time that runs at real speed and can jump forward. It is safe
+// for concurrent use.
 type Clock struct {
 	mu   sync.Mutex
 	base time.Time
-	real time.Time // when it stood at base
+	real time.Time // the real time at base
 }
 
-// NewClock makes a clock that stands at a time, and goes on from there.
+// NewClock returns a clock that starts at a time.
 func NewClock(at time.Time) *Clock { return &Clock{base: at, real: time.Now()} }
 
-// Now is the simulated time.
+// Now returns the simulated time.
 func (c *Clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.base.Add(time.Since(c.real))
 }
 
-// JumpTo moves the clock forward.
+// JumpTo moves the clock forward. It returns an error if at is in the past.
 func (c *Clock) JumpTo(at time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package lab lets days pass in a minute: the real engine, clients and
-// database, and the simulator of both backends, on a clock that jumps from tick to
-// tick. The demo shows a week of it, and a test compares what the views say of
-// such a week with what the simulator knows.
+// Package lab simulates days of syncer in seconds: the real engine, clients and
+// database against the simulator (package imsim), on a clock that jumps from tick to
+// tick. The demo shows a week; tests compare what views report about such days with
+// what the simulator served.
 package lab
 
 import (
@@ -26,18 +26,18 @@ import (
 	"syncer/repo/userstable"
 )
 
-// Config says what to simulate.
+// Config configures a Simulation.
 type Config struct {
 	URL    string           // of an empty database
 	Users  int              // rows of its table public.users: id 1…n, im_id user-0000001…
-	Start  time.Time        // of the simulated time, in the past
-	Every  time.Duration    // between two sweeps of presence
-	People imsim.Population // nil: people with the rhythm of a day
+	Start  time.Time        // of simulated time; in the past
+	Every  time.Duration    // between two presence sweeps
+	People imsim.Population // nil: imsim.NewDaily
 	Log    zerolog.Logger
 }
 
-// Simulation is a system on simulated time, with an app of each provider that is
-// named after it. Make it with Open; Close it.
+// Simulation is a system on simulated time, with one app of each provider, named
+// after it. Open returns one; Close it.
 type Simulation struct {
 	Clock   *Clock
 	Backend *imsim.Local
@@ -49,7 +49,7 @@ type Simulation struct {
 	closers []func() error
 }
 
-// Nothing of these is a secret: they are the simulator's.
+// None of these is secret: they are the simulator's.
 const (
 	sdkAppID      = 1400000001
 	identifier    = "administrator"
@@ -58,13 +58,13 @@ const (
 	openIMSecret  = "the simulator's secret for OpenIM"
 )
 
-// collapseDelay is short, because the clock goes no faster within a run.
+// collapseDelay is short because the clock does not jump within a run.
 const collapseDelay = 200 * time.Millisecond
 
 // callRate is far above what a small simulation needs.
 const callRate = 5000
 
-// Open makes the schema, and starts the backends and an engine.
+// Open makes the users table and the schema, and starts the providers and an engine.
 func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	s := &Simulation{Clock: NewClock(c.Start), every: c.Every}
 	defer func() {
@@ -162,7 +162,7 @@ func (s *Simulation) serve(c Config) (err error) {
 	return err
 }
 
-// open makes an app with its client.
+// open returns an app with its client.
 func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provider) (*jobs.App, error) {
 	app, err := s.store.EnsureApp(ctx, string(provider), provider, "simulated "+string(provider))
 	if err != nil {
@@ -203,29 +203,29 @@ func (s *Simulation) open(ctx context.Context, c Config, provider imclient.Provi
 	return opened, nil
 }
 
-// Refuse makes both APIs refuse the admin, until Recover.
+// Refuse makes both APIs reject the admin, until Recover.
 func (s *Simulation) Refuse() error {
 	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultNotAdmin})
 	return err
 }
 
-// LoseGateway puts OpenIM's message gateway out of the API server's reach, until
-// Recover: it says, with success, that everybody is offline.
+// LoseGateway disconnects OpenIM's API from its message gateway, until Recover: it
+// reports, with success, that all users are offline.
 func (s *Simulation) LoseGateway() error {
 	_, err := s.Backend.AddFault(imsim.Fault{Kind: imsim.FaultGatewayLost, Share: 1})
 	return err
 }
 
-// Recover ends all that is wrong with the backends.
+// Recover ends all faults.
 func (s *Simulation) Recover() { s.Backend.ClearFaults() }
 
-// Presence jumps to a time and sweeps the presence of all apps to the end. The
-// runs are in the order of Apps.
+// Presence jumps to a time and runs a presence sweep of each app. It returns the runs
+// in the order of Apps.
 func (s *Simulation) Presence(ctx context.Context, at time.Time) ([]repo.Run, error) {
 	return s.tick(ctx, imclient.KindPresence, at)
 }
 
-// Accounts does the same for the import status.
+// Accounts is Presence for the import status.
 func (s *Simulation) Accounts(ctx context.Context, at time.Time) ([]repo.Run, error) {
 	return s.tick(ctx, imclient.KindAccounts, at)
 }
@@ -255,7 +255,7 @@ func (s *Simulation) tick(ctx context.Context, kind imclient.Kind, at time.Time)
 	return runs, group.Wait()
 }
 
-// Close ends everything.
+// Close stops everything.
 func (s *Simulation) Close() error {
 	var errs []error
 	for i := len(s.closers) - 1; i >= 0; i-- {

@@ -1,6 +1,6 @@
-// Command licences lists the modules that the program is made of, with their
-// licences, as docs/licences.md; with -texts it prints the licences themselves,
-// which have to go along with a binary.
+// Command licences lists the modules of the program with their licences, as
+// docs/licences.md. With -texts it prints the licences, which must accompany a
+// binary.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 
 //go:generate go run . -o ../../../docs/licences.md
 
-// program is what is distributed; what only tests and tools use is not.
+// program is what is distributed; modules that only tests and tools use are not.
 const program = "syncer/cmd/syncer"
 
 func main() {
@@ -53,14 +53,14 @@ func run(w io.Writer, texts bool, output string) error {
 	return os.WriteFile(output, []byte(list), 0o644)
 }
 
-// part is something of which the program is made.
+// part is a component of the program.
 type part struct {
 	name, version string
-	text          string // of its licence, and of its notice if it has one
+	text          string // licence, and notice if it has one
 	notice        bool
 }
 
-// listed is what go list tells of a package.
+// listed is go list's output for a package.
 type listed struct {
 	Standard bool
 	Module   *struct {
@@ -69,14 +69,13 @@ type listed struct {
 	}
 }
 
-// find asks Go for the modules of the program, whatever the platform that it is
-// built for, in the order of their names.
+// find returns the components of the program for all platforms, sorted by name.
 func find() ([]part, error) {
 	goRoot, err := output("go", "env", "GOROOT")
 	if err != nil {
 		return nil, err
 	}
-	// The version of the toolchain is that of who builds.
+	// Without a version: the toolchain is that of the build.
 	goPart, err := read("Go's standard library", "", strings.TrimSpace(goRoot))
 	if err != nil {
 		return nil, err
@@ -117,11 +116,11 @@ func find() ([]part, error) {
 	return parts, nil
 }
 
-// output is what a command prints.
+// output returns the output of a command.
 func output(name string, args ...string) (string, error) {
 	command := exec.Command(name, args...)
 	command.Stderr = os.Stderr
-	// One platform for all, so that the list is the same everywhere.
+	// One platform, so that the list is the same everywhere.
 	command.Env = append(os.Environ(), "GOOS=linux", "GOARCH=amd64", "CGO_ENABLED=0")
 	text, err := command.Output()
 	if err != nil {
@@ -130,7 +129,7 @@ func output(name string, args ...string) (string, error) {
 	return string(text), nil
 }
 
-// read reads the licence, and the notice, in a module's folder.
+// read returns the licence and notice in a module's folder.
 func read(name, version, dir string) (part, error) {
 	p := part{name: name, version: version}
 	entries, err := os.ReadDir(dir)
@@ -156,8 +155,8 @@ func read(name, version, dir string) (part, error) {
 	return p, nil
 }
 
-// kinds are the licences that the program may be made of, by words that only they
-// hold. The longer ones stand before those whose words they hold too.
+// kinds maps characteristic words to licences. A licence whose words include those of
+// another precedes it.
 var kinds = []struct{ name, words string }{
 	{"Apache-2.0", "Apache License Version 2.0"},
 	{"MPL-2.0", "Mozilla Public License Version 2.0"},
@@ -167,8 +166,8 @@ var kinds = []struct{ name, words string }{
 	{"BSD-2-Clause", "Redistributions in binary form must reproduce"},
 }
 
-// kind names the licences in a text. One that is not known has to be looked at by
-// somebody.
+// kind returns the names of the licences in a text. An unknown licence is an error,
+// so that it gets reviewed.
 func kind(p part) (string, error) {
 	text := strings.ToLower(strings.Join(strings.Fields(p.text), " "))
 	var found []string
@@ -196,7 +195,7 @@ MPL-2.0 also wants those who get a binary to be told where the source is: the mo
 |---|---|---|
 `
 
-// table gives docs/licences.md.
+// table returns docs/licences.md.
 func table(parts []part) (string, error) {
 	var b strings.Builder
 	b.WriteString(head)

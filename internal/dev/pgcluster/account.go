@@ -10,15 +10,14 @@ import (
 	"syscall"
 )
 
-// account is the system user that the server runs as. The zero value is the
-// present user.
+// account is the system user of the server. The zero value is the current user.
 type account struct {
 	name       string
-	credential *syscall.Credential // nil: the present user's
+	credential *syscall.Credential // nil: the current user's
 }
 
-// serverAccount chooses the account. Postgres refuses to run as root, so root
-// hands over to the user that the package made for it, or to nobody.
+// serverAccount returns the account. Postgres refuses to run as root; for root it is
+// the user postgres or nobody.
 func serverAccount() (account, error) {
 	if os.Geteuid() != 0 {
 		return account{}, nil
@@ -43,7 +42,7 @@ func serverAccount() (account, error) {
 		strings.Join(names, " or "))
 }
 
-// own gives a file to the account.
+// own makes the account the owner of a file.
 func (a account) own(path string) error {
 	if a.credential == nil {
 		return nil
@@ -51,8 +50,7 @@ func (a account) own(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// makeDir makes a fresh folder that only the account can look into, in memory if
-// there is room.
+// makeDir makes a folder that only the account can read, in memory if there is room.
 func (a account) makeDir(inMemory bool) (string, error) {
 	base, err := a.tempBase(inMemory)
 	if err != nil {
@@ -69,16 +67,16 @@ func (a account) makeDir(inMemory bool) (string, error) {
 	return dir, nil
 }
 
-// memoryFolder is a file system in memory on Linux.
+// memoryFolder is an in-memory file system on Linux.
 const memoryFolder = "/dev/shm"
 
-// memoryRoom is how much must be free there. The suite's cluster takes less than
+// memoryRoom is the free space it must have. The test suite's cluster takes less than
 // 1 GiB; containers often have only 64 MiB.
 const memoryRoom = 4 << 30
 
-// tempBase returns a folder for temporary files that the account can reach and
-// change: root's TMPDIR is often closed to all others. The folder is in memory if
-// that is wanted, memory has room and TMPDIR does not name another folder.
+// tempBase returns a folder for temporary files that the account can write: root's
+// TMPDIR is often closed to others. It is in memory if inMemory is set, memory has
+// room and TMPDIR names no other folder.
 func (a account) tempBase(inMemory bool) (string, error) {
 	if inMemory && os.Getenv("TMPDIR") == "" && openToAll(memoryFolder) && hasRoom(memoryFolder) {
 		return memoryFolder, nil
@@ -101,7 +99,7 @@ func hasRoom(dir string) bool {
 	return syscall.Statfs(dir, &s) == nil && uint64(s.Bavail)*uint64(s.Bsize) >= memoryRoom
 }
 
-// openToAll reports whether every user can reach dir and create files in it.
+// openToAll reports whether every user can create files in dir.
 func openToAll(dir string) bool {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil || !filepath.IsAbs(dir) {

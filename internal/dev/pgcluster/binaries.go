@@ -13,18 +13,18 @@ import (
 	"strings"
 )
 
-// EnvBin names the environment variable that points at the folder of the server
-// binaries to use. When it is set nothing else is looked at.
+// EnvBin is the environment variable that names the folder of the server's programs.
+// If set, no other place is searched.
 const EnvBin = "SYNCER_PG_BIN"
 
 // minVersion is the oldest major version of Postgres that syncer supports.
 const minVersion = 14
 
-// ErrNotFound is what Find's error wraps when the machine has no usable server
-// binaries, as opposed to EnvBin pointing at the wrong folder.
+// ErrNotFound is wrapped by Find's error if the machine has no usable server, but not
+// if EnvBin is wrong.
 var ErrNotFound = errors.New("no Postgres server found")
 
-// Binaries is a folder of Postgres server programs that belong together.
+// Binaries is a folder of server programs.
 type Binaries struct {
 	Dir     string // absolute; holds initdb, postgres and pg_ctl
 	Version int    // major version, e.g. 15
@@ -32,8 +32,8 @@ type Binaries struct {
 
 func (b Binaries) path(program string) string { return filepath.Join(b.Dir, program) }
 
-// binGlobs are the folders into which distributions put the server where PATH
-// does not lead: they allow several major versions side by side.
+// binGlobs are folders outside of PATH in which distributions install several major
+// versions.
 var binGlobs = []string{
 	"/usr/lib/postgresql/*/bin",   // Debian, Ubuntu
 	"/usr/pgsql-*/bin",            // the Postgres project's own RPMs
@@ -47,10 +47,10 @@ var binGlobs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// Find returns the server binaries to use: those in $SYNCER_PG_BIN if it is set,
-// else those in PATH, else those that pg_config names, else the newest in the
-// folders that distributions use. Versions before 14 are passed over. The error
-// says what was looked at and how to install a server.
+// Find returns the server's programs: those in $SYNCER_PG_BIN if it is set, else in
+// PATH, else where pg_config says, else the newest in the folders of distributions.
+// Versions before 14 are ignored. The error says what was found and how to install a
+// server.
 func Find() (Binaries, error) {
 	if dir := os.Getenv(EnvBin); dir != "" {
 		b, err := inspect(dir)
@@ -62,7 +62,7 @@ func Find() (Binaries, error) {
 	return search(binGlobs)
 }
 
-// search is Find without EnvBin, over the given versioned folders.
+// search is Find without EnvBin.
 func search(globs []string) (Binaries, error) {
 	var unusable []error
 	for _, dir := range []string{dirInPath(), dirOfPgConfig()} {
@@ -77,7 +77,7 @@ func search(globs []string) (Binaries, error) {
 	}
 	var found []Binaries
 	for _, glob := range globs {
-		dirs, _ := filepath.Glob(glob) // fails for a malformed pattern only
+		dirs, _ := filepath.Glob(glob) // fails only for a malformed pattern
 		for _, dir := range dirs {
 			b, err := inspect(dir)
 			if err != nil {
@@ -93,7 +93,7 @@ func search(globs []string) (Binaries, error) {
 	return slices.MaxFunc(found, func(a, b Binaries) int { return cmp.Compare(a.Version, b.Version) }), nil
 }
 
-// notFound says what was wrong with what was seen, and what to do.
+// notFound returns the error of a search: what was unusable, and what to do.
 func notFound(unusable []error) error {
 	var text strings.Builder
 	for _, err := range unusable {
@@ -103,8 +103,8 @@ func notFound(unusable []error) error {
 		ErrNotFound, minVersion, text.String(), installAdvice(), EnvBin)
 }
 
-// dirInPath returns the folder of the server in PATH, through symbolic links to
-// where its siblings are; "" when there is none.
+// dirInPath returns the folder of the server in PATH, with symbolic links resolved;
+// "" if there is none.
 func dirInPath() string {
 	postgres, err := exec.LookPath("postgres")
 	if err != nil {
@@ -116,8 +116,8 @@ func dirInPath() string {
 	return filepath.Dir(postgres)
 }
 
-// dirOfPgConfig returns the folder that pg_config names. It may hold no server:
-// pg_config comes with the client library.
+// dirOfPgConfig returns the folder that pg_config names. It need not contain a
+// server, because pg_config belongs to the client library.
 func dirOfPgConfig() string {
 	out, err := exec.Command("pg_config", "--bindir").Output()
 	if err != nil {
@@ -126,11 +126,11 @@ func dirOfPgConfig() string {
 	return strings.TrimSpace(string(out))
 }
 
-// versionPattern finds the major version in what postgres --version prints,
-// e.g. "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" or "… 19beta1".
+// versionPattern matches the major version in the output of postgres --version, such
+// as "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)" or "… 19beta1".
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
-// inspect reports what server dir holds, or why it is of no use.
+// inspect returns the server in dir, or why it is unusable.
 func inspect(dir string) (Binaries, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

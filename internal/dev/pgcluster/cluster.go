@@ -1,13 +1,10 @@
 // Package pgcluster runs throwaway Postgres clusters for tests, the demo and
-// benchmarks: it finds (or installs) the server's programs, starts a server with
-// an empty cluster in a temporary folder, and removes all of it again.
+// benchmarks. It finds or installs the server's programs, starts a server in a
+// temporary folder, and removes everything again, even if the process that started it
+// is killed (package leash). Package pgtest makes databases for tests on it.
 //
-// A cluster listens on 127.0.0.1 only and asks for a password of its own, so
-// that other users of the machine cannot get in. It works for root too, for whom
-// the server runs as another user. Nothing is left behind even when the process
-// that started it is killed: a leash.Guard notices and cleans up.
-//
-// It needs a Unix.
+// A cluster listens on 127.0.0.1 only and has a random password. For root the server
+// runs as another user. It needs a Unix.
 package pgcluster
 
 import (
@@ -29,47 +26,45 @@ import (
 )
 
 const (
-	// EnvURL names the environment variable with the URL of the database server
-	// that tests share: a user who may create databases, in a database that is
-	// always there. with-postgres sets it, pgtest reads it.
+	// EnvURL is the environment variable with the URL of the server that all tests of
+	// a run share, for a user who may create databases. with-postgres sets it, pgtest
+	// reads it.
 	EnvURL = "SYNCER_TEST_DATABASE_URL"
-	// EnvRun names the environment variable that is the same for all processes
-	// of one test run and different for every run: small letters, digits and _.
-	// with-postgres sets it; see pgtest for its use.
+	// EnvRun is the environment variable that identifies a test run to all its
+	// processes: lower-case letters, digits and _. with-postgres sets it, pgtest
+	// reads it.
 	EnvRun = "SYNCER_TEST_RUN"
 )
 
-// superuser is the role that initdb makes; the URLs are for it.
+// superuser is the role of all URLs.
 const superuser = "postgres"
 
-// startTimeout bounds Start and StartServer; initdb takes a second or two on an
-// idle machine.
+// startTimeout bounds Start and StartServer; initdb takes seconds on an idle machine.
 const startTimeout = 2 * time.Minute
 
-// Options says what kind of cluster Start makes. The zero value is good for
-// tests.
+// Options configures a cluster. The zero value suits tests.
 type Options struct {
-	// Binaries are the server's programs; zero means those that Find finds.
+	// Binaries are the server's programs; if zero, those that Find returns.
 	Binaries Binaries
-	// Durable keeps what Postgres does by default to survive a crash of the
-	// machine (fsync and its kin). Without it the cluster is much faster, and
-	// loses nothing when only the server crashes. Benchmarks want it.
+	// Durable keeps fsync and other settings that survive a crash of the machine.
+	// Benchmarks need it. Without it the cluster is much faster, and still survives a
+	// crash of the server alone.
 	Durable bool
-	// OnDisk keeps the cluster out of memory, where all but Durable ones are put
-	// if there is room; for more than a GiB of data.
+	// OnDisk keeps the cluster out of memory; for more than a GiB of data. Durable
+	// ones are never in memory.
 	OnDisk bool
-	// Settings are server settings, by name, that go before ours. Later ALTER
-	// SYSTEM statements go before these. "port" is not one of them.
+	// Settings are server settings that override ours. ALTER SYSTEM overrides them.
+	// "port" is not permitted.
 	Settings map[string]string
-	// Env is more of the environment of the server's programs: KEY=value.
+	// Env is added to the environment of the server's programs: KEY=value.
 	Env []string
 }
 
-// settings returns what goes into postgresql.conf.
+// settings returns the content of postgresql.conf.
 func (o Options) settings() map[string]string {
 	s := map[string]string{
 		"listen_addresses":        "127.0.0.1",
-		"unix_socket_directories": "", // temporary folders can be too deep for a socket's path
+		"unix_socket_directories": "", // paths of temporary folders can be too long for a socket
 		"max_connections":         "200",
 		"shared_buffers":          "128MB",
 		"timezone":                "UTC",
@@ -78,22 +73,22 @@ func (o Options) settings() map[string]string {
 		s["fsync"] = "off"
 		s["synchronous_commit"] = "off"
 		s["full_page_writes"] = "off"
-		// In the cluster's folder instead of /dev/shm, which containers keep
-		// small and in which a killed server leaves its segments.
+		// In the cluster's folder: containers have a small /dev/shm, and a killed
+		// server leaves its segments there.
 		s["dynamic_shared_memory_type"] = "mmap"
-		// Log that is not needed any more makes room early, for memory's sake.
+		// Small, because the log may be in memory.
 		s["max_wal_size"] = "256MB"
 	}
 	maps.Copy(s, o.Settings)
 	return s
 }
 
-// Cluster is a throwaway Postgres cluster and its server. Safe for concurrent
+// Cluster is a throwaway Postgres cluster and its server. It is safe for concurrent
 // use.
 type Cluster struct {
 	bin      Binaries
 	account  account
-	env      []string // more of the programs' environment
+	env      []string // added to the programs' environment
 	inMemory bool     // dir is in memory if there was room
 	dir      string   // holds data/ and log
 	password string
@@ -104,13 +99,12 @@ type Cluster struct {
 	guard  *leash.Guard   // nil once stopped
 }
 
-// Start makes a cluster and starts its server on a free port. It returns once
-// the server accepts connections, within two minutes. The context is for the
-// start alone; the cluster runs until Stop. When the start fails nothing is left,
-// and the error shows the end of the server's log.
+// Start makes a cluster and starts its server on a free port. It returns when the
+// server accepts connections. ctx bounds the start only; the cluster runs until Stop.
+// If the start fails, nothing is left behind, and the error contains the end of the
+// server's log.
 //
-// The databases are UTF8 with the "C" collation, which is the same on every
-// system; tests that want another name it in the column or the query.
+// Databases are UTF8 with the "C" collation, which is the same on every system.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Binaries == (Binaries{}) {
 		b, err := Find()
@@ -135,11 +129,11 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// removeScript stops the server, if it still runs, and removes the cluster's
-// folder. It runs after Stop, too, and finds nothing left to do then. It tries
-// several times because an interrupted initdb may still be writing.
+// removeScript stops a server that still runs and removes the cluster's folder. It
+// also runs after Stop, with nothing left to do. It tries several times because an
+// interrupted initdb may still be writing.
 //
-// $1 is the cluster's folder, $2 that of the binaries.
+// $1 is the cluster's folder, $2 that of the programs.
 const removeScript = `read -r line
 "$2/pg_ctl" stop -m immediate -t 10 -D "$1/data" || {
 	read -r pid <"$1/data/postmaster.pid"
@@ -160,8 +154,8 @@ func newCluster(bin Binaries, inMemory bool) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The guard runs as the server's account, so that it can harm nothing else, and
-	// in a session of its own, so that Ctrl-C does not end it.
+	// The guard runs as the server's account, to limit what it can damage, and in its
+	// own session, so that Ctrl-C does not end it.
 	attr := &syscall.SysProcAttr{Setsid: true, Credential: as.credential}
 	guard, err := leash.StartGuard(attr, "syncer-postgres-guard", removeScript, dir, bin.Dir)
 	if err != nil {
@@ -173,7 +167,7 @@ func newCluster(bin Binaries, inMemory bool) (*Cluster, error) {
 
 func (c *Cluster) data() string { return filepath.Join(c.dir, "data") }
 
-// init fills the cluster's folder with an empty cluster.
+// init runs initdb.
 func (c *Cluster) init(ctx context.Context, settings map[string]string) error {
 	passwordFile := filepath.Join(c.dir, "password")
 	if err := os.WriteFile(passwordFile, []byte(c.password+"\n"), 0o600); err != nil {
@@ -192,8 +186,8 @@ func (c *Cluster) init(ctx context.Context, settings map[string]string) error {
 	return c.configure(settings)
 }
 
-// configure adds settings to postgresql.conf: unlike arguments of the server,
-// they give way to ALTER SYSTEM.
+// configure appends to postgresql.conf. Unlike arguments of the server, its settings
+// can be overridden by ALTER SYSTEM.
 func (c *Cluster) configure(settings map[string]string) error {
 	f, err := os.OpenFile(filepath.Join(c.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -209,8 +203,8 @@ func (c *Cluster) configure(settings map[string]string) error {
 	return f.Close()
 }
 
-// URL returns the address of a database of the cluster, for its superuser. It
-// holds the password and stays the same when the server is restarted.
+// URL returns the address of a database, for the superuser. It contains the password
+// and survives restarts.
 func (c *Cluster) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -222,8 +216,8 @@ func (c *Cluster) URL(database string) string {
 	return u.String()
 }
 
-// Stop stops the server, by force if it must, and removes everything that the
-// cluster left on disk. A second Stop does nothing.
+// Stop stops the server, by force if necessary, and removes all files. A second Stop
+// has no effect.
 func (c *Cluster) Stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,14 +15,14 @@ import (
 type packageManager struct {
 	command string
 	steps   [][]string // arguments of each call
-	// rootless managers refuse root and need no permission; the others need root.
+	// rootless managers refuse root; the others need it.
 	rootless bool
-	// before is called ahead of the steps; what it returns is called after them.
+	// before runs ahead of the steps, and the function that it returns after them.
 	before func() (undo func(), err error)
 }
 
-// The contrib extensions, of which tests take postgres_fdw, come with the server or
-// in a package of their own.
+// The contrib extensions (tests need postgres_fdw) come with the server or in a
+// package of their own.
 var packageManagers = []packageManager{
 	{
 		command: "apt-get",
@@ -39,10 +39,9 @@ var packageManagers = []packageManager{
 	{command: "brew", steps: [][]string{{"install", "postgresql@17"}}, rootless: true},
 }
 
-// FindOrInstall is Find that, when the machine has no usable server, installs
-// one with the system's package manager if the present user may: root, or
-// anybody with Homebrew. It never asks and starts no system service; what it
-// runs, and what that prints, goes to out.
+// FindOrInstall is Find, but installs a missing server with the system's package
+// manager if the current user may: root, or any user with Homebrew. It asks no
+// question and starts no system service. The commands and their output go to out.
 func FindOrInstall(ctx context.Context, out io.Writer) (Binaries, error) {
 	b, err := Find()
 	if !errors.Is(err, ErrNotFound) {
@@ -58,7 +57,7 @@ func FindOrInstall(ctx context.Context, out io.Writer) (Binaries, error) {
 	return Find()
 }
 
-// installAdvice says how to install a server on this machine.
+// installAdvice returns how to install a server on this machine.
 func installAdvice() string {
 	m, ok := findPackageManager()
 	if !ok {
@@ -80,7 +79,7 @@ func findPackageManager() (packageManager, bool) {
 	return packageManager{}, false
 }
 
-// permitted reports whether the present user can install with m.
+// permitted reports whether the current user can install with m.
 func (m packageManager) permitted() bool {
 	return m.rootless != (os.Geteuid() == 0)
 }
@@ -98,7 +97,7 @@ func (m packageManager) install(ctx context.Context, out io.Writer) error {
 		cmd := exec.CommandContext(ctx, m.command, step...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		cmd.Stdout, cmd.Stderr = out, out
-		// Killed half-way, package managers leave a mess.
+		// A package manager that is killed leaves a broken state.
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s %s: %w", m.command, strings.Join(step, " "), err)
@@ -110,9 +109,8 @@ func (m packageManager) install(ctx context.Context, out io.Writer) error {
 // noMainCluster is read by Debian's postgresql-common.
 const noMainCluster = "/etc/postgresql-common/createcluster.d/syncer-install.conf"
 
-// withoutMainCluster keeps Debian's package from creating and starting a cluster
-// of its own on port 5432, which nobody asked for. The setting lasts only for
-// the installation.
+// withoutMainCluster keeps Debian's package from creating a cluster on port 5432. The
+// setting lasts for the installation.
 func withoutMainCluster() (undo func(), err error) {
 	dir := filepath.Dir(noMainCluster)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -123,6 +121,6 @@ func withoutMainCluster() (undo func(), err error) {
 	}
 	return func() {
 		_ = os.Remove(noMainCluster)
-		_ = os.Remove(dir) // fails, rightly, when others have files in it
+		_ = os.Remove(dir) // fails if other files are in it
 	}, nil
 }

@@ -19,24 +19,21 @@ import (
 	"syncer/internal/dev/leash"
 )
 
-// StopMode says how a server is stopped.
+// StopMode is how a server is stopped.
 type StopMode int
 
 const (
-	// Fast ends the sessions, rolls back their transactions and writes
-	// everything down.
+	// Fast ends the sessions, rolls back their transactions and writes a checkpoint.
 	Fast StopMode = iota
-	// Immediate drops everything where it is, as a crash does; the next start
-	// recovers from the write-ahead log.
+	// Immediate aborts as in a crash; the next start recovers from the log.
 	Immediate
 )
 
-// stopPatience is how long a server may take to heed a signal before it gets the
-// next, rougher one.
+// stopPatience is the time between a signal and the next, stronger one.
 const stopPatience = 15 * time.Second
 
-// StartServer starts the server of a cluster again, on the same port, after
-// StopServer or after it died. It returns once the server accepts connections.
+// StartServer starts a stopped or crashed server again on the same port. It returns
+// when the server accepts connections.
 func (c *Cluster) StartServer(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,9 +48,8 @@ func (c *Cluster) StartServer(ctx context.Context) error {
 	return c.startServer(ctx)
 }
 
-// StopServer stops the server and keeps the cluster. A server that does not heed
-// is stopped in rougher ways, at last killed. It does nothing when no server
-// runs.
+// StopServer stops the server and keeps the cluster. If the server does not react, it
+// gets stronger signals up to SIGKILL. Without a server it has no effect.
 func (c *Cluster) StopServer(mode StopMode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -77,12 +73,11 @@ func (c *Cluster) stopServer(mode StopMode) {
 	c.server.End(stopPatience, signals...)
 }
 
-// errPortTaken is the reason of a start that failed because something else
-// listens on the port.
+// errPortTaken is why a start failed if something else listens on the port.
 var errPortTaken = errors.New("the port is taken")
 
-// startOnFreePort starts the server on a port that free returns. Between the
-// choice and the start another process may take the port; then it tries again.
+// startOnFreePort starts the server on a port that free returns, and tries again if
+// another process takes that port meanwhile.
 func (c *Cluster) startOnFreePort(ctx context.Context, free func() (int, error)) error {
 	var err error
 	for range 10 {
@@ -96,9 +91,8 @@ func (c *Cluster) startOnFreePort(ctx context.Context, free func() (int, error))
 	return err
 }
 
-// freePort returns a port of 127.0.0.1 on which nothing listens. It is below
-// those that systems hand out for outgoing connections (from 32768 on Linux), so
-// that none of these takes it while the server is down for a restart.
+// freePort returns an unused port of 127.0.0.1. It is below the range of outgoing
+// connections (from 32768 on Linux), so that none takes it during a restart.
 func freePort() (int, error) {
 	var err error
 	for range 100 {
@@ -135,11 +129,11 @@ func (c *Cluster) startServer(ctx context.Context) error {
 	return fmt.Errorf("starting Postgres %d on %s: %w", c.bin.Version, c.address(), err)
 }
 
-// waitReady returns nil once a connection succeeds. The password sees to it that
-// the answer comes from this server and no other.
+// waitReady returns nil once a connection succeeds. The password ensures that this
+// server answered.
 func (c *Cluster) waitReady(ctx context.Context, s *leash.Process) error {
-	// A port that something else listens on may accept and never answer; the
-	// attempt ends when the server, which cannot have it, has given up.
+	// Another server on the port may accept and never respond. So the attempt ends
+	// when ours, which cannot get the port, has ended.
 	attempt, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -166,10 +160,9 @@ func (c *Cluster) waitReady(ctx context.Context, s *leash.Process) error {
 	}
 }
 
-// command prepares a program of the server: as the cluster's account, in a
-// session of its own so that Ctrl-C does not reach it, with messages in English
-// and without settings for other clusters. The end of the context ends it and
-// the processes it started.
+// command returns a command that runs a program of the server: as the cluster's
+// account, in its own session so that Ctrl-C does not reach it, in English, without
+// variables for other clusters. The end of ctx kills it and its children.
 func (c *Cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.bin.path(program), args...)
 	cmd.Dir = c.dir
@@ -184,8 +177,8 @@ func (c *Cluster) command(ctx context.Context, program string, args ...string) *
 	return cmd
 }
 
-// lastLines returns the last lines of a program's output, where it says why it
-// gave up.
+// lastLines returns the end of a program's output, which contains the reason of its
+// failure.
 func lastLines(out []byte) string {
 	const most = 20
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")

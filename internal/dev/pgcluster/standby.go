@@ -10,13 +10,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// StandbyName is what a standby calls itself when it asks for the log, for
-// synchronous_standby_names.
+// StandbyName is a standby's application name, for synchronous_standby_names.
 const StandbyName = "standby"
 
-// Standby makes a streaming standby of the cluster, whose server must run, and
-// starts it. Until it is promoted it can be read. It is a cluster of its own, to
-// be stopped like any other; the password is the same.
+// Standby makes and starts a streaming standby of the running cluster. It is a
+// Cluster of its own with the same password, read-only until Promote. Stop it like
+// any other.
 func (c *Cluster) Standby(ctx context.Context) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -34,8 +33,7 @@ func (c *Cluster) Standby(ctx context.Context) (*Cluster, error) {
 	return s, nil
 }
 
-// copyFrom fills the cluster's folder with a copy of another, and has it follow
-// that one.
+// copyFrom fills the cluster's folder with a copy of primary and makes it follow.
 func (c *Cluster) copyFrom(ctx context.Context, primary *Cluster) error {
 	cmd := c.command(ctx, "pg_basebackup", "--pgdata", c.data(), "--write-recovery-conf", "--checkpoint", "fast", "--no-sync",
 		"--dbname", fmt.Sprintf("host=127.0.0.1 port=%s user=%s application_name=%s", strconv.Itoa(primary.port), superuser, StandbyName))
@@ -46,7 +44,7 @@ func (c *Cluster) copyFrom(ctx context.Context, primary *Cluster) error {
 	return nil
 }
 
-// Promote makes a standby a primary, and returns when it takes writes.
+// Promote makes a standby a primary. It returns when the server accepts writes.
 func (c *Cluster) Promote(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

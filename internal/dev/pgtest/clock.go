@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// clockSQL puts functions before those of pg_catalog that tell the time. Sessions
-// that begin later, and say nothing of their search_path, find them first.
+// clockSQL makes functions that hide those of pg_catalog from sessions that begin
+// later with the default search_path.
 const clockSQL = `
 CREATE SCHEMA wrong_clock;
 GRANT USAGE ON SCHEMA wrong_clock TO PUBLIC;
@@ -20,9 +20,9 @@ CREATE FUNCTION wrong_clock.clock_timestamp() RETURNS timestamptz LANGUAGE sql V
 CREATE FUNCTION wrong_clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT pg_catalog.now() + by FROM wrong_clock.ahead';
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = wrong_clock, pg_catalog, public', current_database()); END $$`
 
-// Clock makes the clock of a database one that can be set: the returned function
-// sets by how much it is ahead. It holds for clock_timestamp() and now() in statements
-// of sessions that begin after it; functions and views keep the right time.
+// Clock makes the clock of a database adjustable: set sets by how much it is ahead.
+// That applies to clock_timestamp() and now() in statements of sessions that begin
+// later; functions and views keep the true time.
 func Clock(t testing.TB, databaseURL string) (set func(ahead time.Duration)) {
 	t.Helper()
 	exec := func(statement string, args ...any) {

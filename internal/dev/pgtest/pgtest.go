@@ -1,18 +1,17 @@
-// Package pgtest gives tests databases of their own on a real Postgres server.
+// Package pgtest makes databases for tests on a real Postgres server.
 //
 // A package's tests begin with
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Run(m)) }
 //
-// or, to look for leaked goroutines too, goleak.VerifyTestMain(pgtest.M{M: m}).
-// Tests then call Database or Template. The server is the one at
-// SYNCER_TEST_DATABASE_URL, which `make test` provides for all packages; without
-// it the test binary starts a throwaway cluster. No test is ever skipped for want
-// of a server.
+// or, to find leaked goroutines, too, goleak.VerifyTestMain(pgtest.M{M: m}). Tests
+// then call Database or Template. The server is that of SYNCER_TEST_DATABASE_URL,
+// which `make test` sets; without it the test binary starts a cluster (package
+// pgcluster). No test is skipped for lack of a server.
 //
-// The databases are named syncer_test_RUN_…, where RUN starts with the time of
-// the run. What a killed test leaves behind therefore never gets in the way of a
-// later run, and is dropped by one when it is old.
+// Databases are named syncer_test_RUN_…, where RUN begins with the time of the run.
+// So those of a killed test do not disturb later runs, which drop them when they are
+// old.
 package pgtest
 
 import (
@@ -35,23 +34,21 @@ import (
 
 const (
 	prefix = "syncer_test_"
-	// patience bounds each administrative task: creating, preparing, copying,
-	// dropping.
+	// patience bounds each administrative task.
 	patience = 5 * time.Minute
-	// abandonedAfter is the age at which a run's databases belong to nobody any
-	// more. It is far above the time limit of go test.
+	// abandonedAfter is the age at which databases of another run are dropped, far
+	// above the time limit of go test.
 	abandonedAfter = 6 * time.Hour
 )
 
-// runID identifies the test run in the names of databases: "<unix time>_<random>".
-// with-postgres gives all processes of a run the same; a process that was
-// started by hand is a run of its own, which keeps it from taking a template
-// that older code has filled.
+// runID identifies the test run in names of databases: "<unix time>_<random>". All
+// processes under with-postgres share one. A process started by hand is a run of its
+// own, so that it does not use a template filled by older code.
 var runID = sync.OnceValue(func() string {
 	return cmp.Or(os.Getenv(pgcluster.EnvRun), fmt.Sprintf("%d_%s", time.Now().Unix(), token()))
 })
 
-// token returns what makes a name unique.
+// token returns a unique part of a name.
 func token() string { return strings.ToLower(rand.Text()[:10]) }
 
 // M is a testing.M whose Run is pgtest.Run.
@@ -60,8 +57,8 @@ type M struct{ *testing.M }
 // Run is pgtest.Run of the wrapped M.
 func (m M) Run() int { return Run(m.M) }
 
-// Run runs the tests with a database server and returns the exit code. It starts
-// a cluster, and stops it afterwards, unless SYNCER_TEST_DATABASE_URL is set.
+// Run runs the tests with a database server and returns the exit code. It starts a
+// cluster unless SYNCER_TEST_DATABASE_URL is set.
 func Run(m *testing.M) int {
 	if os.Getenv(pgcluster.EnvURL) != "" {
 		if err := dropAbandoned(time.Now()); err != nil {
@@ -75,7 +72,7 @@ func Run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		return 1
 	}
-	// In the environment, so that processes that tests start share the server.
+	// In the environment, so that child processes share the server.
 	if err := os.Setenv(pgcluster.EnvURL, cluster.URL("postgres")); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", errors.Join(err, cluster.Stop()))
 		return 1
@@ -88,16 +85,16 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// Database creates an empty database for the test and returns its URL. The
-// database is dropped when the test ends, whoever is still connected to it. It is
-// UTF8 with the server's default collation, which is "C" on our own clusters.
+// Database creates an empty database and returns its URL. It is dropped when the test
+// ends, even with open connections. It is UTF8 with the server's default collation,
+// "C" on our own clusters.
 func Database(t testing.TB) string {
 	t.Helper()
 	return create(t, "template0", utf8)
 }
 
-// DatabaseIn is Database for another encoding, for example LATIN1 or SQL_ASCII.
-// The collation is "C", which goes with all of them.
+// DatabaseIn is Database for another encoding, such as LATIN1 or SQL_ASCII. The
+// collation is "C", which suits all of them.
 func DatabaseIn(t testing.TB, encoding string) string {
 	t.Helper()
 	return create(t, "template0", encoding)
@@ -106,7 +103,7 @@ func DatabaseIn(t testing.TB, encoding string) string {
 // utf8 is the encoding of all databases but DatabaseIn's.
 const utf8 = "UTF8"
 
-// create makes a database from a template and has it dropped when the test ends.
+// create makes a database from a template and drops it when the test ends.
 func create(t testing.TB, template, encoding string) string {
 	t.Helper()
 	name := prefix + runID() + "_" + token()
@@ -142,17 +139,17 @@ func admin(do func(context.Context, *pgx.Conn) error) (err error) {
 	if err != nil {
 		return err
 	}
-	// Deferred, because a prepare may leave by t.FailNow, and the connection may
-	// hold the template's lock.
+	// Deferred, because prepare may call t.FailNow while the connection holds the
+	// template's lock.
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
 	return do(ctx, conn)
 }
 
-// databaseURL returns the server's URL with another database in it.
+// databaseURL returns the server's URL for another database.
 func databaseURL(name string) (string, error) {
 	u, err := url.Parse(os.Getenv(pgcluster.EnvURL))
 	if err != nil || !strings.HasPrefix(u.Scheme, "postgres") {
-		// The value may hold a password, and url.Parse's error the value.
+		// The value may contain a password, and url.Parse's error the value.
 		return "", fmt.Errorf("%s is no URL of the form postgres://user@host/database", pgcluster.EnvURL)
 	}
 	u.Path = "/" + name
@@ -164,8 +161,8 @@ func createFrom(ctx context.Context, conn *pgx.Conn, name, template, encoding st
 	if encoding != utf8 {
 		sql += " LC_COLLATE 'C' LC_CTYPE 'C'"
 	}
-	// Copied through the log instead, it costs more, and so does dropping it.
-	// Before Postgres 15 there is no other way, and no option.
+	// Copying through the write-ahead log costs more, and so does dropping. Before
+	// Postgres 15 files are always copied, without an option.
 	if major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), "."); major != "14" {
 		sql += " STRATEGY file_copy"
 	}

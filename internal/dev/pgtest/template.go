@@ -12,11 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Template is Database with contents: it returns the URL of a fresh copy of a
-// database that prepare has filled, for example with migrations. Prepare is
-// called once per run and name, whichever test and whichever process comes first;
-// all others wait for it. It must close its connections. A prepare that fails
-// fails the test, and is called again by the next.
+// Template returns the URL of a copy of a database that prepare has filled, for
+// example with migrations. prepare runs once per run and name, in one process; others
+// wait. It must close its connections. If it fails, the test fails and the next one
+// calls it again.
 func Template(t testing.TB, name string, prepare func(url string) error) string {
 	t.Helper()
 	template := templateName(name)
@@ -28,18 +27,16 @@ func Template(t testing.TB, name string, prepare func(url string) error) string 
 	return create(t, template, utf8)
 }
 
-// templateName returns the name of a template's database, whatever the length
-// and the characters of the name it is asked for by.
+// templateName returns the name of a template's database for any name.
 func templateName(name string) string {
 	return fmt.Sprintf("%s%s_t_%.8x", prefix, runID(), sha256.Sum256([]byte(name)))
 }
 
-// ensureTemplate fills the template's database unless that has been done. The
-// database gets its name last, so that one with that name is complete; one that
-// a killed process left half filled has another name and is done afresh.
+// ensureTemplate fills the template's database unless that was done. The database is
+// renamed last, so one with the final name is complete; a half-filled one of a killed
+// process is dropped and made again.
 func ensureTemplate(ctx context.Context, conn *pgx.Conn, template string, prepare func(url string) error) error {
-	// The lock is the session's: it ends with the connection, even of a killed
-	// process.
+	// The session's lock ends with the connection, even if the process is killed.
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", template); err != nil {
 		return fmt.Errorf("waiting for another test that prepares it: %w", err)
 	}
@@ -62,7 +59,7 @@ func ensureTemplate(ctx context.Context, conn *pgx.Conn, template string, prepar
 	if err := prepare(u); err != nil {
 		return fmt.Errorf("preparing it: %w", err)
 	}
-	// A database that refuses connections can always be copied.
+	// Without connections a database can always be copied.
 	if _, err := conn.Exec(ctx, "ALTER DATABASE "+quote(unfinished)+" ALLOW_CONNECTIONS false"); err != nil {
 		return err
 	}
@@ -72,13 +69,12 @@ func ensureTemplate(ctx context.Context, conn *pgx.Conn, template string, prepar
 	return nil
 }
 
-// dropAbandoned drops the databases that killed runs have left on a server that
-// outlives them.
+// dropAbandoned drops the databases of killed runs on a server that outlives runs.
 func dropAbandoned(now time.Time) error {
 	return admin(func(ctx context.Context, conn *pgx.Conn) error {
 		var mine bool
 		err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", prefix).Scan(&mine)
-		if err != nil || !mine { // another process is at it
+		if err != nil || !mine { // another process does it
 			return err
 		}
 		rows, err := conn.Query(ctx, "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix)
@@ -101,7 +97,7 @@ func dropAbandoned(now time.Time) error {
 	})
 }
 
-// abandoned reports whether a database's name tells of a run long ago.
+// abandoned reports whether a database's name is from an old run.
 func abandoned(name string, now time.Time) bool {
 	since, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "_")
 	seconds, err := strconv.ParseInt(since, 10, 64)

@@ -1,14 +1,13 @@
-// Command with-postgres runs a command while a throwaway Postgres server is up:
+// Command with-postgres runs a command with a throwaway Postgres server:
 //
 //	with-postgres -- go test ./...
 //
-// The command finds the server's address in SYNCER_TEST_DATABASE_URL, gets the
-// signals that with-postgres gets, and no standard input. Afterwards the server
-// is removed, and with-postgres exits with the command's code, or 128 and the
-// signal's number when a signal ended it. A missing server is installed if the
-// system's package manager allows it.
+// The command finds the server in SYNCER_TEST_DATABASE_URL, receives the signals of
+// with-postgres, and has no standard input. The exit code is the command's, or 128
+// and the signal's number if a signal ended it. A missing server is installed if the
+// package manager permits it.
 //
-// If SYNCER_TEST_DATABASE_URL is set already, that server is used and left alone.
+// If SYNCER_TEST_DATABASE_URL is already set, that server is used and left running.
 package main
 
 import (
@@ -48,9 +47,9 @@ func main() {
 	os.Exit(code)
 }
 
-// run returns the command's exit code, or an error of our own.
+// run returns the command's exit code, or an error of with-postgres itself.
 func run(args []string) (code int, err error) {
-	// Signals are caught from here on, so that none of them skips the clean-up.
+	// From here on signals are caught, so that none skips the clean-up.
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 
@@ -66,7 +65,7 @@ func run(args []string) (code int, err error) {
 	return runCommand(args, env, signals)
 }
 
-// start starts the cluster; a signal calls it off.
+// start starts the cluster, unless a signal arrives first.
 func start(signals <-chan os.Signal) (*pgcluster.Cluster, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -98,13 +97,12 @@ func installAndStart(ctx context.Context) (*pgcluster.Cluster, error) {
 	return pgcluster.Start(ctx, pgcluster.Options{Binaries: bin})
 }
 
-// runCommand runs the command to its end and returns its exit code.
+// runCommand runs the command and returns its exit code.
 func runCommand(args, env []string, signals <-chan os.Signal) (int, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	// A process group of its own: Ctrl-C reaches it once, through us, and not a
-	// second time from the terminal.
+	// Its own process group, so that Ctrl-C reaches it once, from here.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -114,14 +112,14 @@ func runCommand(args, env []string, signals <-chan os.Signal) (int, error) {
 	for {
 		select {
 		case s := <-signals:
-			_ = syscall.Kill(-cmd.Process.Pid, s.(syscall.Signal)) // fails only when it has ended
+			_ = syscall.Kill(-cmd.Process.Pid, s.(syscall.Signal)) // fails only if it has ended
 		case err := <-ended:
 			return exitCode(err)
 		}
 	}
 }
 
-// exitCode turns the end of a command into the code that a shell would give it.
+// exitCode returns the exit code that a shell would report.
 func exitCode(err error) (int, error) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
