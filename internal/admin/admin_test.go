@@ -257,8 +257,8 @@ func TestHandler_token(t *testing.T) {
 	}
 }
 
-// TestServe_limits: a request whose head is too long is refused, and one whose
-// head does not come holds nothing for ever.
+// TestServe_limits: a request whose header is too long is refused, and one whose
+// header never arrives does not keep its connection.
 func TestServe_limits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &pipes{made: make(chan net.Conn), closed: make(chan struct{})}
@@ -324,7 +324,7 @@ func (l lines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// TestServe_panic: a handler that panics is told of in the log, a few times a
+// TestServe_panic: a panic of a handler is logged, a few times a
 // minute, and the server goes on.
 func TestServe_panic(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

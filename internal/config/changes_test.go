@@ -65,7 +65,7 @@ func TestChanges_everySetting(t *testing.T) {
 	}
 }
 
-// alter gives a setting another value, and says how Changes names it. Of a list it
+// alter sets a setting to another value and returns how Changes names it. Of a list it
 // takes the first section that has the setting.
 func alter(t *testing.T, v reflect.Value, path, key string) string {
 	t.Helper()

@@ -12,8 +12,8 @@ import (
 // canary is in every secret of the targets here.
 const canary = "CANARY7"
 
-// FuzzSecrets puts any password into every place that takes one, also such as
-// nobody has encoded, and looks for it in errors and in what is shown.
+// FuzzSecrets puts any password, also unencoded ones, into every place that
+// takes one, and looks for it in errors and in output.
 func FuzzSecrets(f *testing.F) {
 	inTOML := func(secret string) string { return strings.Replace(minimal, `"tencent-key"`, secret, 1) }
 	inURL := func(before, after string) func(t *testing.T, path, secret string) {

@@ -11,7 +11,7 @@ import (
 )
 
 // Any text, with any value in the environment, either loads into a usable
-// configuration or gives problems that each name a place in the text.
+// configuration or problems that each name a place in the text.
 func FuzzLoad(f *testing.F) {
 	example, err := os.ReadFile(examplePath)
 	if err != nil {

@@ -55,24 +55,26 @@ func Load(path string, environ []string) (*Config, error) {
 	return c, nil
 }
 
-// bind is Load for the content of a file.
-func bind(path string, data []byte, environ []string) (*binder, *Config, error) {
+// newBinder returns a binder for the content of a file, and the file's tree.
+func newBinder(path string, data []byte, environ []string) (*binder, *node, error) {
 	doc := readDocument(path, data)
 	if doc.root == nil {
 		return nil, nil, doc.problems
 	}
-	addDefaultJobs(doc.root)
-	b := &binder{
-		file: path,
-		dir:  filepath.Dir(path),
-		env:  settings(environ),
-		at:   map[string]pos{},
-		bad:  map[string]bool{},
+	return &binder{
+		file: path, dir: filepath.Dir(path), env: settings(environ), at: map[string]pos{}, bad: map[string]bool{}, problems: doc.problems,
+	}, doc.root, nil
+}
 
-		problems: doc.problems,
+// bind is Load for the content of a file.
+func bind(path string, data []byte, environ []string) (*binder, *Config, error) {
+	b, root, err := newBinder(path, data, environ)
+	if err != nil {
+		return nil, nil, err
 	}
+	addDefaultJobs(root)
 	c := &Config{}
-	b.section(reflect.ValueOf(c).Elem(), doc.root, "", envPrefix)
+	b.section(reflect.ValueOf(c).Elem(), root, "", envPrefix)
 	b.unknownVars()
 	v := validator{binder: b, c: c}
 	v.completeUsers()

@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"path/filepath"
 	"reflect"
 )
 
@@ -22,28 +21,19 @@ func LoadReporting(path string, environ []string) (*Reporting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	doc := readDocument(path, data)
-	if doc.root == nil {
-		return nil, doc.problems
+	b, root, err := newBinder(path, data, environ)
+	if err != nil {
+		return nil, err
 	}
 	c := &Reporting{}
-	b := &binder{
-		file: path,
-		dir:  filepath.Dir(path),
-		env:  settings(environ),
-		at:   map[string]pos{},
-		bad:  map[string]bool{},
-
-		problems: doc.problems,
-	}
-	b.section(reflect.ValueOf(&c.Database).Elem(), doc.root.get("database"), "database", envName(envPrefix, "database"))
-	b.section(reflect.ValueOf(&c.Report).Elem(), doc.root.get("report"), "report", envName(envPrefix, "report"))
+	b.section(reflect.ValueOf(&c.Database).Elem(), root.get("database"), "database", envName(envPrefix, "database"))
+	b.section(reflect.ValueOf(&c.Report).Elem(), root.get("report"), "report", envName(envPrefix, "report"))
 	validator{binder: b, c: &Config{Database: c.Database}}.schema()
 	if len(b.problems) > 0 {
 		b.problems.sort()
 		return nil, b.problems
 	}
-	if apps := doc.root.get("apps"); apps != nil {
+	if apps := root.get("apps"); apps != nil {
 		for _, app := range apps.items {
 			if name := app.get("name"); name != nil {
 				c.Apps = append(c.Apps, name.text)

@@ -408,8 +408,8 @@ func TestFaultDelay(t *testing.T) {
 	}
 }
 
-// TestFaultDrip: an answer that would take for ever ends with its fault, and was
-// served to nobody.
+// TestFaultDrip: an endless answer ends with its fault, and does not
+// count as served.
 func TestFaultDrip(t *testing.T) {
 	b := newBench(t, nil)
 	setUsers(b)

@@ -36,7 +36,7 @@ func FuzzParseUserSig(f *testing.F) {
 		if sig.Identifier == nil || sig.SDKAppID == nil || sig.Time == nil || sig.Expire == nil || sig.Sig == "" || len(*sig.Identifier) > maxSig {
 			t.Fatalf("no error, but a field is missing: %+v", sig)
 		}
-		// Nobody has this key, so that nobody signed with it.
+		// No signature was made with this key.
 		if sig.signedBy("a key that is used nowhere else") {
 			t.Errorf("%+v is signed", sig.fields())
 		}
@@ -89,7 +89,7 @@ func FuzzForgedUserSig(f *testing.F) {
 	})
 }
 
-// FuzzToken looks for tokens that nobody issued and are taken, or are read
+// FuzzToken looks for tokens that were not issued and are accepted, or are read
 // otherwise than they were issued.
 func FuzzToken(f *testing.F) {
 	f.Add("imAdmin", int64(3600), uint16(3), byte(1), "eyJhbGciOiJub25lIn0.eyJVc2VySUQiOiJpbUFkbWluIn0.")

@@ -30,7 +30,7 @@ const (
 	testSecret = "a secret for tests"
 )
 
-// clock is a clock that moves when told to.
+// clock is a clock that moves only when it is set.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time

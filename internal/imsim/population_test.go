@@ -248,7 +248,7 @@ func TestRoundsStart(t *testing.T) {
 	}
 }
 
-// TestRoundsGroups holds what Rounds promises: whoever goes from one group of
+// TestRoundsGroups checks the promise of Rounds: a user who goes from one group of
 // devices to the next is served differently by both backends.
 func TestRoundsGroups(t *testing.T) {
 	for i, group := range cycle {

@@ -33,7 +33,7 @@ func (k *kept) ExportSpans(_ context.Context, spans []sdk.ReadOnlySpan) error {
 // Shutdown does nothing.
 func (k *kept) Shutdown(context.Context) error { return nil }
 
-// story is what a span tells.
+// story returns the content of a span.
 func story(s sdk.ReadOnlySpan) string {
 	text := s.Name()
 	for _, a := range s.Attributes() {
@@ -131,7 +131,7 @@ func start(t *testing.T, url string, log *bytes.Buffer) *Tracing {
 }
 
 // TestAnswers: what a server makes of spans other than taking them is complained
-// about; the headers go to nobody else.
+// about; the headers go to no other server.
 func TestAnswers(t *testing.T) {
 	var strayed atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed.Add(1) }))

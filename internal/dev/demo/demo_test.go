@@ -60,7 +60,7 @@ func newShowing(t *testing.T, environ []string, args ...string) *showing {
 	return s
 }
 
-// wait waits for the demo's end and gives its exit code.
+// wait waits for the demo's end and returns its exit code.
 func (s *showing) wait(t *testing.T) int {
 	t.Helper()
 	err := s.cmd.Wait()

@@ -63,7 +63,7 @@ CREATE FUNCTION pg_temp.minutes(seconds double precision) RETURNS text LANGUAGE 
     SELECT (round(seconds / 600) * 10)::text
 $$`
 
-// add adds all rows and all reports; when tells them from those of another time.
+// add adds all rows and all reports, under names that end in when.
 func (l life) add(t *testing.T, conn *pgx.Conn, store *repo.Store, start time.Time, when string) {
 	t.Helper()
 	run(t, conn, `DROP FUNCTION IF EXISTS pg_temp.at; DROP FUNCTION IF EXISTS pg_temp.minutes;`+lifeFunctionsSQL)

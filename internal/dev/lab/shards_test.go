@@ -181,7 +181,7 @@ func (s *shards) move(t testing.TB, life *Simulation, url string) []*repo.Store 
 	return stores
 }
 
-// serverSQL is what scaling.md tells to do for each shard.
+// serverSQL returns the statements of scaling.md for a shard.
 func serverSQL(t testing.TB, n int, shard string) string {
 	t.Helper()
 	u, err := url.Parse(shard)
@@ -301,7 +301,7 @@ ON CONFLICT (app_id, kind, user_id) DO UPDATE SET times = excluded.times`,
 	},
 }
 
-// remoteConditions gives the conditions by which a query asks shards for rows, in
+// remoteConditions returns the conditions that a query sends to shards, in
 // order, for each kind of question.
 func remoteConditions(t testing.TB, conn *pgx.Conn, sql string) []string {
 	t.Helper()
@@ -350,7 +350,7 @@ func run(t testing.TB, conn *pgx.Conn, statements string) {
 	}
 }
 
-// lines gives rows as lines of their columns.
+// lines returns rows as lines of their columns.
 func lines(t testing.TB, conn *pgx.Conn, sql string) []string {
 	t.Helper()
 	return rows(t, conn, func(row pgx.CollectableRow) (string, error) {

@@ -75,7 +75,7 @@ func (s stay) overlap(from, until time.Time) time.Duration {
 	return max(0, until.Sub(from))
 }
 
-// truth is how long a user was online while somebody looked, and how much of
+// truth returns how long a user was online in observed time, and how much of
 // that the brackets leave open: of each time between two looks in which the
 // user came or went, nothing is known.
 func (p people) truth(id string, looks []look, maxGap time.Duration) (online, open time.Duration) {

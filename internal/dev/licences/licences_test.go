@@ -27,7 +27,7 @@ func TestFresh(t *testing.T) {
 	}
 }
 
-// TestKind: licences are told apart, and what is not known is no licence to go on.
+// TestKind: licences are distinguished, and an unknown one is an error.
 func TestKind(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"broken over lines": {"Permission is hereby\n   granted, free of charge, to any", "MIT"},

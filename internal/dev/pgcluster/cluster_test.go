@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// ownCluster starts a cluster, tells its folder and address, and never stops it.
+// ownCluster starts a cluster, prints its folder and address, and never stops it.
 func ownCluster() {
 	c, err := Start(context.Background(), Options{})
 	if err != nil {
@@ -55,7 +55,7 @@ func start(t *testing.T, o Options) *Cluster {
 	return c
 }
 
-// leavesNothing gives the test a folder for temporary files that must be empty
+// leavesNothing sets a folder for temporary files that must be empty
 // at its end.
 func leavesNothing(t *testing.T) {
 	t.Helper()
