@@ -1,16 +1,18 @@
 -- A realistic history to measure reports on: one app, swept every minute until
--- 2026-11-01 12:00 UTC, with two gaps. Run it with the schema as search_path, in an
+-- 2026-03-30 12:00 UTC, with two gaps. Run it with the schema as search_path, in an
 -- empty schema that is migrated; the settings say how large it gets:
 --
---   SET bench.users = '100000';  SET bench.days = '30';
+--   SET bench.users = '50000';  SET bench.days = '30';
 --
 -- About nine transitions a user and day. Everything follows from hashes, so that each
--- run makes the same rows. Set syncer.as_of to '2026-11-01 12:01+00' to report on it.
+-- run makes the same rows. App and time are those of docs/reporting_example.sql, so that
+-- the questions of docs/reporting.md can be asked as they are. Set syncer.as_of to
+-- '2026-03-30 12:01+00' to report on it.
 
 SET timezone = 'UTC';
 
 INSERT INTO app (name, provider, created_at)
-VALUES ('bench', 'tencent', timestamptz '2026-11-01 12:00+00' - current_setting('bench.days')::int * interval '1 day');
+VALUES ('main', 'tencent', timestamptz '2026-03-30 12:00+00' - current_setting('bench.days')::int * interval '1 day');
 
 -- random(user, salt): from 0 up to 1, the same each time.
 CREATE FUNCTION pg_temp.random(n bigint, salt bigint) RETURNS double precision
@@ -18,8 +20,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (hashint8extended(n, salt) & 9007199254740991) / 9007199254740992.0::double precision;
 
 CREATE TEMP TABLE bench_span AS
-SELECT timestamptz '2026-11-01 12:00+00' - current_setting('bench.days')::int * interval '1 day' AS begins,
-       timestamptz '2026-11-01 12:00+00' AS ends,
+SELECT timestamptz '2026-03-30 12:00+00' - current_setting('bench.days')::int * interval '1 day' AS begins,
+       timestamptz '2026-03-30 12:00+00' AS ends,
        current_setting('bench.users')::int AS users;
 
 CREATE TEMP TABLE bench_gap AS

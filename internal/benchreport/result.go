@@ -22,7 +22,24 @@ type result struct {
 
 type timing struct {
 	group, what string
+	target      time.Duration // of the median; 0: none
 	times       []time.Duration
+}
+
+func (t timing) median() time.Duration { return t.times[len(t.times)/2] }
+
+func (t timing) missed() bool { return t.target > 0 && t.median() > t.target }
+
+// verdict returns how the median and its target compare, in one word.
+func (t timing) verdict() string {
+	switch {
+	case t.target == 0:
+		return ""
+	case t.missed():
+		return "short"
+	default:
+		return "pass"
+	}
 }
 
 type tableSize struct {
@@ -36,9 +53,20 @@ type indexSize struct {
 	Bytes int64
 }
 
-func (r *result) add(group, what string, times []time.Duration) {
-	slices.Sort(times)
-	r.rows = append(r.rows, timing{group, what, times})
+func (r *result) add(t timing) {
+	slices.Sort(t.times)
+	r.rows = append(r.rows, t)
+}
+
+// missed returns how many medians are above their target.
+func (r *result) missed() int {
+	n := 0
+	for _, row := range r.rows {
+		if row.missed() {
+			n++
+		}
+	}
+	return n
 }
 
 // markdown is the result as a page.
@@ -48,7 +76,7 @@ func (r *result) markdown(o options) string {
 		time.Now().Format(time.DateOnly), runtime.NumCPU(), memory(), r.postgres)
 	fmt.Fprintf(&b, "%s users for %d days, looked at every minute: %s transitions. Each thing %d times after a first one that does not count.\n\n",
 		thousands(int64(o.users)), o.days, thousands(r.tables[0].Rows), o.repeat)
-	b.WriteString("| | | least | median | most |\n|---|---|---|---|---|\n")
+	b.WriteString("| | | target | median | least | most | |\n|---|---|---|---|---|---|---|\n")
 	group := ""
 	for _, row := range r.rows {
 		name := row.group
@@ -56,8 +84,12 @@ func (r *result) markdown(o options) string {
 			name = ""
 		}
 		group = row.group
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", name, row.what,
-			seconds(row.times[0]), seconds(row.times[len(row.times)/2]), seconds(row.times[len(row.times)-1]))
+		target := ""
+		if row.target > 0 {
+			target = "≤ " + seconds(row.target)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", name, row.what, target,
+			seconds(row.median()), seconds(row.times[0]), seconds(row.times[len(row.times)-1]), row.verdict())
 	}
 	fmt.Fprintf(&b, "\nThe hour of sweeps writes %s transitions in 60 runs, and %s to the write-ahead log; without the indexes for reports %s.\n",
 		thousands(r.sweepRows), megabytes(r.walWith), megabytes(r.walWithout))
