@@ -41,7 +41,7 @@ func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Pr
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
 		if _, err := s.Exec(ctx, addAppSQL, name, provider, s.Now(), tenant); err != nil {
-			return App{}, fmt.Errorf("add app %s: %w", name, s.explainRefusal(ctx, err))
+			return App{}, fmt.Errorf("add app %s: %w", name, s.ExplainRefusal(ctx, err))
 		}
 		app, err = s.FindApp(ctx, name)
 	}

@@ -108,7 +108,7 @@ var ErrForeignJobs = errors.New("another program uses the queue's tables")
 func (s *Store) CheckQueue(ctx context.Context) (owns bool, err error) {
 	var foreign string
 	if err := s.QueryRow(ctx, checkQueueSQL).Scan(&owns, &foreign); err != nil {
-		return false, fmt.Errorf("look at the queue: %w", s.explainRefusal(ctx, err))
+		return false, fmt.Errorf("look at the queue: %w", s.ExplainRefusal(ctx, err))
 	}
 	if foreign != "" {
 		return false, fmt.Errorf("%w: table %s.river_job holds its jobs, for example of kind %s; move that program to a schema of its own", ErrForeignJobs, s.Schema(), foreign)

@@ -7,23 +7,29 @@ import (
 	"go/token"
 	"go/types"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// statement is one SQL statement of this package.
+// statement is one SQL statement of repo or repo/reports.
 type statement struct{ name, sql string }
 
 // begins tells a whole statement from a part of one.
 var begins = regexp.MustCompile(`^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b`)
 
-// statements gives all statements of the package that are made for syncer's own
-// tables: its string constants, put together, without those that are only parts
-// of others. A statement that is no constant fails the test.
+// statements returns all statements that are made for syncer's own tables: the string
+// constants of this package and of reports, put together, without those that are only
+// parts of others. A statement that is no constant fails the test.
 func statements(t *testing.T) []statement {
 	t.Helper()
-	entries, err := os.ReadDir(".")
+	return append(statementsIn(t, "."), statementsIn(t, "reports")...)
+}
+
+func statementsIn(t *testing.T, folder string) []statement {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +39,7 @@ func statements(t *testing.T) []statement {
 		if !strings.HasSuffix(entry.Name(), ".go") || strings.HasSuffix(entry.Name(), "_test.go") {
 			continue
 		}
-		file, err := parser.ParseFile(positions, entry.Name(), nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(positions, filepath.Join(folder, entry.Name()), nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +87,7 @@ func statements(t *testing.T) []statement {
 			continue
 		}
 		if sql := constant.StringVal(c.Val()); begins.MatchString(sql) {
-			all = append(all, statement{c.Name(), sql})
+			all = append(all, statement{strings.Trim(folder, ".") + c.Name(), sql})
 		}
 	}
 	return all

@@ -75,7 +75,7 @@ func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	case pg.SQLState(err) == pg.UndefinedTable || pg.SQLState(err) == pg.InvalidSchemaName:
 		version, bound = 0, s.Schema()
 	case err != nil:
-		return fmt.Errorf("read the schema's version: %w", s.explainRefusal(ctx, err))
+		return fmt.Errorf("read the schema's version: %w", s.ExplainRefusal(ctx, err))
 	case encoding != pg.UTF8:
 		return fmt.Errorf("%w: it is %s, in which other programs read syncer's text wrongly, or not at all; move to a database made with: CREATE DATABASE syncer ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", ErrEncoding, encoding)
 	}

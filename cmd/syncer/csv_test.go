@@ -10,7 +10,7 @@ import (
 
 	"syncer/internal/dev/pgtest"
 	"syncer/internal/report"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // TestCSV_foreignReader holds that another reader of CSV, Postgres' COPY, finds the
@@ -21,9 +21,9 @@ func TestCSV_foreignReader(t *testing.T) {
 		"plain", "line\nfeed", "carriage\rreturn", "both\r\nof them", "\rfirst", "last\n", `quo"ted`, `"`, "com,ma", " blank ", `\.`, `\N`, "'",
 		"tab\there", "=1+1", "+49", "-", "@here", "\u202eright to left", "\x1b[31mred", "日本",
 	}
-	var rows []repo.SessionRow
+	var rows []reports.SessionRow
 	for _, text := range texts {
-		rows = append(rows, repo.SessionRow{App: "main", UserID: text, StartedAt: time.Unix(0, 0).UTC()})
+		rows = append(rows, reports.SessionRow{App: "main", UserID: text, StartedAt: time.Unix(0, 0).UTC()})
 	}
 	conn, err := pgx.Connect(t.Context(), pgtest.Database(t))
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"syncer/internal/schedule"
 	"syncer/jobs"
 	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 func (p *program) explainCommand() *cli.Command {
@@ -144,10 +145,10 @@ func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation
 	if err != nil {
 		return e, now, err
 	}
-	err = x.store.Read(ctx, func(r *repo.Reader) error {
+	err = reports.Read(ctx, x.store.DB, func(r *reports.Reader) error {
 		now = r.AsOf
 		for _, kind := range imclient.Kinds() {
-			story, err := r.Story(ctx, app, kind, x.userID, changesShown)
+			story, err := r.Story(ctx, app.ID, app.Name, kind, x.userID, changesShown)
 			if err != nil {
 				return err
 			}
@@ -199,7 +200,7 @@ const tickGrace = time.Minute
 const clockGrace = 5 * time.Second
 
 // jobs says when the jobs of the app and kind run.
-func (x *explainer) jobs(ctx context.Context, r *repo.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
+func (x *explainer) jobs(ctx context.Context, r *reports.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
 	var all []report.JobExplanation
 	for _, job := range x.config.Jobs {
 		if job.Kind != kind || job.App != "" && job.App != app.Name {

@@ -18,16 +18,17 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim",
-		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo", "repo/userstable",
+		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
 	},
 	"jobs":              {"imclient", "internal/pg", "repo", "repo/userstable"},
 	"repo":              {"imclient", "internal/pg", "repo/userstable"},
 	"repo/userstable":   {"internal/pg"},
+	"repo/reports":      {"imclient", "internal/pg"},
 	"migrations":        {"internal/pg"},
 	"imclient/tencent":  {"imclient"},
 	"imclient/openim":   {"imclient"},
 	"internal/config":   {"imclient", "internal/schedule"},
-	"internal/report":   {"internal/localtime", "repo", "repo/userstable"},
+	"internal/report":   {"internal/localtime", "repo/reports", "repo/userstable"},
 	"internal/schedule": {"internal/localtime"},
 	"internal/tracing":  {"imclient"},
 	"internal/dev/lab": {

@@ -21,6 +21,7 @@ import (
 	"syncer/internal/report"
 	"syncer/migrations"
 	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // reportAll is the name under which all reports come at once.
@@ -161,7 +162,7 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 	}
 	defer store.Close()
 	var text bytes.Buffer
-	err = store.Read(ctx, func(r *repo.Reader) error {
+	err = reports.Read(ctx, store.DB, func(r *reports.Reader) error {
 		span, err := readSpan(ctx, c, r, loaded.Apps, tz, days)
 		if err != nil {
 			return err
@@ -205,8 +206,8 @@ func openReader(ctx context.Context, db config.Database, tz *time.Location) (*re
 }
 
 // readSpan makes of the flags what the report is about.
-func readSpan(ctx context.Context, c *cli.Command, r *repo.Reader, configured []string, tz *time.Location, days bool) (repo.Span, error) {
-	span := repo.Span{To: r.AsOf.In(tz), Location: tz}
+func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured []string, tz *time.Location, days bool) (reports.Span, error) {
+	span := reports.Span{To: r.AsOf.In(tz), Location: tz}
 	from, err := parseInstant(c.String("from"))
 	if err != nil {
 		return span, usageError("--from: %w", err)
@@ -235,7 +236,7 @@ func readSpan(ctx context.Context, c *cli.Command, r *repo.Reader, configured []
 }
 
 // knownApp refuses an app that is neither configured nor in the database.
-func knownApp(ctx context.Context, r *repo.Reader, configured []string, app string) error {
+func knownApp(ctx context.Context, r *reports.Reader, configured []string, app string) error {
 	known, err := r.AppNames(ctx)
 	if err != nil {
 		return err

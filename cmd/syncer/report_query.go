@@ -4,15 +4,15 @@ import (
 	"context"
 
 	"syncer/internal/report"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // reportQuery reads what reports are made of.
 type reportQuery struct {
-	reader *repo.Reader
+	reader *reports.Reader
 	head   report.Head
 	users  bool // users may be named
-	gaps   []repo.GapRow
+	gaps   []reports.GapRow
 }
 
 // run makes the report of a name, or all of them.
@@ -50,7 +50,7 @@ func (q *reportQuery) one(ctx context.Context, name string) (report.Report, erro
 		if err != nil {
 			return report.Report{}, err
 		}
-		var longest []repo.SessionRow
+		var longest []reports.SessionRow
 		if q.users {
 			longest, err = r.LongestSessions(ctx, span, report.Longest)
 		}

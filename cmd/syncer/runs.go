@@ -16,6 +16,7 @@ import (
 	"syncer/internal/config"
 	"syncer/internal/report"
 	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // runStatuses are what --status takes.
@@ -126,12 +127,12 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 	if err := errors.Join(noArgs(c), checkSpreadsheet(c)); err != nil {
 		return err
 	}
-	filter := repo.RunFilter{App: ifSet(c, "app"), Job: ifSet(c, "job"), Kind: ifSet(c, "kind"), Limit: c.Int("limit")}
+	filter := reports.RunFilter{App: ifSet(c, "app"), Job: ifSet(c, "job"), Kind: ifSet(c, "kind"), Limit: c.Int("limit")}
 	if c.IsSet("status") {
 		filter.Statuses = strings.Split(c.String("status"), ",")
 	}
-	var rows []repo.RunRow
-	err := p.readRuns(ctx, c, func(r *repo.Reader, configured []string) (err error) {
+	var rows []reports.RunRow
+	err := p.readRuns(ctx, c, func(r *reports.Reader, configured []string) (err error) {
 		if filter.App != nil {
 			if err := knownApp(ctx, r, configured, *filter.App); err != nil {
 				return err
@@ -164,7 +165,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 }
 
 // readRuns lets f read with the zone and the configuration that the flags name.
-func (p *program) readRuns(ctx context.Context, c *cli.Command, f func(r *repo.Reader, configured []string) error) error {
+func (p *program) readRuns(ctx context.Context, c *cli.Command, f func(r *reports.Reader, configured []string) error) error {
 	loaded, err := p.loadReporting(c)
 	if err != nil {
 		return err
@@ -178,7 +179,7 @@ func (p *program) readRuns(ctx context.Context, c *cli.Command, f func(r *repo.R
 		return err
 	}
 	defer store.Close()
-	return store.Read(ctx, func(r *repo.Reader) error { return f(r, loaded.Apps) })
+	return reports.Read(ctx, store.DB, func(r *reports.Reader) error { return f(r, loaded.Apps) })
 }
 
 // rangesShown is how many ranges, and codes of failures, of a run are listed.
@@ -189,8 +190,8 @@ func (p *program) showRun(ctx context.Context, c *cli.Command) error {
 	if c.Args().Len() != 1 || err != nil || id < 1 {
 		return usageError("give the number of one run; syncer runs lists them\nsee: %s --help", c.FullName())
 	}
-	var detail repo.RunDetail
-	err = p.readRuns(ctx, c, func(r *repo.Reader, _ []string) (err error) {
+	var detail reports.RunDetail
+	err = p.readRuns(ctx, c, func(r *reports.Reader, _ []string) (err error) {
 		var ok bool
 		detail, ok, err = r.RunDetail(ctx, id, rangesShown)
 		if err == nil && !ok {

@@ -132,6 +132,19 @@ func (db *DB) Role() string {
 	return cmp.Or(c.RuntimeParams["role"], c.User)
 }
 
+// ExplainRefusal adds to an error about a missing privilege the command that grants it. It
+// returns other errors as they are.
+func (db *DB) ExplainRefusal(ctx context.Context, err error) error {
+	if SQLState(err) != InsufficientPrivilege {
+		return err
+	}
+	var role string
+	if err := db.QueryRow(ctx, `SELECT current_user::text`).Scan(&role); err != nil {
+		role = db.Role()
+	}
+	return fmt.Errorf("%w\nrole %s lacks this privilege. As the owner of schema %s run\n\tsyncer grant-worker %s\nfor run and backfill, or\n\tsyncer grant-reader %s\nto read reports; --print shows the SQL", err, role, db.Schema(), role, role)
+}
+
 // placeholder begins the names of tables and functions in statements.
 var placeholder = regexp.MustCompile(`\bsyncer\.`)
 

@@ -1,9 +1,9 @@
 package report
 
-import "syncer/repo"
+import "syncer/repo/reports"
 
 // NewAccounts reports which users the provider has imported.
-func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverageRow, gaps []repo.GapRow) Report {
+func NewAccounts(h Head, rows []reports.AccountsRow, coverage []reports.AccountCoverageRow, gaps []reports.GapRow) Report {
 	r := Report{Name: Accounts, Title: "Accounts", Rows: rows, Lists: []List{{"coverage", coverage}}}
 	if len(rows) == 0 {
 		r.Empty = "No accounts run was completed up to the end of this time, so nothing is known of it. See: syncer report runs"
@@ -22,7 +22,7 @@ func NewAccounts(h Head, rows []repo.AccountsRow, coverage []repo.AccountCoverag
 		now.Rows = append(now.Rows, cells)
 	}
 	r.Tables = append(r.Tables, now)
-	for _, of := range groups(rows, func(row repo.AccountsRow) string { return row.App }) {
+	for _, of := range groups(rows, func(row reports.AccountsRow) string { return row.App }) {
 		app := of[0].App
 		c := h.dailyChart("Accounts: "+app, "line", "users")
 		c.Series = []Series{{Label: "imported", Role: "line"}, {Label: "not imported", Role: "line"}}

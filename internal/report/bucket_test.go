@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"syncer/internal/localtime"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // TestBuckets holds where buckets begin: on round local times, whatever the
@@ -39,7 +39,7 @@ func TestBuckets(t *testing.T) {
 				}
 				return at
 			}
-			h := Head{Span: repo.Span{From: parse(test.from), To: parse(test.to), Location: tz}, AsOf: parse(test.asOf)}
+			h := Head{Span: reports.Span{From: parse(test.from), To: parse(test.to), Location: tz}, AsOf: parse(test.asOf)}
 			var got []string
 			for _, b := range h.Buckets() {
 				got = append(got, b.Format("15:04 MST"))
@@ -49,7 +49,7 @@ func TestBuckets(t *testing.T) {
 			}
 		})
 	}
-	days := Head{Span: repo.Span{From: time.Date(2026, 9, 1, 0, 0, 0, 0, berlin(t)), To: time.Date(2026, 11, 1, 0, 0, 0, 0, berlin(t)), Location: berlin(t)},
+	days := Head{Span: reports.Span{From: time.Date(2026, 9, 1, 0, 0, 0, 0, berlin(t)), To: time.Date(2026, 11, 1, 0, 0, 0, 0, berlin(t)), Location: berlin(t)},
 		AsOf: time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)}.Buckets()
 	if len(days) != 61 || days[60].Format(time.RFC3339) != "2026-10-31T00:00:00+01:00" {
 		t.Errorf("%d days, the last one begins at %s", len(days), days[len(days)-1])
@@ -82,12 +82,12 @@ func TestDays(t *testing.T) {
 			}
 			return localtime.Day(at.Year(), at.Month(), at.Day(), location)
 		}
-		h := Head{Span: repo.Span{From: parse(test.from), To: parse(test.to), Location: location}, AsOf: parse("2027-01-01")}
+		h := Head{Span: reports.Span{From: parse(test.from), To: parse(test.to), Location: location}, AsOf: parse("2027-01-01")}
 		buckets := h.Buckets()
 		if len(buckets) != test.days {
 			t.Errorf("%s: %d days; want %d", test.zone, len(buckets), test.days)
 		}
-		coverage := repo.CoverageRow{App: "main", Kind: "presence"}
+		coverage := reports.CoverageRow{App: "main", Kind: "presence"}
 		if bars := h.notObserved(coverage, nil); len(bars.X) != test.days {
 			t.Errorf("%s: %d bars; want %d", test.zone, len(bars.X), test.days)
 		}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // TestDurations holds that the line of durations breaks over a gap and at a run
@@ -14,14 +14,14 @@ import (
 func TestDurations(t *testing.T) {
 	tz := berlin(t)
 	at := func(hour, minute int) time.Time { return time.Date(2026, 10, 22, hour, minute, 0, 0, tz) }
-	h := Head{Span: repo.Span{From: at(0, 0), To: at(23, 0), Location: tz}, AsOf: at(23, 0)}
-	run := func(hour, minute int, status string, seconds float64) repo.RunRow {
-		return repo.RunRow{App: "main", Kind: "presence", Status: status, StartedAt: at(hour, minute), Seconds: seconds}
+	h := Head{Span: reports.Span{From: at(0, 0), To: at(23, 0), Location: tz}, AsOf: at(23, 0)}
+	run := func(hour, minute int, status string, seconds float64) reports.RunRow {
+		return reports.RunRow{App: "main", Kind: "presence", Status: status, StartedAt: at(hour, minute), Seconds: seconds}
 	}
-	rows := []repo.RunRow{ // the newest first
+	rows := []reports.RunRow{ // the newest first
 		run(15, 0, "succeeded", 0.25), run(14, 0, "partial", 2), run(13, 0, "failed", 300), run(12, 0, "succeeded", 1), run(8, 1, "skipped", 0), run(8, 0, "succeeded", 1),
 	}
-	gaps := []repo.GapRow{
+	gaps := []reports.GapRow{
 		{App: "main", Kind: "accounts", StartedAt: at(7, 0), EndedAt: ptr(at(20, 0))},
 		{App: "main", Kind: "presence", StartedAt: at(8, 1), EndedAt: ptr(at(12, 0))},
 	}
@@ -48,7 +48,7 @@ func TestDurations(t *testing.T) {
 func TestDailyChart_partialDays(t *testing.T) {
 	tz := berlin(t)
 	at := func(day, hour int) time.Time { return time.Date(2026, 10, day, hour, 30, 0, 0, tz) }
-	h := Head{Span: repo.Span{From: at(22, 18), To: at(24, 6), Location: tz}, AsOf: at(24, 6)}
+	h := Head{Span: reports.Span{From: at(22, 18), To: at(24, 6), Location: tz}, AsOf: at(24, 6)}
 	c := h.dailyChart("x", "line", "users")
 	got := []float64{(seconds(at(22, 0)) - c.From) / 60, (c.To - seconds(at(24, 23))) / 60}
 	if diff := cmp.Diff([]float64{30, 30}, got); diff != "" {

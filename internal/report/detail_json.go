@@ -4,7 +4,7 @@ import (
 	"io"
 	"time"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // WriteExplanationsJSON writes the explanations of a user, app by app, as one object.
@@ -86,10 +86,10 @@ func unlessZero(t time.Time) *time.Time {
 }
 
 // WriteRunJSON writes everything about a run as one object.
-func WriteRunJSON(w io.Writer, d repo.RunDetail) error {
+func WriteRunJSON(w io.Writer, d reports.RunDetail) error {
 	run := struct {
-		repo.RunRow
-		repo.RunMore
+		reports.RunRow
+		reports.RunMore
 	}{d.RunRow, d.RunMore}
 	return writeJSON(w, object{
 		{"run", run}, {"seen", d.Seen}, {"left", d.Left}, {"gaps", d.Gaps},

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 	"syncer/repo/userstable"
 )
 
@@ -25,7 +25,7 @@ type Listing struct {
 	Rows  []userstable.Row // with the id: those within the condition, else those outside
 	ByKey []userstable.Row // if no row has the id: the row with that key
 	// NoID is the failure recorded for rows without an id.
-	NoID *repo.FailureOf
+	NoID *reports.FailureOf
 	Err  error // why the table could not be read
 	// OutsideErr is why rows outside of the condition could not be read.
 	OutsideErr error
@@ -34,7 +34,7 @@ type Listing struct {
 // KindExplanation is what is known about the user in one kind.
 type KindExplanation struct {
 	Kind string
-	repo.UserStory
+	reports.UserStory
 	Meaning string // of the failure's code; "" if unknown
 	Jobs    []JobExplanation
 }
@@ -289,7 +289,7 @@ func (s *Section) job(job JobExplanation) {
 }
 
 // progress describes the progress of a running run. before is the last complete run.
-func progress(run repo.RunRow, before *repo.RunRow) string {
+func progress(run reports.RunRow, before *reports.RunRow) string {
 	line := some(run.Users, "user") + " so far"
 	if before != nil {
 		line += fmt.Sprintf(", of about %s", Count(before.Users))

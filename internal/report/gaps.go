@@ -4,11 +4,11 @@ import (
 	"time"
 
 	"syncer/internal/localtime"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // NewGaps reports the time without observation.
-func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
+func NewGaps(h Head, rows []reports.GapRow, coverage []reports.CoverageRow) Report {
 	r := Report{Name: Gaps, Title: "What is not known", Rows: rows, Lists: []List{{"coverage", coverage}}}
 	if len(coverage) == 0 {
 		r.Empty = "No run was completed up to the end of this time, so nothing is known of it. See: syncer report runs"
@@ -45,7 +45,7 @@ func NewGaps(h Head, rows []repo.GapRow, coverage []repo.CoverageRow) Report {
 }
 
 // notObserved charts the unobserved part of each local day.
-func (h Head) notObserved(of repo.CoverageRow, rows []repo.GapRow) Chart {
+func (h Head) notObserved(of reports.CoverageRow, rows []reports.GapRow) Chart {
 	c := h.dailyChart("Not observed, by day: "+of.App, "bars", "seconds")
 	c.Series = []Series{{Label: "not observed", Role: "line"}}
 	until := h.until()

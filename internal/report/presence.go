@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"syncer/internal/localtime"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // Buckets divides the span into suitable buckets: at most a few hundred, each
@@ -51,14 +51,14 @@ func nextBucket(at time.Time, width time.Duration) time.Time {
 const manyBuckets = 48
 
 // NewConcurrency reports how many users were online.
-func NewConcurrency(h Head, rows []repo.ConcurrencyRow, gaps []repo.GapRow) Report {
+func NewConcurrency(h Head, rows []reports.ConcurrencyRow, gaps []reports.GapRow) Report {
 	r := Report{Name: Concurrency, Title: "Users online", Rows: rows}
 	if len(rows) == 0 {
 		r.Empty = "No presence run was completed in this time, so nothing is known of it. See: syncer report runs"
 		return r
 	}
 	hidden := false
-	for _, of := range groups(rows, func(row repo.ConcurrencyRow) string { return row.App }) {
+	for _, of := range groups(rows, func(row reports.ConcurrencyRow) string { return row.App }) {
 		app := of[0].App
 		c := h.chart("Users online: "+app, "line", "users")
 		c.terminal = 2
@@ -88,7 +88,7 @@ func NewConcurrency(h Head, rows []repo.ConcurrencyRow, gaps []repo.GapRow) Repo
 }
 
 // online returns a row for each bucket.
-func (t *Table) online(rows []repo.ConcurrencyRow) {
+func (t *Table) online(rows []reports.ConcurrencyRow) {
 	t.Columns = columns("from", ">least", ">average", ">most", ">of users", ">observed")
 	for _, row := range rows {
 		cells := []string{minute(row.Bucket), "", "", "", "", observed(row.ObservedSeconds, row.BucketSeconds)}
@@ -100,13 +100,13 @@ func (t *Table) online(rows []repo.ConcurrencyRow) {
 }
 
 // onlineByDay returns a row for each local day.
-func (t *Table) onlineByDay(rows []repo.ConcurrencyRow) {
+func (t *Table) onlineByDay(rows []reports.ConcurrencyRow) {
 	t.Columns = columns("day", ">least", ">average", ">most", "most at", ">of users", ">observed")
-	day := func(row repo.ConcurrencyRow) string { return row.Bucket.Format(time.DateOnly) }
+	day := func(row reports.ConcurrencyRow) string { return row.Bucket.Format(time.DateOnly) }
 	for _, of := range groups(rows, day) { // also ordered by time
 		var length, seen, sum float64
 		var runs int64
-		var least, most *repo.ConcurrencyRow
+		var least, most *reports.ConcurrencyRow
 		var users int64
 		for i := range of {
 			row := &of[i]
@@ -143,7 +143,7 @@ func observed(seconds, of float64) string {
 }
 
 // NewActiveUsers reports how many distinct users were online by local day.
-func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Report {
+func NewActiveUsers(h Head, rows []reports.ActiveUsersRow, gaps []reports.GapRow) Report {
 	r := Report{Name: ActiveUsers, Title: "Active users", Rows: rows}
 	if len(rows) == 0 {
 		r.Empty = "No presence run was completed up to the end of this time, so nothing is known of it. See: syncer report runs"
@@ -151,7 +151,7 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 	}
 	today := h.AsOf.In(h.Span.Location).Format(time.DateOnly)
 	partly := false
-	for _, of := range groups(rows, func(row repo.ActiveUsersRow) string { return row.App }) {
+	for _, of := range groups(rows, func(row reports.ActiveUsersRow) string { return row.App }) {
 		app := of[0].App
 		c := h.dailyChart("Active users: "+app, "line", "users")
 		c.terminal = 0
@@ -181,13 +181,13 @@ func NewActiveUsers(h Head, rows []repo.ActiveUsersRow, gaps []repo.GapRow) Repo
 }
 
 // NewPlatforms reports the platforms on which users are online.
-func NewPlatforms(h Head, rows []repo.PlatformRow, devices []repo.DevicesRow) Report {
+func NewPlatforms(h Head, rows []reports.PlatformRow, devices []reports.DevicesRow) Report {
 	r := Report{Name: Platforms, Title: "Platforms", Rows: rows, Lists: []List{{"multi_platform", devices}}}
 	if len(rows) == 0 {
 		r.Empty = "No platform was seen in this time: nobody was online, no presence run was completed, or the backend is not asked for details ([apps.tencent] detail)."
 		return r
 	}
-	for _, of := range groups(rows, func(row repo.PlatformRow) string { return row.App }) {
+	for _, of := range groups(rows, func(row reports.PlatformRow) string { return row.App }) {
 		app := of[0].App
 		c := h.chart("Platforms of the users online: "+app, "bars", "share")
 		c.Series = []Series{{Label: "share of the users online", Role: "line"}}

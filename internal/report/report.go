@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"syncer/internal/localtime"
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // The reports.
@@ -28,7 +28,7 @@ var Names = []string{Concurrency, ActiveUsers, Sessions, Platforms, Accounts, Ru
 
 // Head is common to all reports of one page. Times are in the span's location.
 type Head struct {
-	Span repo.Span
+	Span reports.Span
 	AsOf time.Time // when the report was made; nothing later is known
 }
 
@@ -144,7 +144,7 @@ func (h Head) chart(title, kind, unit string) Chart {
 }
 
 // shade marks the gaps of an app and kind in a chart.
-func (c *Chart) shade(h Head, gaps []repo.GapRow, app, kind string) {
+func (c *Chart) shade(h Head, gaps []reports.GapRow, app, kind string) {
 	for _, g := range gaps {
 		if g.App != app || g.Kind != kind {
 			continue

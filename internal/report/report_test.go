@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 var update = flag.Bool("update", false, "write what is printed into testdata")
@@ -35,17 +35,17 @@ func sample(t *testing.T) (Head, []Report) {
 	t.Helper()
 	tz := berlin(t)
 	at := func(day, hour, minute int) time.Time { return time.Date(2026, 10, day, hour, minute, 0, 0, tz) }
-	h := Head{Span: repo.Span{From: at(22, 0, 0), To: at(29, 0, 0), Location: tz}, AsOf: at(28, 15, 30)}
+	h := Head{Span: reports.Span{From: at(22, 0, 0), To: at(29, 0, 0), Location: tz}, AsOf: at(28, 15, 30)}
 	const strange = `</script>"'&`
-	gaps := []repo.GapRow{
+	gaps := []reports.GapRow{
 		{App: strange, Kind: "presence", StartedAt: at(28, 12, 0), Seconds: 12600, SecondsInSpan: 12600, LastSeenFrom: at(28, 11, 50)},
 		{App: "main", Kind: "presence", StartedAt: at(24, 9, 10), EndedAt: ptr(at(24, 14, 40)), Seconds: 19800, SecondsInSpan: 19800,
 			LastSeenFrom: at(24, 9, 0), NextSeenBy: ptr(at(24, 14, 50))},
 	}
-	var online []repo.ConcurrencyRow
+	var online []reports.ConcurrencyRow
 	for _, app := range []string{strange, "main"} {
 		for _, bucket := range h.Buckets() {
-			row := repo.ConcurrencyRow{App: app, Bucket: bucket, BucketSeconds: 3600, ObservedSeconds: 3600}
+			row := reports.ConcurrencyRow{App: app, Bucket: bucket, BucketSeconds: 3600, ObservedSeconds: 3600}
 			until := bucket.Add(time.Hour)
 			for _, g := range gaps {
 				end := h.AsOf
@@ -66,13 +66,13 @@ func sample(t *testing.T) (Head, []Report) {
 		}
 	}
 	day := func(n int) string { return fmt.Sprintf("2026-10-%02d", n) }
-	var active []repo.ActiveUsersRow
-	var begun []repo.SessionsRow
-	var accounts []repo.AccountsRow
+	var active []reports.ActiveUsersRow
+	var begun []reports.SessionsRow
+	var accounts []reports.AccountsRow
 	for n := 22; n <= 28; n++ {
 		i := int64(n - 22)
-		a := repo.ActiveUsersRow{App: "main", Day: day(n), Daily: 9000 + 100*i, Weekly: 12000 + 500*i, Monthly: 12000 + 700*i, ObservedSeconds: 86400, DaySeconds: 86400}
-		s := repo.SessionsRow{App: "main", Day: ptr(day(n)), Sessions: 15000 + 300*i, MedianSeconds: 1500, P90Seconds: 7200.5, LongestSeconds: 50000}
+		a := reports.ActiveUsersRow{App: "main", Day: day(n), Daily: 9000 + 100*i, Weekly: 12000 + 500*i, Monthly: 12000 + 700*i, ObservedSeconds: 86400, DaySeconds: 86400}
+		s := reports.SessionsRow{App: "main", Day: ptr(day(n)), Sessions: 15000 + 300*i, MedianSeconds: 1500, P90Seconds: 7200.5, LongestSeconds: 50000}
 		switch n {
 		case 24:
 			a.ObservedSeconds = 66600
@@ -84,15 +84,15 @@ func sample(t *testing.T) (Head, []Report) {
 			s.Open = 900
 		}
 		active, begun = append(active, a), append(begun, s)
-		accounts = append(accounts, repo.AccountsRow{App: "main", Day: day(n), Imported: 19000 + 50*i, NotImported: 1000 - 50*i, BecameImported: 50})
+		accounts = append(accounts, reports.AccountsRow{App: "main", Day: day(n), Imported: 19000 + 50*i, NotImported: 1000 - 50*i, BecameImported: 50})
 	}
-	overall := []repo.SessionsRow{{App: "main", Sessions: 111300, CutByGap: 4200, Open: 900, MedianSeconds: 1500, P90Seconds: 7200, LongestSeconds: 50000}}
-	longest := []repo.SessionRow{
+	overall := []reports.SessionsRow{{App: "main", Sessions: 111300, CutByGap: 4200, Open: 900, MedianSeconds: 1500, P90Seconds: 7200, LongestSeconds: 50000}}
+	longest := []reports.SessionRow{
 		{App: "main", UserID: "u1\x1b[31m<b>", StartedAfter: ptr(at(23, 8, 0)), StartedAt: at(23, 8, 10), EndedAfter: ptr(at(23, 22, 0)), EndedAt: ptr(at(23, 22, 10)),
 			KnownSeconds: 49800, EstimatedSeconds: 50400, EndedBy: "observed"},
 		{App: "main", UserID: "u,2", StartedAt: at(28, 9, 0), EndedAfter: ptr(at(28, 15, 20)), KnownSeconds: 22800, EstimatedSeconds: 23400, EndedBy: "open"},
 	}
-	runs := []repo.RunRow{
+	runs := []reports.RunRow{
 		{App: "main", RunID: 4, Kind: "presence", Job: "presence", Trigger: "cron", Tick: ptr(at(28, 15, 20)), Status: "running", StartedAt: at(28, 15, 20), Seconds: 600},
 		{App: "main", RunID: 3, Kind: "presence", Job: "presence", Trigger: "cron", Tick: ptr(at(28, 15, 10)), Status: "failed", StartedAt: at(28, 15, 10),
 			FinishedAt: ptr(at(28, 15, 11)), Seconds: 60, Users: 500, Calls: 10, Retries: 9, Error: ptr("the API cannot be reached\nconnection refused")},
@@ -105,14 +105,14 @@ func sample(t *testing.T) (Head, []Report) {
 		NewConcurrency(h, online, gaps),
 		NewActiveUsers(h, active, gaps),
 		NewSessions(h, begun, overall, longest, gaps),
-		NewPlatforms(h, []repo.PlatformRow{
+		NewPlatforms(h, []reports.PlatformRow{
 			{App: "main", Platform: "ios", UsersAvg: 4100.25, UsersMax: 7000, Share: 0.6125},
 			{App: "main", Platform: "android", UsersAvg: 2500, UsersMax: 4100, Share: 0.375},
 			{App: "main", Platform: "web", UsersAvg: 99.25, UsersMax: 300, Share: 0.0149},
-		}, []repo.DevicesRow{{App: "main", Online: 6200, MultiPlatform: 310, Share: ptr(0.05)}}),
-		NewAccounts(h, accounts, []repo.AccountCoverageRow{{App: "main", Imported: 19300, NotImported: 700, NeverChecked: 12, LastCheckedAt: ptr(at(28, 15, 0))}}, gaps),
+		}, []reports.DevicesRow{{App: "main", Online: 6200, MultiPlatform: 310, Share: ptr(0.05)}}),
+		NewAccounts(h, accounts, []reports.AccountCoverageRow{{App: "main", Imported: 19300, NotImported: 700, NeverChecked: 12, LastCheckedAt: ptr(at(28, 15, 0))}}, gaps),
 		NewRuns(h, runs, gaps),
-		NewGaps(h, gaps, []repo.CoverageRow{
+		NewGaps(h, gaps, []reports.CoverageRow{
 			{App: strange, Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 12600, ObservedSeconds: 565200, ObservedShare: ptr(0.97819)},
 			{App: "main", Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 19800, ObservedSeconds: 558000, ObservedShare: ptr(0.96573)},
 			{App: "main", Kind: "accounts", Since: at(22, 0, 0), Seconds: 577800, ObservedSeconds: 577800, ObservedShare: ptr(1.0)},

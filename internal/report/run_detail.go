@@ -5,11 +5,11 @@ import (
 	"io"
 	"strings"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // RunsSection lists at least one run, in the given order.
-func RunsSection(rows []repo.RunRow) Section {
+func RunsSection(rows []reports.RunRow) Section {
 	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows {
 		t.Rows = append(t.Rows, []string{fmt.Sprint(row.RunID), instant(row.StartedAt), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
@@ -19,7 +19,7 @@ func RunsSection(rows []repo.RunRow) Section {
 }
 
 // WriteRunsJSON writes runs as one object.
-func WriteRunsJSON(w io.Writer, rows []repo.RunRow) error {
+func WriteRunsJSON(w io.Writer, rows []reports.RunRow) error {
 	return writeJSON(w, object{{"runs", rows}})
 }
 
@@ -41,7 +41,7 @@ var (
 )
 
 // RunSections returns everything about a run.
-func RunSections(d repo.RunDetail, limit int) []Section {
+func RunSections(d reports.RunDetail, limit int) []Section {
 	s := Section{Title: fmt.Sprintf("Run %d: %s of app %s (%s), times in %s", d.RunID, d.Kind, d.App, d.Provider, d.StartedAt.Location())}
 	s.say("status", "%s: %s", d.Status, endings[d.Status])
 	if d.Error != nil {
@@ -86,7 +86,7 @@ func RunSections(d repo.RunDetail, limit int) []Section {
 	return []Section{s}
 }
 
-func (s *Section) complete(d repo.RunDetail) {
+func (s *Section) complete(d reports.RunDetail) {
 	switch {
 	case d.Complete:
 		s.say("complete", "yes: every user who does not fail was seen after its beginning")
@@ -106,7 +106,7 @@ func (s *Section) complete(d repo.RunDetail) {
 	}
 }
 
-func (s *Section) suspect(d repo.RunDetail) {
+func (s *Section) suspect(d reports.RunDetail) {
 	switch {
 	case d.Suspect:
 		s.say("suspect", "%s so far, of which too many users were offline at once; some wait for their recheck", some(d.SuspectPages, "page"))
@@ -118,7 +118,7 @@ func (s *Section) suspect(d repo.RunDetail) {
 	}
 }
 
-func (s *Section) left(left repo.LeftRow) {
+func (s *Section) left(left reports.LeftRow) {
 	what := map[string]string{
 		"removed":  "had left the users table",
 		"rejected": "had been rejected by the API for longer than max_gap, so that nothing is known any more",
@@ -130,7 +130,7 @@ func (s *Section) left(left repo.LeftRow) {
 	s.say(left.State, "%s, who %s: %s", some(left.Users, "user"), what, examples)
 }
 
-func (s *Section) ranges(d repo.RunDetail, limit int) {
+func (s *Section) ranges(d reports.RunDetail, limit int) {
 	if len(d.Groups) == 0 {
 		if d.Status == "succeeded" || d.Status == "partial" {
 			s.say("ranges", "dropped: those of a run that went through are not kept")
@@ -162,7 +162,7 @@ func (s *Section) ranges(d repo.RunDetail, limit int) {
 }
 
 // keys describes the slice of the users table that a range covers.
-func keys(r repo.RangeRow) string {
+func keys(r reports.RangeRow) string {
 	switch {
 	case r.Lower == nil && r.Upper == nil:
 		return "all"
@@ -175,7 +175,7 @@ func keys(r repo.RangeRow) string {
 	}
 }
 
-func rangeState(r repo.RangeRow) string {
+func rangeState(r reports.RangeRow) string {
 	switch {
 	case r.RejectedAnswers > 0:
 		return fmt.Sprintf("rejected after %d suspect answers: %s", r.SuspectAnswers, *r.Error)
@@ -193,7 +193,7 @@ func rangeState(r repo.RangeRow) string {
 }
 
 // failures lists the users that fail now; past failures are not stored.
-func (s *Section) failures(d repo.RunDetail) {
+func (s *Section) failures(d reports.RunDetail) {
 	if len(d.Failures) == 0 {
 		s.Notes = append(s.Notes, "Who failed is not recorded any more: those users have succeeded since, or have left.")
 		return

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // runsShown bounds the unsuccessful runs that are listed for people, and the runs in
@@ -14,7 +14,7 @@ import (
 const runsShown = 20
 
 // NewRuns reports the runs, newest first, and how they ended.
-func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
+func NewRuns(h Head, rows []reports.RunRow, gaps []reports.GapRow) Report {
 	r := Report{Name: Runs, Title: "Runs", Rows: rows}
 	if len(rows) == 0 {
 		r.Empty = "No run began in this time. Is syncer running? Start it with: syncer run, or once with: syncer backfill"
@@ -22,14 +22,14 @@ func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
 	}
 	r.Tables = append(r.Tables, outcomes(rows))
 	byApp := slices.Clone(rows)
-	kindOf := func(row repo.RunRow) string { return row.App + " " + row.Kind }
-	slices.SortStableFunc(byApp, func(a, b repo.RunRow) int { return strings.Compare(kindOf(a), kindOf(b)) })
+	kindOf := func(row reports.RunRow) string { return row.App + " " + row.Kind }
+	slices.SortStableFunc(byApp, func(a, b reports.RunRow) int { return strings.Compare(kindOf(a), kindOf(b)) })
 	for _, of := range groups(byApp, kindOf) {
 		if c := h.durations(of, gaps); len(c.X) > 0 {
 			r.Charts = append(r.Charts, c)
 		}
 	}
-	troubled := slices.DeleteFunc(slices.Clone(rows), func(row repo.RunRow) bool {
+	troubled := slices.DeleteFunc(slices.Clone(rows), func(row reports.RunRow) bool {
 		return row.Status == "succeeded" || row.Status == "running"
 	})
 	if len(troubled) > 0 {
@@ -45,7 +45,7 @@ func NewRuns(h Head, rows []repo.RunRow, gaps []repo.GapRow) Report {
 // durations charts how long the completed runs of an app and kind took. rows are
 // newest first. The line breaks at a run that did not complete and over gaps, so that
 // it draws no durations that no run had.
-func (h Head) durations(rows []repo.RunRow, gaps []repo.GapRow) Chart {
+func (h Head) durations(rows []reports.RunRow, gaps []reports.GapRow) Chart {
 	app, kind := rows[0].App, rows[0].Kind
 	c := h.chart("How long runs took: "+app+", "+kind, "line", "seconds")
 	c.Series = []Series{{Label: "duration", Role: "line"}}
@@ -74,7 +74,7 @@ func (h Head) durations(rows []repo.RunRow, gaps []repo.GapRow) Chart {
 }
 
 // newest returns a table of the first rows.
-func newest(title string, rows []repo.RunRow) Table {
+func newest(title string, rows []reports.RunRow) Table {
 	t := Table{Title: title, Columns: columns("began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
 	for _, row := range rows[:min(len(rows), runsShown)] {
 		t.Rows = append(t.Rows, []string{row.StartedAt.Format(time.DateTime), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
@@ -84,7 +84,7 @@ func newest(title string, rows []repo.RunRow) Table {
 }
 
 // why returns in a few words why a run did not succeed.
-func why(row repo.RunRow) string {
+func why(row reports.RunRow) string {
 	switch {
 	case row.Error != nil:
 		return shorten(*row.Error, 60)
@@ -98,7 +98,7 @@ func why(row repo.RunRow) string {
 }
 
 // outcomes counts the runs by status.
-func outcomes(rows []repo.RunRow) Table {
+func outcomes(rows []reports.RunRow) Table {
 	statuses := []string{"succeeded", "partial", "failed", "cancelled", "skipped", "running"}
 	type key struct{ app, kind string }
 	counts := map[key]map[string]int64{}

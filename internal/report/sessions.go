@@ -1,13 +1,13 @@
 package report
 
-import "syncer/repo"
+import "syncer/repo/reports"
 
 // Longest is the number of longest sessions that are listed.
 const Longest = 20
 
 // NewSessions reports how long users stay online. longest is nil unless users may be
 // named.
-func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.SessionRow, gaps []repo.GapRow) Report {
+func NewSessions(h Head, byDay, overall []reports.SessionsRow, longest []reports.SessionRow, gaps []reports.GapRow) Report {
 	r := Report{Name: Sessions, Title: "Sessions", Rows: byDay, Lists: []List{{"overall", overall}}}
 	if longest != nil {
 		r.Lists = append(r.Lists, List{"longest", longest})
@@ -16,7 +16,7 @@ func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.Sessi
 		r.Empty = "No session began in this time: nobody came online, or nobody looked. See: syncer report gaps"
 		return r
 	}
-	for i, of := range groups(byDay, func(row repo.SessionsRow) string { return row.App }) {
+	for i, of := range groups(byDay, func(row reports.SessionsRow) string { return row.App }) {
 		app := of[0].App
 		lengths := h.dailyChart("Length of the sessions: "+app, "line", "seconds")
 		lengths.Series = []Series{{Label: "median", Role: "line"}, {Label: "nine of ten are shorter", Role: "line"}}
@@ -45,12 +45,12 @@ func NewSessions(h Head, byDay, overall []repo.SessionsRow, longest []repo.Sessi
 	return r
 }
 
-func sessionCells(day string, row repo.SessionsRow) []string {
+func sessionCells(day string, row reports.SessionsRow) []string {
 	return []string{day, Count(row.Sessions), length(row.MedianSeconds), length(row.P90Seconds), length(row.LongestSeconds),
 		Count(row.CutByGap), Count(row.Open)}
 }
 
-func longestSessions(rows []repo.SessionRow) Table {
+func longestSessions(rows []reports.SessionRow) Table {
 	t := Table{Title: "The longest", Columns: columns("app", "user", "began by", "ended by", ">length", ">surely", "how it ended")}
 	how := map[string]string{"observed": "seen", "gap": "nobody looked", "rejected": "rejected by the API", "open": "goes on"}
 	for _, row := range rows {

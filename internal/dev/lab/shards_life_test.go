@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/repo"
+	"syncer/repo/reports"
 )
 
 // lifeSQL are rows of tables and views. at() is a time without the part that
@@ -75,18 +76,18 @@ func (l life) add(t *testing.T, conn *pgx.Conn, store *repo.Store, start time.Ti
 		slices.Sort(found)
 		l[what+when] = found
 	}
-	must(t, store.Read(t.Context(), func(r *repo.Reader) error {
+	must(t, reports.Read(t.Context(), store.DB, func(r *reports.Reader) error {
 		l.report(t, r, start, when)
 		return nil
 	}))
 }
 
 // report adds what syncer report reads.
-func (l life) report(t *testing.T, r *repo.Reader, start time.Time, when string) {
+func (l life) report(t *testing.T, r *reports.Reader, start time.Time, when string) {
 	t.Helper()
 	ctx := t.Context()
 	app := "tencent"
-	for _, span := range []repo.Span{
+	for _, span := range []reports.Span{
 		{From: start, To: start.Add(72 * time.Hour), Location: time.UTC},
 		{From: start.Add(30 * time.Hour), To: start.Add(60 * time.Hour), Location: time.FixedZone("Etc/GMT-1", 3600), App: &app},
 	} {

@@ -1,4 +1,4 @@
-package repo
+package reports
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 type KnownValue struct {
 	Value         string // state or status
 	Platforms     map[string]string
-	SinceAfter    *time.Time // it began after this; nil: the user was first seen with it, or nothing is kept of that
+	SinceAfter    *time.Time // it began after this; nil: the user was first seen with it, or that is not kept
 	Since         time.Time
 	LastCheckedAt time.Time
 	Stale         bool
@@ -30,7 +30,7 @@ WHERE c.app_id = $1 AND c.user_id = $2`
 // FailureOf is the failure of one user in one kind.
 type FailureOf struct {
 	Code, Message   string
-	FirstAt, LastAt time.Time // LastAt: a failure that goes on is recorded anew once an hour
+	FirstAt, LastAt time.Time // a lasting failure is recorded once an hour
 	Times           int64
 	KnownAt         *time.Time
 }
@@ -69,34 +69,35 @@ SELECT started_at
 FROM syncer.sync_gap
 WHERE app_id = $1 AND kind = $2 AND ended_at IS NULL`
 
-// UserStory is what is known of one user of an app in one kind, and of the runs
-// that could tell more. What there is none of is nil.
+// UserStory is what is known of one user of an app in one kind, and of the runs of that
+// kind. What does not exist is nil.
 type UserStory struct {
 	Known        *KnownValue
 	Failure      *FailureOf
 	Changes      []ChangeOf // the newest first
 	LastComplete *RunRow
-	LastClosed   *RunRow // skipped ticks left out
+	LastClosed   *RunRow // without skipped ticks
 	Running      *RunRow
-	GapSince     *time.Time // nobody has looked since
+	GapSince     *time.Time // users have not been observed since
 }
 
-// closedStatuses are those of runs that have looked, for however long.
-var closedStatuses = []string{string(RunSucceeded), string(RunPartial), string(RunFailed), string(RunCancelled)}
+// closedStatuses are those of runs that ended, without skipped ticks.
+var closedStatuses = []string{"succeeded", "partial", "failed", "cancelled"}
 
-// Story gives what is known of a user in one kind, with so many changes.
-func (r *Reader) Story(ctx context.Context, app App, kind imclient.Kind, userID string, changes int) (s UserStory, err error) {
+// Story returns what is known of a user of an app in one kind, with at most so many
+// changes.
+func (r *Reader) Story(ctx context.Context, appID int16, app string, kind imclient.Kind, userID string, changes int) (s UserStory, err error) {
 	known, history := knownPresenceSQL, presenceChangesSQL
 	if kind == imclient.KindAccounts {
 		known, history = knownAccountSQL, accountChangesSQL
 	}
-	if s.Known, err = readOne[KnownValue](ctx, r, "what is known of the user", known, app.ID, userID); err != nil {
+	if s.Known, err = readOne[KnownValue](ctx, r, "what is known of the user", known, appID, userID); err != nil {
 		return s, err
 	}
-	if s.Failure, err = r.FailureOf(ctx, app.ID, kind, userID); err != nil {
+	if s.Failure, err = r.FailureOf(ctx, appID, kind, userID); err != nil {
 		return s, err
 	}
-	if s.Changes, err = read[ChangeOf](ctx, r, "the user's history", history, app.ID, userID, changes); err != nil {
+	if s.Changes, err = read[ChangeOf](ctx, r, "the user's history", history, appID, userID, changes); err != nil {
 		return s, err
 	}
 	ofKind := string(kind)
@@ -106,9 +107,9 @@ func (r *Reader) Story(ctx context.Context, app App, kind imclient.Kind, userID 
 	}{
 		{&s.LastComplete, RunFilter{Complete: true}},
 		{&s.LastClosed, RunFilter{Statuses: closedStatuses}},
-		{&s.Running, RunFilter{Statuses: []string{string(RunRunning)}}},
+		{&s.Running, RunFilter{Statuses: []string{"running"}}},
 	} {
-		wanted.filter.App, wanted.filter.Kind, wanted.filter.Limit = &app.Name, &ofKind, 1
+		wanted.filter.App, wanted.filter.Kind, wanted.filter.Limit = &app, &ofKind, 1
 		runs, err := r.LatestRuns(ctx, wanted.filter)
 		if err != nil {
 			return s, err
@@ -117,33 +118,28 @@ func (r *Reader) Story(ctx context.Context, app App, kind imclient.Kind, userID 
 			*wanted.run = &runs[0]
 		}
 	}
-	gap, err := readOne[struct{ StartedAt time.Time }](ctx, r, "whether somebody looks", openGapSQL, app.ID, kind)
+	gap, err := readOne[struct{ StartedAt time.Time }](ctx, r, "whether there is an open gap", openGapSQL, appID, kind)
 	if gap != nil {
 		s.GapSince = &gap.StartedAt
 	}
 	return s, err
 }
 
-// FailureOf gives the failure of a user, nil when there is none.
+// FailureOf returns the failure of a user, nil if there is none.
 func (r *Reader) FailureOf(ctx context.Context, appID int16, kind imclient.Kind, userID string) (*FailureOf, error) {
 	return readOne[FailureOf](ctx, r, "whether the user fails", failureOfSQL, appID, kind, userID)
 }
 
-// LastTick gives the newest tick of a job that was dealt with, nil when there was
-// none.
+const lastTickSQL = `
+SELECT max(tick)
+FROM syncer.sync_run
+WHERE app_id = $1 AND kind = $2 AND job = $3`
+
+// LastTick returns the newest recorded tick of a job, nil if there is none.
 func (r *Reader) LastTick(ctx context.Context, appID int16, kind imclient.Kind, job string) (*time.Time, error) {
 	tick, err := readOne[struct{ Tick *time.Time }](ctx, r, "the last tick", lastTickSQL, appID, kind, job)
 	if err != nil || tick == nil {
 		return nil, err
 	}
 	return tick.Tick, nil
-}
-
-// readOne reads the row that there may be.
-func readOne[T any](ctx context.Context, r *Reader, what, statement string, args ...any) (*T, error) {
-	rows, err := read[T](ctx, r, what, statement, args...)
-	if err != nil || len(rows) == 0 {
-		return nil, err
-	}
-	return &rows[0], nil
 }

@@ -1,114 +1,12 @@
-package repo
+package reports
 
 import (
 	"context"
-	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"syncer/internal/pg"
 )
 
-// Span is what a report is about. Days are local to Location.
-type Span struct {
-	App      *string // nil: every app
-	From, To time.Time
-	Location *time.Location
-}
-
-// firstDay is the local day on which the span begins.
-func (s Span) firstDay() string { return s.From.In(s.Location).Format(time.DateOnly) }
-
-// lastDay is the last local day of the span of which anything can be known.
-func (r *Reader) lastDay(s Span) string {
-	end := s.To.Add(-time.Microsecond)
-	if end.After(r.AsOf) {
-		end = r.AsOf
-	}
-	return end.In(s.Location).Format(time.DateOnly)
-}
-
-// Reader reads reports, all from one look at the database.
-type Reader struct {
-	// AsOf is until when something can be known: the view's now.
-	AsOf  time.Time
-	store *Store
-	tx    *pg.Tx
-}
-
-// Compiling the plans of the views takes two seconds, on the smallest history
-// too, because the planner cannot know how few rows there will be. And a report
-// sorts millions of sessions: the 4 MB that servers grant unless told are few.
-const settingsSQL = `SELECT set_config('jit', 'off', true), set_config('work_mem', '64MB', true)`
-
-const asOfSQL = `SELECT syncer.as_of()`
-
-// Read lets f read from one unchanging, read-only view of the database.
-func (s *Store) Read(ctx context.Context, f func(*Reader) error) error {
-	err := s.InSnapshot(ctx, func(tx *pg.Tx) error {
-		if _, err := tx.Exec(ctx, settingsSQL); err != nil {
-			return fmt.Errorf("prepare to read: %w", err)
-		}
-		r := &Reader{store: s, tx: tx}
-		if err := tx.QueryRow(ctx, asOfSQL).Scan(&r.AsOf); err != nil {
-			return fmt.Errorf("read the time: %w", err)
-		}
-		return f(r)
-	})
-	return s.explainRefusal(ctx, err)
-}
-
-const currentRoleSQL = `SELECT current_user::text`
-
-// explainRefusal says which grant is missing when the database refused to let
-// something be read.
-func (s *Store) explainRefusal(ctx context.Context, err error) error {
-	if pg.SQLState(err) != pg.InsufficientPrivilege {
-		return err
-	}
-	var role string
-	if err := s.QueryRow(ctx, currentRoleSQL).Scan(&role); err != nil {
-		role = s.Role()
-	}
-	return fmt.Errorf("%w\nrole %s lacks this privilege. As the owner of schema %s run\n\tsyncer grant-worker %s\nfor run and backfill, or\n\tsyncer grant-reader %s\nto read reports; --print shows the SQL", err, role, s.Schema(), role, role)
-}
-
-// read collects the rows of one report's query.
-func read[T any](ctx context.Context, r *Reader, what, statement string, args ...any) ([]T, error) {
-	rows, err := r.tx.Query(ctx, statement, args...)
-	if err == nil {
-		var all []T
-		if all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T]); err == nil {
-			return all, nil
-		}
-	}
-	if pg.SQLState(err) == pg.InvalidParameterValue {
-		return nil, fmt.Errorf("read %s: %w (does the database know the time zone?)", what, err)
-	}
-	return nil, fmt.Errorf("read %s: %w", what, err)
-}
-
-const appNamesSQL = `
-SELECT name
-FROM syncer.app
-ORDER BY name`
-
-// AppNames gives the apps of which anything was ever collected.
-func (r *Reader) AppNames(ctx context.Context) ([]string, error) {
-	rows, err := r.tx.Query(ctx, appNamesSQL)
-	if err != nil {
-		return nil, fmt.Errorf("read the apps: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("read the apps: %w", err)
-	}
-	return names, nil
-}
-
-// ConcurrencyRow is what was seen of an app within one bucket of time. The
-// counts are nil when nobody looked in all of it.
+// ConcurrencyRow is what was observed of an app in one bucket of time. The counts are nil
+// if all of it is a gap.
 type ConcurrencyRow struct {
 	App             string    `json:"app"`
 	Bucket          time.Time `json:"bucket"` // its start
@@ -122,9 +20,9 @@ type ConcurrencyRow struct {
 	PushOnlineAvg   *float64  `json:"push_online_avg"`
 }
 
-// A bucket without a run has a row only when all of it lies in gaps: where runs
-// are further apart than buckets are long, nothing is missing. Of the first bucket
-// the time before the first run was not observed.
+// A bucket without a run has a row only if all of it lies in gaps: if runs are further
+// apart than buckets are long, nothing is missing. In the first bucket the time before
+// the first run was not observed.
 const concurrencySQL = `
 WITH bucket AS (
     SELECT b.no, b.started_at, coalesce(lead(b.started_at) OVER (ORDER BY b.no), $4) AS ended_at
@@ -166,13 +64,14 @@ CROSS JOIN LATERAL (
 WHERE s.runs IS NOT NULL OR g.seconds >= size.seconds
 ORDER BY 1, 2`
 
-// Concurrency gives how many users were online. buckets are the beginnings of
-// the buckets, in order; the last one ends with the span.
+// Concurrency returns the number of users online. buckets are the starts of the buckets,
+// ascending; the last one ends with the span.
 func (r *Reader) Concurrency(ctx context.Context, s Span, buckets []time.Time) ([]ConcurrencyRow, error) {
 	return read[ConcurrencyRow](ctx, r, "how many were online", concurrencySQL, s.App, buckets, s.From, s.To)
 }
 
-// ActiveUsersRow is one local day of an app.
+// ActiveUsersRow is the number of users of an app who were online on a local day, and in
+// the 7 and 30 days that end with it.
 type ActiveUsersRow struct {
 	App             string  `json:"app"`
 	Day             string  `json:"day"`
@@ -190,13 +89,13 @@ FROM syncer.active_users($2::date, $3::date, $4) AS a
 WHERE $1::text IS NULL OR a.app = $1
 ORDER BY a.app, a.day`
 
-// ActiveUsers gives how many distinct users were online by local day.
+// ActiveUsers returns the number of distinct users online, by local day.
 func (r *Reader) ActiveUsers(ctx context.Context, s Span) ([]ActiveUsersRow, error) {
 	return read[ActiveUsersRow](ctx, r, "the active users", activeUsersSQL, s.App, s.firstDay(), r.lastDay(s), s.Location.String())
 }
 
-// SessionsRow are the sessions of an app that began on one local day; those of
-// the whole span when Day is nil.
+// SessionsRow summarises the sessions of an app that began on one local day, or, if Day is
+// nil, within the span.
 type SessionsRow struct {
 	App            string  `json:"app"`
 	Day            *string `json:"day"`
@@ -222,7 +121,7 @@ FROM (
 GROUP BY GROUPING SETS ((app, day), (app))
 ORDER BY app, day`
 
-// Sessions gives the sessions that began within the span: by day, and over all.
+// Sessions returns summaries of the sessions that began within the span.
 func (r *Reader) Sessions(ctx context.Context, s Span) (byDay, overall []SessionsRow, err error) {
 	rows, err := read[SessionsRow](ctx, r, "the sessions", sessionsSQL, s.App, s.From, s.To, s.Location.String())
 	for _, row := range rows {
@@ -256,20 +155,20 @@ WHERE s.started_at >= $2 AND s.started_at < $3 AND ($1::text IS NULL OR s.app = 
 ORDER BY s.estimated_seconds DESC, s.app, s.user_id, s.started_at
 LIMIT $4`
 
-// LongestSessions gives the longest sessions that began within the span, the
-// longest first. They name users.
+// LongestSessions returns the longest sessions that began within the span, the longest
+// first. They name users.
 func (r *Reader) LongestSessions(ctx context.Context, s Span, limit int) ([]SessionRow, error) {
 	return read[SessionRow](ctx, r, "the longest sessions", longestSessionsSQL, s.App, s.From, s.To, limit)
 }
 
-// PlatformRow is how many users of an app were online on a platform, over the
-// complete runs of the span.
+// PlatformRow is the number of users of an app online on a platform, over the complete
+// runs of the span.
 type PlatformRow struct {
 	App      string  `json:"app"`
 	Platform string  `json:"platform"`
 	UsersAvg float64 `json:"users_avg"`
 	UsersMax int64   `json:"users_max"`
-	Share    float64 `json:"share"` // of the users online; a user on two platforms counts under both
+	Share    float64 `json:"share"` // of the users online; a user on two platforms counts for both
 }
 
 const platformsSQL = `
@@ -290,21 +189,21 @@ WHERE t.online > 0
 GROUP BY s.app, p.platform, t.runs, t.online
 ORDER BY s.app, 3 DESC, p.platform`
 
-// Platforms gives how the users online were spread over the platforms.
+// Platforms returns how the users online were spread over platforms.
 func (r *Reader) Platforms(ctx context.Context, s Span) ([]PlatformRow, error) {
 	return read[PlatformRow](ctx, r, "the platforms", platformsSQL, s.App, s.From, s.To)
 }
 
-// DevicesRow is how many of the users of an app that are online now are so on
-// more than one platform.
+// DevicesRow is how many of the users of an app who are online now use more than one
+// platform.
 type DevicesRow struct {
 	App           string   `json:"app"`
 	Online        int64    `json:"online"`
 	MultiPlatform int64    `json:"multi_platform"`
-	Share         *float64 `json:"share"` // nil: nobody is online
+	Share         *float64 `json:"share"` // nil: no user is online
 }
 
-// Whose presence is stale may have changed since.
+// A stale presence may have changed since.
 const devicesSQL = `
 SELECT c.app, count(*), count(*) FILTER (WHERE d.devices > 1),
        (count(*) FILTER (WHERE d.devices > 1))::float8 / nullif(count(*), 0)
@@ -318,7 +217,7 @@ WHERE c.state = 'online' AND NOT c.stale AND ($1::text IS NULL OR c.app = $1)
 GROUP BY c.app
 ORDER BY c.app`
 
-// Devices gives how many of those online now use more than one platform.
+// Devices returns how many of the users online now use more than one platform.
 func (r *Reader) Devices(ctx context.Context, s Span) ([]DevicesRow, error) {
 	return read[DevicesRow](ctx, r, "who uses several platforms", devicesSQL, s.App)
 }

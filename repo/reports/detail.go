@@ -1,11 +1,11 @@
-package repo
+package reports
 
 import (
 	"context"
 	"time"
 )
 
-// RunFilter limits a list of runs; nil takes all.
+// RunFilter limits a list of runs. A nil field does not.
 type RunFilter struct {
 	RunID          *int64
 	App, Job, Kind *string
@@ -14,7 +14,7 @@ type RunFilter struct {
 	Limit          int
 }
 
-// Of a run that is going the counters are those of its pages so far.
+// The counters of a running run are those of its pages so far.
 const latestRunsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
@@ -41,12 +41,12 @@ LEFT JOIN LATERAL (
 ) AS so_far ON u.status = 'running'
 ORDER BY u.run_id DESC`
 
-// LatestRuns gives the newest runs, the newest first.
+// LatestRuns returns the newest runs that pass the filter, the newest first.
 func (r *Reader) LatestRuns(ctx context.Context, f RunFilter) ([]RunRow, error) {
 	return read[RunRow](ctx, r, "the runs", latestRunsSQL, f.App, f.Job, f.Kind, f.Statuses, f.Complete, f.RunID, f.Limit)
 }
 
-// RunMore is what is recorded of a run besides its RunRow.
+// RunMore is the rest of what is recorded of a run.
 type RunMore struct {
 	AppID          int16      `json:"-"`
 	Provider       string     `json:"provider"`
@@ -55,19 +55,19 @@ type RunMore struct {
 	PrevCompleteAt *time.Time `json:"prev_complete_at"`
 	ObservedFrom   time.Time  `json:"observed_from"`
 	ObservedUntil  *time.Time `json:"observed_until"`
-	Suspect        bool       `json:"suspect"` // pages wait for their recheck right now
+	Suspect        bool       `json:"suspect"` // pages are waiting for their recheck
 	Planned        bool       `json:"planned"` // all ranges are cut
-	Newest         bool       `json:"-"`       // no newer run of the app and kind but for skipped ticks
+	Newest         bool       `json:"-"`       // the app and kind have no newer run, skipped ticks aside
 }
 
-// RangeGroup are the ranges of a run that are equally far.
+// RangeGroup counts the ranges of a run with one status.
 type RangeGroup struct {
 	Status string `json:"status"`
 	Ranges int64  `json:"ranges"`
 	Users  int64  `json:"users"` // so far
 }
 
-// RangeRow is a range of a run that there is something to say of.
+// RangeRow is a range of a run.
 type RangeRow struct {
 	No              int        `json:"range_no"`
 	Status          string     `json:"status"`
@@ -83,23 +83,23 @@ type RangeRow struct {
 	Error           *string    `json:"error"`
 }
 
-// FailureRow is how many users of an app fail now for the same reason.
+// FailureRow is the number of users of an app who fail now with the same code.
 type FailureRow struct {
 	Code    string    `json:"code"`
 	Users   int64     `json:"users"`
-	FirstAt time.Time `json:"first_at"` // since when the first of them does
+	FirstAt time.Time `json:"first_at"` // of the one that has failed for the longest time
 	Example string    `json:"example"`  // one of them; "" stands for rows without an id
 	Message string    `json:"message"`  // of one of them
 }
 
-// LeftRow are the users who went out of a run's snapshots.
+// LeftRow counts the users whose snapshot a run removed.
 type LeftRow struct {
 	State    string   `json:"state"` // removed or rejected
 	Users    int64    `json:"users"`
 	Examples []string `json:"examples"`
 }
 
-// SeenRow is how many users a complete presence run saw in a state.
+// SeenRow is the number of users whom a complete presence run found in a state.
 type SeenRow struct {
 	State string `json:"state"`
 	Users int64  `json:"users"`
@@ -111,12 +111,12 @@ type EndedGap struct {
 	EndedAt   time.Time `json:"ended_at"`
 }
 
-// RunDetail is all that is known of a run. Its lists are cut off.
+// RunDetail is everything that is known of a run. Its lists are limited.
 type RunDetail struct {
 	RunRow
 	RunMore
 	Groups   []RangeGroup
-	Ranges   []RangeRow // those at work, suspect, or with an error
+	Ranges   []RangeRow // running, failed, suspect, or with an error
 	Failures []FailureRow
 	Left     []LeftRow
 	Seen     []SeenRow
@@ -154,7 +154,7 @@ GROUP BY code
 ORDER BY count(*) DESC, code
 LIMIT $3`
 
-// The history is found by the time of the run.
+// The time of the run limits the partitions that are read.
 const leftPresenceSQL = `
 SELECT h.state::text, count(*), (array_agg(h.user_id ORDER BY h.user_id))[1:5]
 FROM syncer.presence_history AS h
@@ -181,8 +181,8 @@ FROM syncer.observation_gap
 WHERE run_id = $1
 ORDER BY started_at`
 
-// RunDetail gives all that is known of a run, of each list so many rows; ok is
-// false when there is no such run.
+// RunDetail returns what is known of a run, at most limit rows of each list. It reports
+// false if there is no such run.
 func (r *Reader) RunDetail(ctx context.Context, runID int64, limit int) (d RunDetail, ok bool, err error) {
 	rows, err := r.LatestRuns(ctx, RunFilter{RunID: &runID, Limit: 1})
 	if err != nil || len(rows) == 0 {
