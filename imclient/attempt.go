@@ -6,11 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 )
 
 // attempt is one call on its way. The transport reports the call's progress to gotConn
-// and wroteRequest.
+// and to the gate.
 type attempt struct {
 	http    *HTTP
 	request Request
@@ -19,9 +20,10 @@ type attempt struct {
 	cancel  context.CancelCauseFunc
 
 	outgoing *http.Request
-	written  *http.Request // the copy of outgoing that the last transport writes
-	callTime time.Time     // zero without a gate
-	askedAt  time.Time     // zero until the call is sent
+	written  *http.Request             // the copy of outgoing that the last transport writes
+	callTime CallTime                  // zero without a gate
+	sentAt   atomic.Pointer[time.Time] // when it was written; an answer can come before that
+	askedAt  time.Time                 // zero until the call is sent
 	deadline *time.Timer
 	refused  error // why the call was not written although there was a connection
 }
@@ -56,7 +58,15 @@ func (a *attempt) prepare() (err error) {
 	trace := &httptrace.ClientTrace{}
 	if a.request.Gate != nil {
 		trace.GotConn = func(httptrace.GotConnInfo) { a.gotConn() }
-		trace.WroteRequest = func(httptrace.WroteRequestInfo) { a.request.Gate.Sent(a.callTime) }
+		trace.WroteRequest = func(httptrace.WroteRequestInfo) {
+			a.sentAt.Store(new(a.http.now()))
+			a.request.Gate.Sent(a.callTime)
+		}
+		trace.GotFirstResponseByte = func() {
+			if sent := a.sentAt.Load(); sent != nil {
+				a.request.Gate.Answered(a.callTime, *sent)
+			}
+		}
 	}
 	ctx := context.WithValue(httptrace.WithClientTrace(a.ctx, trace), finalKey{}, a)
 	a.outgoing, err = http.NewRequestWithContext(ctx, http.MethodPost, a.request.URL, bytes.NewReader(a.request.Body))
@@ -130,7 +140,7 @@ func (a *attempt) ready(ctx context.Context, r *http.Request) error {
 // reports the wait to the observer and completes an *Error of the gate.
 func (a *attempt) pass(ctx context.Context) (err error) {
 	begun := time.Now()
-	if a.callTime.IsZero() {
+	if a.callTime.At.IsZero() {
 		a.callTime, err = a.request.Gate.Wait(ctx)
 	} else {
 		a.callTime, err = a.request.Gate.Again(ctx, a.callTime)

@@ -495,7 +495,7 @@ func TestPost_slowConnections(t *testing.T) {
 	transport := &http.Transport{DialContext: slow, MaxIdleConnsPerHost: callers}
 	t.Cleanup(transport.CloseIdleConnections)
 	h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: 10 * time.Second, Now: time.Now, Transport: transport})
-	gate := NewGate(&fakeStore{interval: (time.Second + Slack) / rate}, time.Now)
+	gate := NewGate(&fakeStore{interval: (time.Second + MaxMargin) / rate}, time.Now)
 	var all errgroup.Group
 	all.SetLimit(callers)
 	for range calls {

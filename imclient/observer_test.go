@@ -47,13 +47,13 @@ func (s slow) RoundTrip(r *http.Request) (*http.Response, error) {
 type oneASecond struct{ next time.Time }
 
 // ReserveCalls takes n call times.
-func (s *oneASecond) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
+func (s *oneASecond) ReserveCalls(_ context.Context, n int, _ time.Duration) (CallTimes, error) {
 	if s.next.IsZero() {
 		s.next = time.Now().Add(2 * time.Second)
 	}
 	first := s.next
 	s.next = first.Add(time.Duration(n) * time.Second)
-	return first, time.Second, nil
+	return CallTimes{first, time.Second, MaxMargin}, nil
 }
 
 // Throttle does nothing.

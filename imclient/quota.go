@@ -10,25 +10,45 @@ import (
 // CallStore hands out the call times of one (app, API) to all instances. Package repo
 // implements it on one row in Postgres.
 type CallStore interface {
-	// ReserveCalls reserves n consecutive call times: first, first+interval, …. Each is
-	// handed out once.
-	ReserveCalls(ctx context.Context, n int) (first time.Time, interval time.Duration, err error)
-	// PutOff delays the call times that are not reserved yet by d.
+	// ReserveCalls takes n consecutive call times, which no other instance gets. late
+	// is how late the latest of the caller's calls was since its last reservation.
+	ReserveCalls(ctx context.Context, n int, late time.Duration) (CallTimes, error)
+	// PutOff moves the call times that are not reserved yet by d.
 	PutOff(ctx context.Context, d time.Duration) error
 	// Throttle halves the rate of all instances, at most once per burst of rate-limit
 	// answers, and hands out no call time within pause.
 	Throttle(ctx context.Context, pause time.Duration) error
 }
 
-// Slack is the difference of the calls' delays, until the provider counts them, that does
-// not exceed the limit: CallStore spaces call times at (1s+Slack)/rate, so that no second
-// has more than rate calls if their delays differ by at most Slack.
-const Slack = 20 * time.Millisecond
+// CallTimes are consecutive call times: First, First + Interval, ….
+type CallTimes struct {
+	First    time.Time
+	Interval time.Duration
+	// Margin is how late a call may reach the provider: call times are at least
+	// (1s + Margin) / rate apart, so that no second holds more than rate calls if none
+	// of them is later than another by more than Margin.
+	Margin time.Duration
+}
 
-// Lateness is how long after its call time a call may start; the rest of Slack is for the
-// network. A call time missed by more is not used, because calls that bunch up after a
-// stall could exceed the limit.
-const Lateness = 8 * time.Millisecond
+// CallTime is the time at which one call may be sent.
+type CallTime struct {
+	At               time.Time
+	interval, margin time.Duration // see CallTimes
+}
+
+// MaxMargin is the longest Margin of call times. It follows the calls that were
+// measured, but no call counts as later than that.
+const MaxMargin = 20 * time.Millisecond
+
+// The parts of a call's lateness. A call starts at most maxStart after its call time. Of
+// what it takes on its way, up to maxWay counts, or what makes maxLate with the start:
+// the way cannot be told from the time that the provider takes to answer, which may
+// differ by more from call to call.
+const (
+	maxStart = 8 * time.Millisecond
+	maxWay   = MaxMargin - maxStart
+	maxLate  = MaxMargin - time.Millisecond // what CallTimes.Margin is at most, since margins shrink
+)
 
 // patience is the longest wait for a call time. If the next one is further away, because
 // the provider asked for a pause, the caller gets a throttled error and can free its worker.
@@ -44,26 +64,26 @@ type Gate struct {
 	// turn is a lock that a caller can wait for with a context.
 	turn chan struct{}
 
-	mu       sync.Mutex
-	next     time.Time
-	interval time.Duration
-	left     int          // call times left in the slab, the first of them at next
-	size     int          // of the slab
-	ahead    *reservation // of the next slab; nil if there is none
-	slowed   int          // number of rate-limit answers: earlier call times are void
-	// owed is the number of calls that started too late, the last one at lateAt.
-	owed   int
-	lateAt time.Time
+	mu     sync.Mutex
+	slab   CallTimes     // First is the next one to use
+	left   int           // call times left in the slab
+	size   int           // of the slab
+	ahead  *reservation  // of the next slab; nil: none yet
+	slowed int           // counts the rate-limit answers: call times from before are void
+	late   time.Duration // of the latest call since the last reservation
+	trip   quickest
+	owed   time.Duration // by which call times are yet to be put off
+	paying bool          // a goroutine puts them off
 }
 
 // reservation is a slab of call times on its way.
 type reservation struct {
-	done     chan struct{} // closed when the other fields are set
-	first    time.Time
-	interval time.Duration
-	size     int
-	err      error
-	slowed   int // Gate.slowed at the time of the request
+	done   chan struct{} // closed when slab and err are set
+	slab   CallTimes
+	err    error
+	size   int
+	late   time.Duration // what the store was told
+	slowed int           // what Gate.slowed was
 }
 
 // NewGate returns a gate. now is the clock of the store's call times: the database's, read
@@ -76,97 +96,148 @@ func NewGate(store CallStore, now func() time.Time) *Gate {
 // store, and short compared with a second, so that an instance that stops wastes little.
 const slabTime = 100 * time.Millisecond
 
-// Wait waits until one call may be sent and returns its call time. Errors are the context's,
-// the store's, or a ClassThrottled *Error if the next call time is more than 30s away, which
-// is its RetryAfter.
-func (g *Gate) Wait(ctx context.Context) (at time.Time, err error) {
+// Wait waits until a call may be sent, at once, and returns its call time. Its
+// errors are the context's, the store's, or a ClassThrottled *Error whose
+// RetryAfter says when the next call time comes, if that is far away.
+func (g *Gate) Wait(ctx context.Context) (CallTime, error) {
 	select {
 	case g.turn <- struct{}{}:
 		defer func() { <-g.turn }()
 	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
+		return CallTime{}, ctx.Err()
 	}
 	for {
-		at, slowed, err := g.take(ctx)
+		call, slowed, err := g.take(ctx)
 		if err != nil {
-			return time.Time{}, err
+			return CallTime{}, err
 		}
-		if g.isLate(at) { // the store was slow
-			if at, err = g.putOff(ctx, at); err != nil {
-				return time.Time{}, err
+		if g.isDear(call) { // the store took its time
+			if call, err = g.putOff(ctx, call); err != nil {
+				return CallTime{}, err
 			}
 		}
-		if wait := at.Sub(g.now()); wait > 0 {
+		if wait := call.At.Sub(g.now()); wait > 0 {
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
 			case <-ctx.Done():
 				timer.Stop()
-				return time.Time{}, ctx.Err()
+				return CallTime{}, ctx.Err()
 			}
 		}
-		if !g.Missed(at) && !g.slowedSince(slowed) {
-			return at, nil
+		if !g.Missed(call) && !g.slowedSince(slowed) {
+			return call, nil
 		}
 	}
 }
 
-// Missed reports whether a call time is too old to start its call.
-func (g *Gate) Missed(at time.Time) bool { return g.now().Sub(at) > Lateness }
+// Missed reports whether it is too late to start a call.
+func (g *Gate) Missed(call CallTime) bool { return g.now().Sub(call.At) > maxStart }
 
-// Again waits for another call time for a call that missed its own. Errors are those of
-// Wait.
-func (g *Gate) Again(ctx context.Context, missed time.Time) (at time.Time, err error) {
-	if g.isLate(missed) {
+// Again returns another call time for a call that missed its own.
+func (g *Gate) Again(ctx context.Context, missed CallTime) (CallTime, error) {
+	if g.isDear(missed) {
 		return g.putOff(ctx, missed)
 	}
 	return g.Wait(ctx)
 }
 
-// isLate reports whether a call time was missed by less than the interval, at an interval so
-// long that losing the call time is expensive. All later ones are then delayed instead.
-func (g *Gate) isLate(at time.Time) bool {
-	g.mu.Lock()
-	interval := g.interval
-	g.mu.Unlock()
-	late := g.now().Sub(at)
-	return interval > slabTime && late > Lateness && late < interval
+// isDear reports whether a call time was missed by less than the time to the next
+// one, where that is so long that giving it up is dear: then it is put off, with all
+// that come after it.
+func (g *Gate) isDear(call CallTime) bool {
+	return call.interval > slabTime && g.Missed(call) && g.now().Sub(call.At) < call.interval
 }
 
-// putOff replaces a late call time by the present and delays all later ones as much, so that
-// no second has more of them.
-func (g *Gate) putOff(ctx context.Context, late time.Time) (at time.Time, err error) {
-	for at = late; g.Missed(at); {
-		by := g.now().Sub(at)
+// putOff returns the present as the call time of a late call. All later ones come as
+// much later, so that no second holds more of them.
+func (g *Gate) putOff(ctx context.Context, call CallTime) (CallTime, error) {
+	for g.Missed(call) {
+		by := g.now().Sub(call.At)
 		if err := g.store.PutOff(ctx, by); err != nil {
-			return time.Time{}, fmt.Errorf("put off call times: %w", err)
+			return CallTime{}, fmt.Errorf("put off call times: %w", err)
 		}
-		at = at.Add(by)
+		call.At = call.At.Add(by)
 	}
-	return at, nil
+	return call, nil
 }
 
-// Sent must be called when the request of a call time is written. If that took too long,
-// the gate skips another call time for it, or delays all later ones: the call may be in one
-// second with those.
-func (g *Gate) Sent(at time.Time) {
-	now := g.now()
-	if now.Sub(at) <= Lateness {
-		return
-	}
-	if g.isLate(at) {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
-			defer cancel()
-			// Best effort: the call is made already.
-			_ = Guard(func() error { return g.store.PutOff(ctx, now.Sub(at)) })
-		}()
-		return
-	}
+// Sent is to be called when the request of a call time is on its way. A call that
+// starts late may be in one second with those whose call times come after its own,
+// so these are put off.
+func (g *Gate) Sent(call CallTime) {
+	late := g.now().Sub(call.At)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.owed++
-	g.lateAt = now
+	g.late = max(g.late, late)
+	g.owe(call.price(late))
+}
+
+// Answered is to be called when the answer to a call that was sent at the given time
+// begins to arrive. It does what Sent does for calls that were late on their way.
+func (g *Gate) Answered(call CallTime, sent time.Time) {
+	now := g.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	start := sent.Sub(call.At)
+	late := start + min(g.trip.excess(now.Sub(sent), now), max(maxWay, maxLate-start))
+	g.late = max(g.late, late)
+	g.owe(call.price(late) - call.price(start))
+}
+
+// price returns by how much a call that is late puts off the others: by as much as it is
+// later than its margin. If that is more than an interval, one is enough, because one
+// call more is all that a second can hold for it.
+func (c CallTime) price(late time.Duration) time.Duration {
+	return min(max(late-c.margin, 0), c.interval)
+}
+
+// owe puts call times off.
+func (g *Gate) owe(by time.Duration) {
+	if g.owed += by; g.owed == 0 || g.paying {
+		return
+	}
+	g.paying = true
+	go func() {
+		for {
+			g.mu.Lock()
+			by := g.owed
+			g.owed = 0
+			g.paying = by > 0
+			g.mu.Unlock()
+			if by == 0 {
+				return
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), reserveTimeout)
+			// If it fails, nothing can be done: the call was made.
+			_ = Guard(func() error { return g.store.PutOff(ctx, by) })
+			cancel()
+		}
+	}()
+}
+
+// quickest keeps the quickest round trip of the last quickestFor to twice as long.
+type quickest struct {
+	now, before time.Duration // of the present and the previous stretch; 0: none
+	began       time.Time
+}
+
+const quickestFor = 30 * time.Second
+
+// excess returns by how much a round trip that ends at the given time took longer
+// than the quickest.
+func (q *quickest) excess(trip time.Duration, at time.Time) time.Duration {
+	if at.Sub(q.began) > quickestFor {
+		q.now, q.before, q.began = 0, q.now, at
+	}
+	if q.now == 0 || trip < q.now {
+		q.now = trip
+	}
+	least := q.now
+	if q.before > 0 {
+		least = min(least, q.before)
+	}
+	return trip - least
 }
 
 // slowedSince reports whether a rate-limit answer came since slowed was read.
@@ -176,45 +247,42 @@ func (g *Gate) slowedSince(slowed int) bool {
 	return g.slowed != slowed
 }
 
-// take returns the next call time that is not missed, and the number of rate-limit answers.
-// The caller must hold turn.
-func (g *Gate) take(ctx context.Context) (at time.Time, slowed int, err error) {
+// take returns the next call time that is not missed yet, and the count of
+// rate-limit answers so far. Only the caller that has the turn calls it.
+func (g *Gate) take(ctx context.Context) (call CallTime, slowed int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.skipLost(); g.left == 0; g.skipLost() {
+	for g.skipMissed(); g.left == 0; g.skipMissed() {
 		if err := g.refill(ctx); err != nil {
-			return time.Time{}, 0, err
+			return CallTime{}, 0, err
 		}
 	}
-	at = g.next
-	if wait := at.Sub(g.now()); wait > patience {
-		return time.Time{}, 0, &Error{Class: ClassThrottled, Text: "calls are put off for long: the provider asked for a pause, or the database's clock was set back", RetryAfter: wait}
+	call = CallTime{g.slab.First, g.slab.Interval, g.slab.Margin}
+	if wait := call.At.Sub(g.now()); wait > patience {
+		return CallTime{}, 0, &Error{Class: ClassThrottled, Text: "calls are put off for long: the provider asked for a pause, or the database's clock was set back", RetryAfter: wait}
 	}
 	g.skip(1)
 	if g.ahead == nil && g.size > 1 && g.left <= g.size/2 {
 		g.reserve(ctx)
 	}
-	return at, g.slowed, nil
+	return call, g.slowed, nil
 }
 
 func (g *Gate) skip(n int) {
-	g.next = g.next.Add(time.Duration(n) * g.interval)
+	g.slab.First = g.slab.First.Add(time.Duration(n) * g.slab.Interval)
 	g.left -= n
 }
 
-// skipLost skips the call times missed in a stall, and those owed for late calls of the
-// last second.
-func (g *Gate) skipLost() {
-	now := g.now()
-	if late := now.Sub(g.next) - Lateness; g.left > 0 && late > 0 && (g.interval <= slabTime || late >= g.interval) {
-		g.skip(min(int(late/g.interval)+1, g.left))
+// skipMissed leaves out the call times that a stall missed, in one step.
+func (g *Gate) skipMissed() {
+	if g.left == 0 {
+		return
 	}
-	if now.Sub(g.lateAt) > time.Second {
-		g.owed = 0
+	next := CallTime{g.slab.First, g.slab.Interval, g.slab.Margin}
+	if g.Missed(next) && !g.isDear(next) {
+		late := g.now().Sub(next.At) - maxStart
+		g.skip(min(int(late/next.interval)+1, g.left))
 	}
-	n := min(g.owed, g.left)
-	g.skip(n)
-	g.owed -= n
 }
 
 // refill waits for the next slab, without the gate's lock.
@@ -235,15 +303,18 @@ func (g *Gate) refill(ctx context.Context) error {
 		return ctx.Err()
 	}
 	g.ahead = nil
+	if r.err != nil {
+		g.late = max(g.late, r.late)
+	}
 	switch {
 	case r.slowed != g.slowed:
 		return nil // void: reserved before the rate-limit answer
 	case r.err != nil:
 		return fmt.Errorf("reserve call times: %w", r.err)
-	case r.interval <= 0:
-		return fmt.Errorf("reserve call times: interval %s is not positive", r.interval)
+	case r.slab.Interval <= 0 || r.slab.Margin <= 0:
+		return fmt.Errorf("reserve call times: interval %s or margin %s is not positive", r.slab.Interval, r.slab.Margin)
 	}
-	g.next, g.interval, g.left, g.size = r.first, r.interval, r.size, r.size
+	g.slab, g.left, g.size = r.slab, r.size, r.size
 	return nil
 }
 
@@ -262,17 +333,17 @@ const reserveTimeout = 10 * time.Second
 
 // reserve starts the reservation of the next slab.
 func (g *Gate) reserve(ctx context.Context) {
-	r := &reservation{done: make(chan struct{}), size: 1, slowed: g.slowed}
-	if g.interval > 0 {
-		r.size = max(1, int(slabTime/g.interval))
+	r := &reservation{done: make(chan struct{}), size: 1, late: g.late, slowed: g.slowed}
+	if g.slab.Interval > 0 {
+		r.size = max(1, int(slabTime/g.slab.Interval))
 	}
-	g.ahead = r
+	g.ahead, g.late = r, 0
 	go func() {
 		defer close(r.done)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reserveTimeout)
 		defer cancel()
 		r.err = Guard(func() (err error) {
-			r.first, r.interval, err = g.store.ReserveCalls(ctx, r.size)
+			r.slab, err = g.store.ReserveCalls(ctx, r.size, r.late)
 			return err
 		})
 	}()

@@ -1,8 +1,10 @@
 package imclient
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -15,8 +17,11 @@ type fakeStore struct {
 	mu        sync.Mutex
 	next      time.Time
 	interval  time.Duration
+	margin    time.Duration // 0: MaxMargin
 	err       error
 	reserved  []int
+	late      []time.Duration // what ReserveCalls was told, if it was more than nothing
+	putOff    time.Duration
 	throttled []time.Duration
 	takes     time.Duration // how long a reservation takes
 }
@@ -27,26 +32,30 @@ func (s *fakeStore) reservations() []int {
 	return slices.Clone(s.reserved)
 }
 
-func (s *fakeStore) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
+func (s *fakeStore) ReserveCalls(_ context.Context, n int, late time.Duration) (CallTimes, error) {
 	time.Sleep(s.takes)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return time.Time{}, 0, s.err
+		return CallTimes{}, s.err
 	}
 	s.reserved = append(s.reserved, n)
+	if late > 0 {
+		s.late = append(s.late, late)
+	}
 	first := s.next
 	if now := time.Now(); first.Before(now) {
 		first = now
 	}
 	s.next = first.Add(time.Duration(n) * s.interval)
-	return first, s.interval, nil
+	return CallTimes{first, s.interval, cmp.Or(s.margin, MaxMargin)}, nil
 }
 
 func (s *fakeStore) PutOff(_ context.Context, d time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = s.next.Add(d)
+	s.putOff += d
 	return s.err
 }
 
@@ -178,46 +187,183 @@ func TestGate_storeFailedMeanwhile(t *testing.T) {
 	})
 }
 
-// Calls that were late on their way would share a second with those of later
-// call times: as many of these are given up.
-func TestGate_Sent_late(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := &fakeStore{interval: 5 * time.Millisecond}
-		gate := NewGate(store, time.Now)
-		wait := func() time.Time {
-			t.Helper()
-			at, err := gate.Wait(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return at
+func TestQuickest(t *testing.T) {
+	ms := time.Millisecond
+	var q quickest
+	at := time.Now()
+	for i, tc := range []struct {
+		after, trip, want time.Duration
+	}{
+		{0, 40 * ms, 0}, // the first is the quickest
+		{ms, 50 * ms, 10 * ms},
+		{ms, 30 * ms, 0},
+		{ms, 50 * ms, 20 * ms},
+		{quickestFor, 50 * ms, 20 * ms}, // that of the stretch before counts too
+		{ms, 60 * ms, 30 * ms},
+		{quickestFor + ms, 60 * ms, 10 * ms}, // the way has become longer
+		{quickestFor + ms, 70 * ms, 10 * ms},
+	} {
+		at = at.Add(tc.after)
+		if got := q.excess(tc.trip, at); got != tc.want {
+			t.Errorf("%d: a trip of %s is %s longer than the quickest, want %s", i, tc.trip, got, tc.want)
 		}
-		wait()
-		first, second := wait(), wait()
-		time.Sleep(Lateness)
-		gate.Sent(second) // late by Lateness: in time
-		third := wait()
-		if got, want := third.Sub(second), store.interval; got != want {
-			t.Errorf("after a call in time the next call time is %s later, want %s", got, want)
+	}
+}
+
+// How late calls were is what the store is told with the next reservation. One that
+// was later than its margin puts off the call times to come.
+func TestGate_lateCalls(t *testing.T) {
+	const trip = 50 * time.Millisecond // the quickest
+	ms := time.Millisecond
+	for name, tc := range map[string]struct {
+		interval, margin, start, way time.Duration
+		late, putOff                 time.Duration
+	}{
+		"punctual":                           {5 * ms, 6 * ms, 0, 0, 0, 0},
+		"within the margin":                  {5 * ms, 6 * ms, 2 * ms, 4 * ms, 6 * ms, 0},
+		"started late":                       {5 * ms, 6 * ms, 7 * ms, 0, 7 * ms, ms},
+		"late on its way":                    {5 * ms, 6 * ms, ms, 6 * ms, 7 * ms, ms},
+		"both":                               {5 * ms, 6 * ms, 7 * ms, 6 * ms, 13 * ms, 5 * ms},
+		"by less than an interval":           {250 * ms, 6 * ms, 30 * ms, 0, 30 * ms, 24 * ms},
+		"by many intervals":                  {5 * ms, 6 * ms, 90 * ms, 0, 90 * ms, 5 * ms},
+		"a provider that takes its time":     {5 * ms, MaxMargin, 2 * ms, 300 * ms, maxLate, 0},
+		"and so far everything was punctual": {5 * ms, 6 * ms, 2 * ms, 300 * ms, maxLate, 5 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &fakeStore{interval: tc.interval, margin: tc.margin}
+				gate := NewGate(store, time.Now)
+				wait := func() CallTime {
+					t.Helper()
+					call, err := gate.Wait(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					return call
+				}
+				answer := func(start, trip time.Duration) {
+					call := wait()
+					time.Sleep(start)
+					gate.Sent(call)
+					sent := time.Now()
+					time.Sleep(trip)
+					gate.Answered(call, sent)
+				}
+				answer(0, trip)
+				answer(tc.start, trip+tc.way)
+				for len(store.reservations()) < 6 { // one can be ahead of the call
+					wait()
+					synctest.Wait()
+				}
+				if want := slices.DeleteFunc([]time.Duration{tc.late}, func(d time.Duration) bool { return d == 0 }); !slices.Equal(store.late, want) {
+					t.Errorf("the store was told of calls that were late by %v, want %v", store.late, want)
+				}
+				if store.putOff != tc.putOff {
+					t.Errorf("call times were put off by %s, want %s", store.putOff, tc.putOff)
+				}
+			})
+		})
+	}
+}
+
+// followingStore follows the calls as repo.Quota does.
+type followingStore struct {
+	fakeStore
+	rate    float64
+	longest time.Duration // margin that it had
+}
+
+const minMargin, marginDecay = 4 * time.Millisecond, 2 * time.Millisecond
+
+func (s *followingStore) ReserveCalls(ctx context.Context, n int, late time.Duration) (CallTimes, error) {
+	s.mu.Lock()
+	s.margin -= time.Duration(float64(marginDecay) * float64(n) / s.rate)
+	s.margin = min(max(s.margin, late+marginDecay/2, minMargin), MaxMargin)
+	s.longest = max(s.longest, s.margin)
+	s.interval = time.Duration(float64(time.Second+s.margin) / s.rate)
+	margin := max(minMargin, s.margin-marginDecay/2)
+	s.mu.Unlock()
+	times, err := s.fakeStore.ReserveCalls(ctx, n, late)
+	times.Margin = margin
+	return times, err
+}
+
+// TestGates_noSecondHoldsMore lets the gates of three processes share a limit, while
+// calls start late and take different times on their way: at no time have more calls
+// than the limit arrived within a second. When calls are punctual again, they make use
+// of 99 % of it.
+func TestGates_noSecondHoldsMore(t *testing.T) {
+	const processes, callers, loud, quiet = 3, 20, 20 * time.Second, 30 * time.Second
+	for _, rate := range []int{4, 30, 200} {
+		for seed := range uint64(10) {
+			synctest.Test(t, func(t *testing.T) {
+				store := &followingStore{rate: float64(rate)}
+				store.margin = MaxMargin
+				begin := time.Now()
+				var mu sync.Mutex
+				var arrived []time.Duration
+				var all sync.WaitGroup
+				for process := range processes {
+					gate := NewGate(store, time.Now)
+					for caller := range callers {
+						random := rand.New(rand.NewPCG(seed, uint64(process*callers+caller)))
+						// one of twenty is long, at most as given
+						delay := func(longest time.Duration) time.Duration {
+							if time.Since(begin) > loud {
+								return 0
+							}
+							if random.IntN(20) > 0 {
+								longest /= 10
+							}
+							return time.Duration(random.Int64N(int64(longest)))
+						}
+						all.Go(func() {
+							for time.Since(begin) < loud+quiet {
+								call, err := gate.Wait(t.Context())
+								for err == nil {
+									time.Sleep(delay(100 * time.Millisecond)) // for a connection
+									if !gate.Missed(call) {
+										break
+									}
+									call, err = gate.Again(t.Context(), call)
+								}
+								if err != nil {
+									t.Error(err)
+									return
+								}
+								time.Sleep(delay(30 * time.Millisecond)) // for the writing
+								gate.Sent(call)
+								sent := time.Now()
+								time.Sleep(10*time.Millisecond + delay(maxWay))
+								mu.Lock()
+								arrived = append(arrived, time.Since(begin))
+								mu.Unlock()
+								time.Sleep(30 * time.Millisecond)
+								gate.Answered(call, sent)
+							}
+						})
+					}
+				}
+				all.Wait()
+				slices.Sort(arrived)
+				punctual := 0
+				for i, at := range arrived {
+					if at > loud+quiet/2 && at <= loud+quiet {
+						punctual++
+					}
+					if i >= rate && at-arrived[i-rate] < time.Second {
+						t.Errorf("rate %d, seed %d: calls %d to %d, one more than the limit, arrived within %s, at %s", rate, seed, i-rate, i, at-arrived[i-rate], at)
+					}
+				}
+				if least := 99 * rate * int(quiet/2/time.Second) / 100; punctual < least {
+					t.Errorf("rate %d, seed %d: %d punctual calls in %s, want %d", rate, seed, punctual, quiet/2, least)
+				}
+				if store.longest < MaxMargin/2 {
+					t.Errorf("rate %d, seed %d: the margin was %s at most", rate, seed, store.longest)
+				}
+			})
 		}
-		time.Sleep(Lateness)
-		gate.Sent(first)
-		gate.Sent(second)
-		fourth := wait()
-		if got, want := fourth.Sub(third), 3*store.interval; got != want {
-			t.Errorf("after two late calls the next call time is %s later, want %s", got, want)
-		}
-		if got, want := wait().Sub(fourth), store.interval; got != want {
-			t.Errorf("the one after it comes %s later, want %s", got, want)
-		}
-		// A second later nothing is owed any more.
-		gate.Sent(first)
-		time.Sleep(2 * time.Second)
-		begin := time.Now()
-		if at := wait(); !at.Equal(begin) {
-			t.Errorf("after two seconds the next call time is %s later, want none", at.Sub(begin))
-		}
-	})
+	}
 }
 
 // At a low rate a call that is late costs its lateness, not a call time: all later
@@ -228,13 +374,13 @@ func TestGate_late(t *testing.T) {
 		gate := NewGate(store, time.Now)
 		begin := time.Now()
 		var at []time.Duration
-		note := func(when time.Time, err error) time.Time {
+		note := func(call CallTime, err error) CallTime {
 			t.Helper()
 			if err != nil {
 				t.Fatal(err)
 			}
-			at = append(at, when.Sub(begin))
-			return when
+			at = append(at, call.At.Sub(begin))
+			return call
 		}
 		note(gate.Wait(t.Context()))
 		missed := note(gate.Wait(t.Context()))
@@ -256,7 +402,7 @@ func TestGate_late(t *testing.T) {
 		note(gate.Again(t.Context(), missed))
 		note(gate.Wait(t.Context()))
 		ms := time.Millisecond
-		want := []time.Duration{0, 250 * ms, 290 * ms, 540 * ms, 820 * ms}
+		want := []time.Duration{0, 250 * ms, 290 * ms, 540 * ms, 800 * ms}
 		if !slices.Equal(at[:5], want) {
 			t.Errorf("call times %v, want %v", at[:5], want)
 		}

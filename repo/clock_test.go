@@ -134,7 +134,7 @@ func TestReadClock_ahead(t *testing.T) {
 			t.Errorf("%v\ndoes not have %q", err, part)
 		}
 	}
-	_, _, err = old.Quota(b.app.ID, imclient.KindPresence, 10).ReserveCalls(t.Context(), 1)
+	_, err = old.Quota(b.app.ID, imclient.KindPresence, 10).ReserveCalls(t.Context(), 1, 0)
 	if imclient.ClassOf(err) != imclient.ClassThrottled {
 		t.Errorf("ReserveCalls: %v", err)
 	}

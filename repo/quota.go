@@ -60,42 +60,72 @@ const rateSQL = `CASE
         ELSE least($3, q.rate + $3 * $5::float8 * greatest(0, floor(extract(epoch FROM $4::timestamptz - q.throttled_at)::float8 / $6::float8)))
     END`
 
-// One UPDATE takes $7 call times. Their spacing is (1s + slack) / rate, $8
-// being the microseconds of 1s + slack, rounded up to what Postgres keeps: it
-// must never come out shorter. A call time is never in the past. $9 is when a call
-// of this instance was last answered.
+// The margin of call times, in microseconds: that of the calls before, which
+// shrinks by marginDecay a second of calls, but not below minMargin, or what the late
+// calls of this instance need, if that is more. For refusedFor after a rate-limit
+// answer it is the longest, whatever was measured.
+// $7 call times, $8 what is needed, $10 marginDecay, $11 minMargin and $12 MaxMargin in
+// microseconds, $13 refusedFor in seconds.
+const marginSQL = `CASE
+        WHEN q.throttled_at > $4 - $13::float8 * interval '1 second' THEN $12::float8
+        ELSE least($12, greatest($11::float8, $8::float8, q.margin - $10::float8 * $7::float8 / $3::float8))
+    END`
+
+const (
+	minMargin = 4 * time.Millisecond
+	// firstMargin is that of the first calls, of which nothing is known.
+	firstMargin = 8 * time.Millisecond
+	// marginDecay is by how much the margin shrinks in a second of calls. So the second
+	// after a call has half of it less margin than the call, on average.
+	marginDecay = 2 * time.Millisecond
+	// refusedFor is how long a refused call counts more than what was measured.
+	refusedFor = 10 * time.Minute
+)
+
+// One UPDATE takes $7 call times. Their spacing is (1s + margin) / rate, rounded up
+// to what Postgres keeps: it must never come out shorter. A call time is never in the
+// past. $9 is when a call of this instance was last answered, $14 firstMargin.
 const reserveCallsSQL = `
-INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at)
-VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil($8::float8 / $3) * interval '1 microsecond', $9::timestamptz)
+INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at, margin)
+VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil((1e6 + $14::float8) / $3::float8) * interval '1 microsecond', $9::timestamptz, $14)
 ON CONFLICT (app_id, api) DO UPDATE
 SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
-    next_at = greatest(q.next_at, $4) + $7 * ceil($8 / ` + rateSQL + `) * interval '1 microsecond',
+    margin = ` + marginSQL + `,
+    next_at = greatest(q.next_at, $4) + $7 * ceil((1e6 + ` + marginSQL + `) / ` + rateSQL + `) * interval '1 microsecond',
     answered_at = greatest(q.answered_at, $9)
-RETURNING next_at, ceil($8 / ` + rateSQL + `)::bigint`
+RETURNING next_at, margin, ceil((1e6 + margin) / ` + rateSQL + `)::bigint`
 
 // clockPause is how long calls are put off while the database's clock is not believed.
 const clockPause = time.Minute
 
 // ReserveCalls takes n consecutive call times. There are none while the database's
-// clock is not believed.
-func (q *Quota) ReserveCalls(ctx context.Context, n int) (time.Time, time.Duration, error) {
+// clock is not believed. The margin is what the latest calls of all instances need, and
+// the error of this instance's clock, which delays all its calls against others'.
+func (q *Quota) ReserveCalls(ctx context.Context, n int, late time.Duration) (imclient.CallTimes, error) {
 	if doubt := q.store.ClockDoubt(); doubt != nil {
-		return time.Time{}, 0, &imclient.Error{Class: imclient.ClassThrottled, Text: doubt.Error(), RetryAfter: clockPause}
+		return imclient.CallTimes{}, &imclient.Error{Class: imclient.ClassThrottled, Text: doubt.Error(), RetryAfter: clockPause}
 	}
 	var end time.Time
-	var micros int64
+	var margin float64
+	var interval int64
 	var answered *time.Time
 	if at := q.answeredAt.Load(); at != 0 {
 		answered = new(time.UnixMicro(at))
 	}
+	needed := late + q.store.ClockError() + marginDecay/2
 	err := q.store.QueryRow(ctx, reserveCallsSQL, q.appID, q.api, q.Limit(), q.store.Now(),
-		recoveryGain, recoveryStep.Seconds(), float64(n), float64((time.Second+imclient.Slack).Microseconds()), answered).Scan(&end, &micros)
+		recoveryGain, recoveryStep.Seconds(), float64(n), micros(needed), answered,
+		micros(marginDecay), micros(minMargin), micros(imclient.MaxMargin), refusedFor.Seconds(), micros(firstMargin)).Scan(&end, &margin, &interval)
 	if err != nil {
-		return time.Time{}, 0, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
+		return imclient.CallTimes{}, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}
-	interval := time.Duration(micros) * time.Microsecond
-	return end.Add(-time.Duration(n) * interval), interval, nil
+	times := imclient.CallTimes{Interval: time.Duration(interval) * time.Microsecond}
+	times.Margin = max(minMargin, time.Duration(margin)*time.Microsecond-marginDecay/2)
+	times.First = end.Add(-time.Duration(n) * times.Interval)
+	return times, nil
 }
+
+func micros(d time.Duration) float64 { return float64(d.Microseconds()) }
 
 const putOffSQL = `
 UPDATE syncer.api_quota
@@ -104,7 +134,7 @@ WHERE app_id = $1 AND api = $2`
 
 // PutOff moves the call times that nobody has yet by d.
 func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
-	if _, err := q.store.Exec(ctx, putOffSQL, q.appID, q.api, float64(d.Microseconds()+1)); err != nil {
+	if _, err := q.store.Exec(ctx, putOffSQL, q.appID, q.api, micros(d)+1); err != nil {
 		return fmt.Errorf("put off the calls of %s: %w", q.api, err)
 	}
 	return nil

@@ -19,24 +19,27 @@ import (
 // reserve takes n call times.
 func reserve(t testing.TB, q *repo.Quota, n int) (first time.Time, interval time.Duration) {
 	t.Helper()
-	first, interval, err := q.ReserveCalls(t.Context(), n)
+	times, err := q.ReserveCalls(t.Context(), n, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return first, interval
+	return times.First, times.Interval
 }
 
-// spacing is the interval of a rate: with the slack included no
-// second holds more calls than the rate.
+// leastMargin is the shortest margin that there is.
+const leastMargin = 4 * time.Millisecond
+
+// spacing is the interval of a rate with the margin that a new quota has.
 func spacing(rate float64) time.Duration {
-	return time.Duration(float64(time.Second+imclient.Slack) / rate)
+	return time.Duration(float64(time.Second+8*time.Millisecond) / rate)
 }
 
 // wantRate reserves one call and compares its spacing with that of a rate.
 func wantRate(t testing.TB, q *repo.Quota, rate float64) {
 	t.Helper()
-	if _, interval := reserve(t, q, 1); (interval - spacing(rate)).Abs() > time.Microsecond {
-		t.Errorf("calls are %s apart, want %s: %g a second", interval, spacing(rate), rate)
+	least, most := time.Duration(float64(time.Second+leastMargin)/rate), time.Duration(float64(time.Second+imclient.MaxMargin)/rate)
+	if _, interval := reserve(t, q, 1); interval < least || interval > most+time.Microsecond {
+		t.Errorf("calls are %s apart, want %s to %s: %g a second", interval, least, most, rate)
 	}
 }
 
@@ -76,13 +79,13 @@ func TestReservedCallsKeepTheLimit(t *testing.T) {
 				group.Go(func() error {
 					for n := range 40 {
 						slab := 1 + (i+n)%max(1, rate/10)
-						first, interval, err := quota.ReserveCalls(t.Context(), slab)
+						times, err := quota.ReserveCalls(t.Context(), slab, 0)
 						if err != nil {
 							return err
 						}
 						mu.Lock()
 						for k := range slab {
-							calls = append(calls, first.Add(time.Duration(k)*interval))
+							calls = append(calls, times.First.Add(time.Duration(k)*times.Interval))
 						}
 						mu.Unlock()
 						b.clock.pass(time.Duration(n*i) * time.Millisecond / 3)
@@ -93,7 +96,7 @@ func TestReservedCallsKeepTheLimit(t *testing.T) {
 			if err := group.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			wantLimit(t, calls, rate, imclient.Slack)
+			wantLimit(t, calls, rate, leastMargin)
 			for _, call := range calls {
 				if call.Before(noon) {
 					t.Fatalf("call time %s was in the past", call)
@@ -117,16 +120,16 @@ func TestReservedCallsInRealTime(t *testing.T) {
 		group.Go(func() error {
 			for range 25 {
 				asked := store.Now()
-				first, interval, err := quota.ReserveCalls(t.Context(), 5)
+				times, err := quota.ReserveCalls(t.Context(), 5, 0)
 				if err != nil {
 					return err
 				}
-				if first.Before(asked) {
-					return fmt.Errorf("call time %s is before it was asked for at %s", first, asked)
+				if times.First.Before(asked) {
+					return fmt.Errorf("call time %s is before it was asked for at %s", times.First, asked)
 				}
 				mu.Lock()
 				for k := range 5 {
-					calls = append(calls, first.Add(time.Duration(k)*interval))
+					calls = append(calls, times.First.Add(time.Duration(k)*times.Interval))
 				}
 				mu.Unlock()
 			}
@@ -136,7 +139,62 @@ func TestReservedCallsInRealTime(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	wantLimit(t, calls, rate, imclient.Slack)
+	wantLimit(t, calls, rate, leastMargin)
+}
+
+// The margin follows the latest calls of all instances, is never less than 4 ms or
+// more than MaxMargin, and shrinks by 2 ms a second of calls. So does the lateness that
+// a call may have, which is 1 ms less.
+func TestMargin(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	const rate = 100
+	mine, others := b.store.Quota(b.app.ID, imclient.KindPresence, rate), b.open(t, "second").Quota(b.app.ID, imclient.KindPresence, rate)
+	ms := time.Millisecond
+	for i, tc := range []struct {
+		q        *repo.Quota
+		calls    int
+		late     time.Duration
+		throttle bool
+		pass     time.Duration
+		spaced   time.Duration // what is added to the second
+		margin   time.Duration
+	}{
+		{q: mine, calls: 1, spaced: 8 * ms, margin: 7 * ms}, // nothing is known yet
+		{q: mine, calls: 1, late: 19 * ms, spaced: 20 * ms, margin: 19 * ms},
+		{q: mine, calls: 100, spaced: 18 * ms, margin: 17 * ms},
+		{q: others, calls: 500, spaced: 8 * ms, margin: 7 * ms},
+		{q: mine, calls: 50, spaced: 7 * ms, margin: 6 * ms},
+		{q: mine, calls: 100, pass: time.Hour, spaced: 5 * ms, margin: 4 * ms}, // time without calls tells nothing
+		{q: mine, calls: 1000, spaced: 4 * ms, margin: 4 * ms},
+		{q: others, calls: 1, late: ms / 2, spaced: 4 * ms, margin: 4 * ms},
+		{q: others, calls: 1, late: 5 * ms, spaced: 6 * ms, margin: 5 * ms}, // at once, for all
+		{q: mine, calls: 50, late: 2 * ms, spaced: 5 * ms, margin: 4 * ms},  // the latest counts
+		{q: mine, calls: 1, late: 300 * ms, spaced: 20 * ms, margin: 19 * ms},
+		{q: mine, calls: 1000, spaced: 4 * ms, margin: 4 * ms},
+		{q: others, calls: 1000, throttle: true, spaced: 20 * ms, margin: 19 * ms},
+		{q: mine, calls: 1000, pass: 5 * time.Minute, spaced: 20 * ms, margin: 19 * ms},
+		{q: mine, calls: 100, pass: 6 * time.Minute, spaced: 18 * ms, margin: 17 * ms},
+		{q: mine, calls: 1000, spaced: 4 * ms, margin: 4 * ms},
+	} {
+		b.clock.pass(tc.pass)
+		want := (time.Second + tc.spaced) / rate
+		if tc.throttle {
+			throttle(t, tc.q, 0)
+			want *= 2
+		}
+		times, err := tc.q.ReserveCalls(t.Context(), tc.calls, tc.late)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Cut to the microsecond, rounded up.
+		if off := times.Interval - want; off < 0 || off > time.Microsecond {
+			t.Errorf("%d: calls are %s apart, want %s", i, times.Interval, want)
+		}
+		if off := times.Margin - tc.margin; off.Abs() > time.Microsecond {
+			t.Errorf("%d: the margin is %s, want %s", i, times.Margin, tc.margin)
+		}
+	}
 }
 
 func TestIdleQuotaSavesNothingUp(t *testing.T) {
@@ -301,7 +359,7 @@ func TestGatesTogether(t *testing.T) {
 		for range 5 {
 			group.Go(func() error {
 				for {
-					at, err := gate.Wait(ctx)
+					call, err := gate.Wait(ctx)
 					if ctx.Err() != nil {
 						return nil
 					}
@@ -309,7 +367,7 @@ func TestGatesTogether(t *testing.T) {
 						return err
 					}
 					mu.Lock()
-					if calls = append(calls, at); len(calls) == enough {
+					if calls = append(calls, call.At); len(calls) == enough {
 						cancel()
 					}
 					mu.Unlock()
@@ -320,7 +378,7 @@ func TestGatesTogether(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	wantLimit(t, calls, rate, imclient.Slack)
+	wantLimit(t, calls, rate, leastMargin)
 	if len(calls) < enough {
 		t.Errorf("only %d calls in %s", len(calls), patience)
 	}

@@ -166,8 +166,8 @@ type limitStore struct {
 	err    error
 }
 
-func (s *limitStore) ReserveCalls(context.Context, int) (time.Time, time.Duration, error) {
-	return time.Now(), time.Microsecond, nil
+func (s *limitStore) ReserveCalls(context.Context, int, time.Duration) (imclient.CallTimes, error) {
+	return imclient.CallTimes{First: time.Now(), Interval: time.Microsecond, Margin: imclient.MaxMargin}, nil
 }
 
 func (s *limitStore) PutOff(context.Context, time.Duration) error { return s.err }

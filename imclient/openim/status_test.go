@@ -97,9 +97,9 @@ type callTimes struct{ reserved int }
 
 func (c *callTimes) PutOff(context.Context, time.Duration) error { return nil }
 
-func (c *callTimes) ReserveCalls(_ context.Context, n int) (time.Time, time.Duration, error) {
+func (c *callTimes) ReserveCalls(_ context.Context, n int, _ time.Duration) (imclient.CallTimes, error) {
 	c.reserved += n
-	return time.Now(), time.Second, nil
+	return imclient.CallTimes{First: time.Now(), Interval: time.Second, Margin: imclient.MaxMargin}, nil
 }
 
 func (c *callTimes) Throttle(context.Context, time.Duration) error { return nil }

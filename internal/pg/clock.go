@@ -258,6 +258,16 @@ func (db *DB) Now() time.Time {
 	return db.clock.onward()
 }
 
+// ClockError returns the largest possible difference between Now and the database's clock.
+func (db *DB) ClockError() time.Duration {
+	if db.config.Now != nil { // that clock is right by definition
+		return 0
+	}
+	db.clock.mu.Lock()
+	defer db.clock.mu.Unlock()
+	return db.clock.reading.err
+}
+
 // ServerNow returns the time of the database's own now(), also where Config.Now replaces
 // Now, and when the clock is set back.
 func (db *DB) ServerNow() time.Time { return db.clock.now() }
