@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -131,8 +132,24 @@ const (
 )
 
 // key reads how the key column is ordered. A table that cannot be paged by it without
-// losing users is a mistake.
+// losing users is a mistake. The statement takes Postgres 10 ms, most of them to plan it, so
+// callers that come while it runs share its result: if the runs of many apps with one
+// users table begin at one tick, each needs it twice.
 func (t *Table) key(ctx context.Context) (*key, error) {
+	name := strings.Join([]string{t.config.URL, t.name(), t.config.KeyColumn}, " ")
+	reading := t.keys.DoChan(name, func() (any, error) {
+		return t.readKey(context.WithoutCancel(ctx)) // the others wait even if this caller leaves
+	})
+	select {
+	case r := <-reading:
+		k, _ := r.Val.(*key)
+		return k, r.Err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (t *Table) readKey(ctx context.Context) (*key, error) {
 	var relkind, encoding string
 	var notNull *bool
 	var columnType, children, typ, family, collation *string

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/singleflight"
 
 	"syncer/internal/dev/pgtest"
 	"syncer/internal/pg"
@@ -35,7 +36,7 @@ CREATE FUNCTION public.forget(bigint) RETURNS boolean LANGUAGE plpgsql AS $$ BEG
 		t.Fatal(err)
 	}
 	c.Table, c.KeyColumn = []string{"public", "users"}, "id"
-	users := newTable(c, db, false)
+	users := newTable(c, db, new(singleflight.Group), false)
 	t.Cleanup(users.Close)
 	return users, conn
 }

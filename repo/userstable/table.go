@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/singleflight"
 
 	"syncer/internal/pg"
 )
@@ -27,7 +28,8 @@ type Table struct {
 	db      *pg.DB
 	shared  bool // other tables use db too
 	tries   []try
-	reading chan struct{} // has a place for each statement
+	reading chan struct{}       // has a place for each statement
+	keys    *singleflight.Group // readings of key
 }
 
 // readsAtOnce bounds the statements that read one users table at the same time. Each
@@ -47,6 +49,7 @@ type Databases struct {
 
 	mu   sync.Mutex
 	open map[string]*pg.DB // by URL
+	keys singleflight.Group
 }
 
 // Open prepares to read a users table, over connections that it shares. It connects when
@@ -65,7 +68,7 @@ func (d *Databases) Open(ctx context.Context, c Config) (*Table, error) {
 		}
 		d.open[c.URL] = db
 	}
-	return newTable(c, db, true), nil
+	return newTable(c, db, &d.keys, true), nil
 }
 
 // Close ends the connections of all tables.
@@ -85,12 +88,12 @@ func Open(ctx context.Context, c Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newTable(c, db, false), nil
+	return newTable(c, db, new(singleflight.Group), false), nil
 }
 
-func newTable(c Config, db *pg.DB, shared bool) *Table {
+func newTable(c Config, db *pg.DB, keys *singleflight.Group, shared bool) *Table {
 	tries := []try{tryFor(quick, grace), tryFor(timeout, grace)}
-	return &Table{config: c, db: db, shared: shared, tries: tries, reading: make(chan struct{}, readsAtOnce)}
+	return &Table{config: c, db: db, shared: shared, tries: tries, reading: make(chan struct{}, readsAtOnce), keys: keys}
 }
 
 // connect always prepares for a pooler in between: statements take so long that sending
