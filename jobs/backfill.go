@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -107,12 +108,13 @@ func (e *Engine) sameRun(ctx context.Context, run repo.Run) (repo.Run, error) {
 	return now, err
 }
 
-// WaitRun waits until a run is closed and returns it. progress sees it as it
-// goes. With an error, as ErrRunLost, it returns the run as last seen; a context that
+// WaitRun waits until a run is closed and returns it. It looks at the run every 200 ms,
+// and at once when this engine has closed one. progress sees it as it goes. With an error, as ErrRunLost, it returns the run as last seen; a context that
 // ends leaves the run going.
 func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.Run)) (repo.Run, error) {
 	seenAt := time.Now()
 	for wait := firstPoll; ; wait = min(2*wait, pollEvery) {
+		closed := e.closed.next()
 		now, err := e.sameRun(ctx, run)
 		switch {
 		case err == nil:
@@ -126,9 +128,38 @@ func (e *Engine) WaitRun(ctx context.Context, run repo.Run, progress func(repo.R
 		if run.Status != repo.RunRunning {
 			return run, nil
 		}
-		if err := sleep(ctx, wait); err != nil {
-			return run, err
+		select {
+		case <-closed:
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return run, ctx.Err()
 		}
+	}
+}
+
+// bell wakes goroutines that wait for something to happen. The zero value is ready for
+// use.
+type bell struct {
+	mu   sync.Mutex
+	rung chan struct{} // closed by the next ring; nil: nothing waits
+}
+
+// next returns a channel that the next ring closes.
+func (b *bell) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung == nil {
+		b.rung = make(chan struct{})
+	}
+	return b.rung
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung != nil {
+		close(b.rung)
+		b.rung = nil
 	}
 }
 

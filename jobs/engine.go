@@ -106,6 +106,7 @@ type Engine struct {
 	left     left
 
 	queues []string // that this engine works on
+	closed bell     // rung when this engine has closed a run
 
 	firstRetry    time.Duration // see retryDelay
 	longestWait   time.Duration // for a tick

@@ -291,8 +291,9 @@ func (e *Engine) endRun(ctx context.Context, run repo.Run, reason string) error 
 	return nil
 }
 
-// logClosed logs a run once, when it is closed.
+// logClosed wakes WaitRun and logs a run, once, when this engine has closed it.
 func (e *Engine) logClosed(ctx context.Context, runID int64) {
+	e.closed.ring()
 	run, err := e.store.FindRun(ctx, runID)
 	if err != nil {
 		e.log.Warn().Err(err).Int64("run_id", runID).Msg("run closed")
