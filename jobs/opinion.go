@@ -75,7 +75,7 @@ func (v *reviewer) consult(ctx context.Context, p *page[imclient.Presence], gone
 		return err
 	}
 	p.result.answers, p.contradicted = settle(p.result.answers, opinions, func(id string) imclient.Platforms {
-		return p.known.Snapshots[p.place(id, 0)].Value.Platforms
+		return p.known.Snapshot(p.place(id, 0)).Value.Platforms
 	})
 	for id := range gone {
 		if o := opinions[id]; o.rejected != nil || o.value.State != imclient.StateOffline {
@@ -197,7 +197,7 @@ const CodeContradicted = "contradicted"
 // a user about whom the API says nothing. The failure keeps since when nothing is
 // sure.
 func (s *sweep[V]) contradict(run repo.Run, p *page[V], out *repo.Page[V], id string) {
-	prev := &p.known.Snapshots[p.place(id, 0)]
+	prev := p.known.Snapshot(p.place(id, 0))
 	out.Kept.Add(id, p.rows(id))
 	out.Known.Add(id, p.rows(id))
 	s.fail(run, p, out, repo.Failure{

@@ -97,13 +97,23 @@ func (p *page[V]) sights() iter.Seq[sight[V]] {
 			at := 0
 			for _, o := range answer.Observed {
 				at = p.place(o.UserID, at)
-				if !yield(sight[V]{i, answer, o.UserID, o.Value, &p.known.Snapshots[at]}) {
+				if !yield(sight[V]{i, answer, o.UserID, o.Value, p.known.Snapshot(at)}) {
 					return
 				}
 				at++ // an answer has its users in the page's order
 			}
 		}
 	}
+}
+
+// different returns how many sights are not what is known.
+func (p *page[V]) different() (n int) {
+	for u := range p.sights() {
+		if !u.prev.Exists() || u.prev.Value != u.value {
+			n++
+		}
+	}
+	return n
 }
 
 // place gives the place of a user among the page's, probably the given one.
@@ -289,7 +299,7 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 // diff compares the answers with what is known; only what is new or different
 // is written.
 func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.Page[V] {
-	out := repo.Page[V]{LastKey: p.LastKey, Counts: counts}
+	out := repo.Page[V]{LastKey: p.LastKey, Counts: counts, Changes: make([]repo.Change[V], 0, p.different())}
 	seen := make(map[V]int64)
 	for u := range p.sights() {
 		seen[u.value]++
@@ -318,7 +328,7 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 		out.Changes = append(out.Changes, change)
 	}
 	for _, id := range p.contradicted {
-		seen[p.known.Snapshots[p.place(id, 0)].Value]++
+		seen[p.known.Snapshot(p.place(id, 0)).Value]++
 		s.contradict(run, p, &out, id)
 	}
 	for value, users := range seen {
@@ -346,7 +356,7 @@ func (s *sweep[V]) diff(run repo.Run, p *page[V], counts repo.RangeCounts) repo.
 // brings the user back.
 func (s *sweep[V]) reject(run repo.Run, p *page[V], out *repo.Page[V], rejected imclient.UserError, asked time.Time) {
 	failure := repo.Failure{UserError: rejected}
-	prev := &p.known.Snapshots[p.place(rejected.UserID, 0)]
+	prev := p.known.Snapshot(p.place(rejected.UserID, 0))
 	failed, failing := p.known.Failing[rejected.UserID]
 	lapses := false
 	if prev.Exists() {

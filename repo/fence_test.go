@@ -267,10 +267,10 @@ func TestOverlappingPages(t *testing.T) {
 				for n, id := range ids {
 					v := []imclient.Presence{onlineIOS, onlineWeb}[round%2]
 					observed := at(round*10 + i)
-					if prev := known.Snapshots[n]; !prev.Exists() {
+					if prev := known.Snapshot(n); !prev.Exists() {
 						p.Changes = append(p.Changes, seen(id, v, observed))
 					} else if prev.Value != v {
-						p.Changes = append(p.Changes, changed(id, prev, v, prev.AskedAt, observed))
+						p.Changes = append(p.Changes, changed(id, *prev, v, prev.AskedAt, observed))
 					}
 				}
 				n, err := values.SavePage(t.Context(), r, p)

@@ -19,13 +19,22 @@ type Snapshot[V comparable] struct {
 }
 
 // Exists reports whether there is one.
-func (s *Snapshot[V]) Exists() bool { return !s.ChangedAt.IsZero() }
+func (s *Snapshot[V]) Exists() bool { return s != nil && !s.ChangedAt.IsZero() }
 
 // Known is what the tables say about the users of a page.
 type Known[V comparable] struct {
-	Snapshots []Snapshot[V] // of the users asked about, in their order
+	Snapshots []Snapshot[V] // of the users asked about, in their order; nil: none has one
 	// Failing are the users with a user_failure row.
 	Failing map[string]KnownFailure
+}
+
+// Snapshot returns the snapshot of the user at a place among those asked about. It may be
+// nil, which does not exist.
+func (k *Known[V]) Snapshot(at int) *Snapshot[V] {
+	if k.Snapshots == nil {
+		return nil
+	}
+	return &k.Snapshots[at]
 }
 
 // KnownFailure is a user_failure row.
@@ -120,7 +129,6 @@ type collector[V comparable] struct {
 }
 
 func (v *Values[V]) collect(ids []string, known *Known[V]) collector[V] {
-	known.Snapshots = make([]Snapshot[V], len(ids))
 	return collector[V]{v, ids, known}
 }
 
@@ -143,9 +151,14 @@ func (c collector[V]) snapshots(n *int) func(pgx.Rows) error {
 			if err != nil {
 				return err
 			}
-			if upTo(c.ids, &at, id) {
-				c.known.Snapshots[at] = snapshot
+			if !upTo(c.ids, &at, id) {
+				continue
 			}
+			if c.known.Snapshots == nil {
+				// In a first load there are none, and many pages wait to be written.
+				c.known.Snapshots = make([]Snapshot[V], len(c.ids))
+			}
+			c.known.Snapshots[at] = snapshot
 		}
 		return rows.Err()
 	}

@@ -39,7 +39,7 @@ func (b *bench) meet(t testing.TB, r *repo.Range, before, now []string) {
 	}
 	p := page[imclient.Presence]("k")
 	for i, id := range now {
-		if !known.Snapshots[i].Exists() {
+		if !known.Snapshot(i).Exists() {
 			p.Changes = append(p.Changes, seen(id, onlineIOS, b.clock.Now()))
 		}
 	}

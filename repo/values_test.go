@@ -103,11 +103,11 @@ func load[V comparable](t testing.TB, values *repo.Values[V], appID int16, userI
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot := known.Snapshots[0]
+	snapshot := known.Snapshot(0)
 	if !snapshot.Exists() {
 		t.Fatalf("user %s has no snapshot", userID)
 	}
-	return snapshot
+	return *snapshot
 }
 
 func TestSavePresence(t *testing.T) {
@@ -272,7 +272,7 @@ func TestAppsAndKindsApart(t *testing.T) {
 		}
 	}
 	accounts, err := b.store.Accounts().Load(t.Context(), other.ID, []string{"alice", "bob"})
-	if err != nil || accounts.Snapshots[0].Exists() || accounts.Snapshots[1].Exists() || len(accounts.Failing) != 0 {
+	if err != nil || accounts.Snapshot(0).Exists() || accounts.Snapshot(1).Exists() || len(accounts.Failing) != 0 {
 		t.Errorf("accounts know %v, %v; want nothing", accounts, err)
 	}
 }
