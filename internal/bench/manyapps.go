@@ -22,7 +22,7 @@ type crowd struct {
 }
 
 // onTime is how long after its tick a run may be done, in ideal times.
-const onTime = 1.1
+const onTime = 1.05
 
 // A tick counts once all apps that are up have had their run, and none of them
 // was skipped or failed; lateness is how long after the tick the slowest was

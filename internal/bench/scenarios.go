@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -29,7 +30,7 @@ func (b *bench) quota(documented int) (quota, limit int) {
 }
 
 // quotaShare is how much of a quota is to be used.
-const quotaShare = 0.97
+const quotaShare = 0.99
 
 // firstLoad compares the first load with COPY of the same rows.
 func (b *bench) firstLoad(ctx context.Context) error {
@@ -47,7 +48,7 @@ func (b *bench) firstLoad(ctx context.Context) error {
 		if err := w.exec(ctx, "CHECKPOINT"); err != nil {
 			return err
 		}
-		load, err := w.backfill(ctx, sim, "presence")
+		load, err := w.backfill(ctx, sim, "presence", anything)
 		if err != nil {
 			return err
 		}
@@ -169,6 +170,67 @@ func (b *bench) atQuota(ctx context.Context, name string, users int, share float
 	return s, limit, err
 }
 
+// busy measures whether the quota is kept while others want all CPU time there is.
+func (b *bench) busy(ctx context.Context) error {
+	const name, share = "busy", 0.05
+	s, limit, err := b.atQuota(ctx, name, b.users, share)
+	if err != nil {
+		return err
+	}
+	for range runtime.NumCPU() {
+		b.started++
+		hog, err := b.leash.Start(fmt.Sprintf("hog-%d.log", b.started), "/bin/sh", "-c", "trap 'exit 0' TERM; while :; do :; done")
+		if err != nil {
+			return err
+		}
+		b.atEnd(hog.Stop)
+	}
+	all, err := s.measured(ctx, b.times(often))
+	if err != nil {
+		return err
+	}
+	b.result.add(name, usersPerSecond, target{}, thousands, of(all, func(s sweep) float64 { return s.rate() })...)
+	return errors.Join(s.addCalls(all, limit), s.finish(ctx, share))
+}
+
+// backfill measures a whole process at the quota, of which each second counts when a
+// person waits for it.
+func (b *bench) backfill(ctx context.Context) error {
+	const name = "backfill"
+	quota, limit := b.quota(presenceQuota)
+	sim, err := b.simulate(ctx, limits{presence: limit, accounts: noLimit})
+	if err != nil {
+		return err
+	}
+	var took []float64
+	var load sweep
+	refused := 0
+	for i := range b.times(often) {
+		w, err := b.newWorld(ctx, b.users*3/10, b.users*3/10)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(w.exec(ctx, "CHECKPOINT"), sim.reset(ctx)); err != nil {
+			return err
+		}
+		if load, err = w.backfill(ctx, sim, "presence", quota); err != nil {
+			return err
+		}
+		stats, err := sim.stats(ctx)
+		if err != nil {
+			return err
+		}
+		refused += stats.RateLimited
+		b.say(name, "run %d of %d: %.2f s, of which the run took %.2f s; %d refused", i+1, b.times(often), load.process.Seconds(), load.seconds(), stats.RateLimited)
+		took = append(took, load.process.Seconds())
+	}
+	ideal := float64(b.world.users) / float64(quota*batch)
+	b.result.add(name, "what the quota allows", target{}, seconds, ideal)
+	b.result.add(name, "the process", atMost(1.0667*ideal), seconds, took...)
+	b.result.add(name, "calls refused, all runs", atMost(0), thousands, float64(refused))
+	return errors.Join(b.world.compareRound(ctx, 0, 0), b.dropWorld(ctx))
+}
+
 // wal measures what a sweep writes that finds nothing changed.
 func (b *bench) wal(ctx context.Context) error {
 	const name = "wal"
@@ -196,7 +258,7 @@ func (b *bench) accounts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.backfill(ctx, load, "accounts"); err != nil {
+	if _, err := w.backfill(ctx, load, "accounts", anything); err != nil {
 		return err
 	}
 	if err := w.tidy(ctx); err != nil {

@@ -25,6 +25,7 @@ type sweep struct {
 	walBytes                    int64
 	peak                        int64 // bytes of memory that syncer had resident at most
 	firstCall                   time.Duration
+	process                     time.Duration // from the start of syncer backfill to its end
 	stats                       apiStats
 }
 
@@ -78,10 +79,10 @@ func (w *world) closedRun(ctx context.Context, since time.Time, kind string) (sy
 	return r, true, err
 }
 
-// backfill loads all users by syncer backfill without a quota.
-func (w *world) backfill(ctx context.Context, sim *simulator, kind string) (sweep, error) {
+// backfill loads all users by syncer backfill at a rate.
+func (w *world) backfill(ctx context.Context, sim *simulator, kind string, rate int) (sweep, error) {
 	var s sweep
-	config, err := w.configure("backfill", settings{apps: []app{{name: appName, url: sim.url, presence: anything, accounts: anything}}})
+	config, err := w.configure("backfill", settings{apps: []app{{name: appName, url: sim.url, presence: rate, accounts: rate}}})
 	if err != nil {
 		return s, err
 	}
@@ -94,6 +95,7 @@ func (w *world) backfill(ctx context.Context, sim *simulator, kind string) (swee
 	}
 	peak := watchPeak(cmd.Process.Pid)
 	err = cmd.Wait()
+	s.process = time.Since(began)
 	s.peak = peak()
 	if err != nil {
 		return s, fmt.Errorf("syncer backfill: %w\n%s", err, &out)

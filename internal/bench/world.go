@@ -124,7 +124,7 @@ func (b *bench) loaded(ctx context.Context, users int) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := w.backfill(ctx, sim, "presence"); err != nil {
+	if _, err := w.backfill(ctx, sim, "presence", anything); err != nil {
 		return nil, err
 	}
 	return w, w.tidy(ctx)
