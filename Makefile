@@ -25,7 +25,7 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 
 .PHONY: test-long
 test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
-	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout $(TIMEOUT) -run Long -v ./cmd/syncer
+	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout $(TIMEOUT) -run Long -v ./cmd/syncer/e2e
 
 .PHONY: fuzz
 fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the other; a quarter of an hour; FUZZ=Login: some of them
@@ -33,7 +33,7 @@ fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the ot
 
 .PHONY: test-pooler
 test-pooler: with-postgres ## show syncer behind a PgBouncer in transaction mode, which has to be installed
-	$(WITH_POSTGRES) go test -tags pooler -timeout $(TIMEOUT) -run Pooler ./cmd/syncer
+	$(WITH_POSTGRES) go test -tags pooler -timeout $(TIMEOUT) -run Pooler ./cmd/syncer/e2e
 
 # Servers of other versions, as npm has them; see internal/dev/pgcluster/fetch-postgres.
 POSTGRES_VERSIONS := 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17 18.4.0-beta.17
@@ -50,7 +50,7 @@ $(POSTGRES_TESTS): test-postgres-%: with-postgres
 		$(WITH_POSTGRES) go test ./migrations ./repo && \
 		$(WITH_POSTGRES) go test -run 'Backfill|Contradicted|Suspect|Frozen|Killed|Leave|Maintain|Ticks|Truth' ./jobs && \
 		$(WITH_POSTGRES) go test ./internal/dev/lab && \
-		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer
+		$(WITH_POSTGRES) go test -run 'DatabaseRestart|FleetLoses|FrozenIn|Reader|Roles|Scripts' ./cmd/syncer/e2e
 
 # What chaos and soak are told.
 KILLS := 100
@@ -59,15 +59,15 @@ SOAK := 20m
 
 .PHONY: chaos
 chaos: with-postgres ## kill daemons at work a hundred times (KILLS=…, SEED=…), for up to ten minutes, and look for what is lost
-	$(WITH_POSTGRES) go test -count 1 -timeout $(TIMEOUT) -run '^TestChaos$$' -v ./cmd/syncer -kills $(KILLS) -seed $(SEED)
+	$(WITH_POSTGRES) go test -count 1 -timeout $(TIMEOUT) -run '^TestChaos$$' -v ./cmd/syncer/e2e -kills $(KILLS) -seed $(SEED)
 
 .PHONY: soak
 soak: with-postgres ## let a daemon work for 20 minutes (SOAK=2h) while everything goes wrong, and see whether it grows
-	$(WITH_POSTGRES) go test -count 1 -timeout 0 -tags soak -run '^TestSoak$$' -v ./cmd/syncer -soak $(SOAK)
+	$(WITH_POSTGRES) go test -count 1 -timeout 0 -tags soak -run '^TestSoak$$' -v ./cmd/syncer/e2e -soak $(SOAK)
 
 .PHONY: test-browser
 test-browser: with-postgres ## open the page of reports in a headless Chromium, which has to be installed
-	$(WITH_POSTGRES) go test -tags browser -timeout $(TIMEOUT) -run InBrowser ./cmd/syncer
+	$(WITH_POSTGRES) go test -tags browser -timeout $(TIMEOUT) -run InBrowser ./cmd/syncer/e2e
 
 .PHONY: cover
 cover: with-postgres ## run all tests, write bin/cover.html, print the share of statements tested
@@ -80,15 +80,15 @@ lint: ## check formatting, go vet, staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || \
 		{ echo "not formatted (make fmt):" $$unformatted >&2; exit 1; }
 	go vet ./...
-	go vet -tags browser ./cmd/syncer
-	go vet -tags long ./cmd/syncer
-	go vet -tags pooler ./cmd/syncer
-	go vet -tags soak ./cmd/syncer
+	go vet -tags browser ./cmd/syncer/e2e
+	go vet -tags long ./cmd/syncer/e2e
+	go vet -tags pooler ./cmd/syncer/e2e
+	go vet -tags soak ./cmd/syncer/e2e
 	go run $(STATICCHECK) ./...
-	go run $(STATICCHECK) -tags long ./cmd/syncer
-	go run $(STATICCHECK) -tags soak ./cmd/syncer
-	go run $(STATICCHECK) -tags browser ./cmd/syncer
-	go run $(STATICCHECK) -tags pooler ./cmd/syncer
+	go run $(STATICCHECK) -tags long ./cmd/syncer/e2e
+	go run $(STATICCHECK) -tags soak ./cmd/syncer/e2e
+	go run $(STATICCHECK) -tags browser ./cmd/syncer/e2e
+	go run $(STATICCHECK) -tags pooler ./cmd/syncer/e2e
 
 # Its list of what is known comes from vuln.go.dev.
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0

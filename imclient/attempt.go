@@ -14,7 +14,7 @@ import (
 // and to the gate.
 type attempt struct {
 	http    *HTTP
-	request Request
+	request httpRequest
 	caller  context.Context
 	ctx     context.Context // ends with caller, after the timeout, or when the call is refused
 	cancel  context.CancelCauseFunc
@@ -31,7 +31,7 @@ type attempt struct {
 var errTimeout = errors.New("the call's timeout is over")
 
 // attempt returns an attempt at r, whose end must be called.
-func (h *HTTP) attempt(ctx context.Context, r Request) *attempt {
+func (h *HTTP) attempt(ctx context.Context, r httpRequest) *attempt {
 	a := &attempt{http: h, request: r, caller: ctx}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	return a

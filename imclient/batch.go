@@ -15,9 +15,8 @@ import (
 type Batch[V comparable] struct {
 	// UnknownPlatforms is copied to the Answer.
 	UnknownPlatforms int
-	// Calls counts the requests sent; for Request.Sent.
-	Calls int
 
+	calls               int // requests sent, for httpRequest.Sent
 	slots               []slot[V]
 	place               map[string]int // id → index in slots; created when needed
 	next                int            // the next slot of an answer in the order of the request
@@ -38,9 +37,9 @@ type fault struct{ code, text string }
 
 var missing = fault{CodeMissing, "the answer says nothing about this user"}
 
-// NewBatch returns a batch of distinct ids; of repeated ones it keeps the first. It
+// newBatch returns a batch of distinct ids; of repeated ones it keeps the first. It
 // rejects those for which check returns a fault, with CodeInvalidID. check may be nil.
-func NewBatch[V comparable](ids []string, check func(id string) (fault string)) *Batch[V] {
+func newBatch[V comparable](ids []string, check func(id string) (fault string)) *Batch[V] {
 	b := &Batch[V]{slots: make([]slot[V], 0, len(ids))}
 	ascending := true
 	for i, id := range ids {
@@ -158,7 +157,7 @@ func (b *Batch[V]) open() []string {
 	return ids
 }
 
-// Settle asks for the open ids, then once more for those still open, which are rejected
+// settle asks for the open ids, then once more for those still open, which are rejected
 // after that. ask makes one call and adds its answer to the batch. If no call is needed,
 // the answer has the time of now. An error of ask is returned, with only Calls and times in
 // the answer, except in two cases:
@@ -168,7 +167,7 @@ func (b *Batch[V]) open() []string {
 //   - A provider's code in the second round, after users were observed in the first: the
 //     open ids are rejected with it. Otherwise a user that always breaks the call would
 //     fail its batch each time.
-func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ctx context.Context, ids []string) error) (Answer[V], error) {
+func (b *Batch[V]) settle(ctx context.Context, now func() time.Time, ask func(ctx context.Context, ids []string) error) (Answer[V], error) {
 	const rounds = 2
 	begun := now()
 	for round := range rounds {
@@ -179,7 +178,7 @@ func (b *Batch[V]) Settle(ctx context.Context, now func() time.Time, ask func(ct
 		}
 		if err := ask(ctx, ids); err != nil {
 			if err = b.blame(err, ids, round > 0); err != nil {
-				return Answer[V]{Calls: b.Calls, AskedAt: begun, AnsweredAt: now()}, err
+				return Answer[V]{Calls: b.calls, AskedAt: begun, AnsweredAt: now()}, err
 			}
 		}
 	}
@@ -216,7 +215,7 @@ func blamesUsers(e *Error) bool {
 func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
 	a := Answer[V]{
 		Observed: make([]Observed[V], 0, b.observed), Unasked: b.unasked, UnknownPlatforms: b.UnknownPlatforms,
-		AskedAt: b.askedAt, AnsweredAt: b.answeredAt, Calls: b.Calls,
+		AskedAt: b.askedAt, AnsweredAt: b.answeredAt, Calls: b.calls,
 	}
 	if a.AskedAt.IsZero() {
 		a.AskedAt = now()
@@ -237,9 +236,19 @@ func (b *Batch[V]) answer(now func() time.Time) Answer[V] {
 	return a
 }
 
-// TooMany returns the error of a batch with more ids than a call takes, before any call. It
-// is a ClassBadBatch, so that a caller that halves bad batches recovers.
-func TooMany(provider Provider, api string, ids, limit int) error {
-	return &Error{Provider: provider, API: api, Class: ClassBadBatch,
-		Text: fmt.Sprintf("%d users given, one call takes at most %d", ids, limit)}
+// Ask makes the calls about a batch of at most call.MaxUsers distinct ids, which check must
+// accept; see Batch. ask makes one call, about some of the ids, and adds its answer to the
+// batch. A larger batch is a ClassBadBatch error without a call, so that a caller that halves
+// bad batches recovers. Other errors are those of ask.
+func Ask[V comparable](ctx context.Context, x *Exchange, call Call, ids []string, check func(id string) (fault string),
+	ask func(ctx context.Context, call Call, ids []string, b *Batch[V]) error) (Answer[V], error) {
+	if len(ids) > call.MaxUsers {
+		return Answer[V]{}, &Error{Provider: x.HTTP.provider, API: call.API, Class: ClassBadBatch,
+			Text: fmt.Sprintf("%d users given, one call takes at most %d", len(ids), call.MaxUsers)}
+	}
+	b := newBatch[V](ids, check)
+	return b.settle(ctx, x.HTTP.now, func(ctx context.Context, ids []string) error {
+		call.users, call.sent = len(ids), &b.calls
+		return ask(ctx, call, ids, b)
+	})
 }

@@ -120,15 +120,15 @@ func TestBatch_Settle(t *testing.T) {
 		"nobody": {want: Answer[State]{AskedAt: noon, AnsweredAt: noon}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := NewBatch[State](tc.ids, nil)
-			got, err := b.Settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
-				if b.Calls >= len(tc.rounds) {
+			b := newBatch[State](tc.ids, nil)
+			got, err := b.settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
+				if b.calls >= len(tc.rounds) {
 					t.Fatalf("asked once too often, about %v", ids)
 				}
-				r := tc.rounds[b.Calls]
-				b.Calls++
+				r := tc.rounds[b.calls]
+				b.calls++
 				if diff := cmp.Diff(r.want, ids); diff != "" {
-					t.Errorf("question %d (-want +got):\n%s", b.Calls, diff)
+					t.Errorf("question %d (-want +got):\n%s", b.calls, diff)
 				}
 				if r.say != nil {
 					r.say(b)
@@ -157,16 +157,16 @@ func TestBatch_Settle(t *testing.T) {
 }
 
 func TestBatch_Settle_contextError(t *testing.T) {
-	b := NewBatch[State]([]string{"a"}, nil)
-	_, err := b.Settle(t.Context(), atNoon, func(context.Context, []string) error { return context.Canceled })
+	b := newBatch[State]([]string{"a"}, nil)
+	_, err := b.settle(t.Context(), atNoon, func(context.Context, []string) error { return context.Canceled })
 	if err != context.Canceled {
 		t.Errorf("got %v, want the context's error untouched", err)
 	}
 }
 
 func TestBatch_dated(t *testing.T) {
-	b := NewBatch[State]([]string{"a", "b"}, nil)
-	answer, err := b.Settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
+	b := newBatch[State]([]string{"a", "b"}, nil)
+	answer, err := b.settle(t.Context(), atNoon, func(_ context.Context, ids []string) error {
 		b.Observe(ids[0], StateOnline)
 		at := noon.Add(-time.Duration(len(ids)) * time.Minute)
 		b.Dated(Reply{AskedAt: at, AnsweredAt: at.Add(time.Second)})
@@ -181,9 +181,10 @@ func TestBatch_dated(t *testing.T) {
 	}
 }
 
-func TestTooMany(t *testing.T) {
-	err := TooMany(ProviderTencent, "account_check", 101, 100)
-	if ClassOf(err) != ClassBadBatch || err.Error() != "tencent account_check: 101 users given, one call takes at most 100" {
+func TestAsk_tooMany(t *testing.T) {
+	x := &Exchange{HTTP: &HTTP{provider: ProviderTencent}}
+	_, err := Ask[State](t.Context(), x, Call{API: "account_check", MaxUsers: 2}, []string{"a", "b", "c"}, nil, nil)
+	if ClassOf(err) != ClassBadBatch || err.Error() != "tencent account_check: 3 users given, one call takes at most 2" {
 		t.Errorf("%v of class %s", err, ClassOf(err))
 	}
 	if _, ok := errors.AsType[*Error](err); !ok {

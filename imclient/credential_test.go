@@ -115,6 +115,23 @@ func TestCredentials_voided(t *testing.T) {
 	}
 }
 
+// callUntilHopeless makes calls from n goroutines until one is hopeless.
+func (c *caller) callUntilHopeless(ctx context.Context, n int) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				if _, hopeless, _ := c.call(ctx); hopeless {
+					cancel()
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // TestCredentials_refuses: while everything is refused, one call at a time tries
 // the next credential, ever more seldom, until that is hopeless.
 func TestCredentials_refuses(t *testing.T) {
@@ -127,19 +144,7 @@ func TestCredentials_refuses(t *testing.T) {
 		time.Sleep(time.Minute)
 		i.refuse.Store(true)
 		begun := time.Now()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var all sync.WaitGroup
-		for range 64 {
-			all.Go(func() {
-				for ctx.Err() == nil {
-					if _, hopeless, _ := c.call(ctx); hopeless {
-						cancel()
-					}
-				}
-			})
-		}
-		all.Wait()
+		c.callUntilHopeless(t.Context(), 64)
 		if took := time.Since(begun); took < minRefusing || took > minRefusing+2*longestPause {
 			t.Errorf("given up after %s", took)
 		}

@@ -23,9 +23,9 @@ const (
 	maxWords = 256
 )
 
-// Strangers is how many users an answer may hold beyond those asked about: unknown or
+// strangers is how many users an answer may hold beyond those asked about: unknown or
 // repeated ones, which Answer.Unasked counts.
-const Strangers = 100
+const strangers = 100
 
 // Decoder reads a provider's JSON answer token by token while it arrives, so that it
 // holds one value at a time. An object with a repeated name makes the answer malformed:
@@ -109,8 +109,8 @@ func (d *Decoder) Free() {
 type Body interface {
 	// Reset forgets everything that was read.
 	Reset()
-	// ReadMember reads the value of a member of the answer; asked is how many users the
-	// call asked about.
+	// ReadMember reads the value of a member of the answer, or leaves it to be skipped; asked
+	// is how many users the call asked about.
 	ReadMember(d *Decoder, name []byte, asked int)
 	// Envelope returns what the answer says about the call as a whole.
 	Envelope() Envelope
@@ -145,8 +145,8 @@ func (d *Decoder) end() (whole bool) {
 	return d.err == io.EOF
 }
 
-// Object reads an object. It calls field with the name of each member; field must read
-// the value. The name is valid until then.
+// Object reads an object. It calls field with the name of each member, which is valid until
+// field reads the value. A value that field does not read is skipped.
 func (d *Decoder) Object(field func(name []byte)) {
 	if !d.enter('{') {
 		return
@@ -156,8 +156,13 @@ func (d *Decoder) Object(field func(name []byte)) {
 			d.err = errStructure
 			return
 		}
-		if name := d.string(); d.err == nil {
-			field(name)
+		name := d.string()
+		if d.err != nil {
+			break
+		}
+		before := d.json.InputOffset()
+		if field(name); d.err == nil && d.json.InputOffset() == before {
+			d.Skip()
 		}
 	}
 	d.token()
@@ -178,11 +183,11 @@ func (d *Decoder) Array(element func()) {
 }
 
 // Users is Array for a list of users of whom asked were asked about. More than
-// asked+Strangers elements make the answer malformed.
+// asked+strangers elements make the answer malformed.
 func (d *Decoder) Users(asked int, user func()) {
 	users := 0
 	d.Array(func() {
-		if users++; users > asked+Strangers {
+		if users++; users > asked+strangers {
 			d.err = errTooMany
 			return
 		}

@@ -118,7 +118,7 @@ func TestDecoder_bounds(t *testing.T) {
 		"a text too long":   {text(limit / 2), false, 3 * maxValue},
 		"a number too long": {strings.Repeat("1", limit/2), false, 3 * maxValue},
 		"blanks":            {strings.Repeat(" ", limit/2) + "{}", false, 3 * maxValue},
-		"users":             {users(10 + Strangers), true, limit},
+		"users":             {users(10 + strangers), true, limit},
 		"too many users":    {users(50_000), false, maxValue},
 		"as long as may be": {"[" + strings.Repeat(" \n[],", limit/5-2) + "[]" + strings.Repeat(" ", 6) + "]", true, limit},
 	} {

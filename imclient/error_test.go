@@ -71,7 +71,7 @@ func TestClass(t *testing.T) {
 	}
 	var zero Class
 	if zero != ClassTransient {
-		t.Errorf("the zero class is %s: what nobody mapped must be transient", zero)
+		t.Errorf("the zero class is %s: an unmapped code must be transient", zero)
 	}
 }
 

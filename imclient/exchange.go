@@ -51,18 +51,15 @@ type Meaning struct {
 	Pause time.Duration // how long the provider asks not to be called
 }
 
-// Call describes one call of an Exchange; see Request.
+// Call describes the calls of an API; see httpRequest. Ask adds the users of one call.
 type Call struct {
-	API, URL            string
-	Gate                *Gate
-	Users, BytesPerUser int
-	Sent                *int
-}
+	API, URL     string
+	Gate         *Gate
+	MaxUsers     int // of one call
+	BytesPerUser int
 
-// For returns the call for a number of users, counted in sent.
-func (c Call) For(users int, sent *int) Call {
-	c.Users, c.Sent = users, sent
-	return c
+	users int
+	sent  *int
 }
 
 // Do makes a call with request as its JSON body and reads the answer into body, also if
@@ -107,8 +104,8 @@ func (x *Exchange) once(ctx context.Context, c Call, request any, body Body, log
 	body.Reset() // the call may fail before there is an answer to read
 	id := x.NewID()
 	var used Credential
-	r, err := x.HTTP.Post(ctx, Request{
-		API: c.API, Gate: c.Gate, URL: c.URL, Body: encoded, Sent: c.Sent,
+	r, err := x.HTTP.post(ctx, httpRequest{
+		API: c.API, Gate: c.Gate, URL: c.URL, Body: encoded, Sent: c.sent,
 		Authorise: func(ctx context.Context, r *http.Request) (err error) {
 			if !login {
 				x.Credentials.Settle(used, Unknown) // that of before a further wait
@@ -119,19 +116,19 @@ func (x *Exchange) once(ctx context.Context, c Call, request any, body Body, log
 			x.Sign(r, id, used.Text)
 			return nil
 		},
-		Answer: func(d *Decoder) { d.Answer(body, c.Users) }, Users: c.Users, BytesPerUser: c.BytesPerUser,
+		Answer: func(d *Decoder) { d.Answer(body, c.users) }, Users: c.users, BytesPerUser: c.BytesPerUser,
 	})
 	answered := err == nil
 	if answered {
 		err = x.judge(c, r, body.Envelope(), used.Text, login)
 	}
-	x.HTTP.Judged(c.API, r, err)
+	x.HTTP.judged(c.API, r, err)
 	e, failed := errors.AsType[*Error](err)
 	if failed && x.TraceID && e.OpID == "" { // a login's has its own already
 		e.OpID = id
 	}
 	if !r.AskedAt.IsZero() { // sent
-		event := x.Log.Debug().Str("api", c.API).Str(x.IDName, id).Int("users", c.Users).Int("status", r.Status).
+		event := x.Log.Debug().Str("api", c.API).Str(x.IDName, id).Int("users", c.users).Int("status", r.Status).
 			Dur("dur_ms", r.AnsweredAt.Sub(r.AskedAt))
 		if failed {
 			event.Str("class", e.Class.String()).Str("code", e.Code)
@@ -174,7 +171,7 @@ func (x *Exchange) judge(c Call, r Reply, said Envelope, credential string, logi
 	e := &Error{Provider: x.HTTP.provider, API: c.API, HTTPStatus: r.Status}
 	switch {
 	case r.Fault != "" || codeErr != nil:
-		if err := x.HTTP.StatusError(c.API, r); err != nil {
+		if err := x.HTTP.statusError(c.API, r); err != nil {
 			return err
 		}
 		e.Text = cmp.Or(r.Fault, noAnswer(r.Bytes))
@@ -182,12 +179,12 @@ func (x *Exchange) judge(c Call, r Reply, said Envelope, credential string, logi
 	case code == 0 && said.Failed:
 		e.Text = "the answer is a failure without a code: " + CleanText(said.Text, credential, x.Secret)
 		return e
-	case code == 0 && r.WrongType && r.Status == http.StatusOK && r.Named == 0 && c.Users > 0:
+	case code == 0 && r.WrongType && r.Status == http.StatusOK && r.Named == 0 && c.users > 0:
 		// As good as no answer: the users are not to blame.
 		e.Text = fmt.Sprintf("the answer (%d bytes) holds values of the wrong type, and no user", r.Bytes)
 		return e
 	case code == 0:
-		return x.HTTP.StatusError(c.API, r)
+		return x.HTTP.statusError(c.API, r)
 	}
 	m := x.Meaning(code, r.Status, said.Text)
 	if login {
@@ -206,7 +203,7 @@ func (x *Exchange) slowDown(ctx context.Context, gate *Gate, credential string, 
 		return
 	}
 	if err := gate.Throttled(ctx, e.RetryAfter); err != nil && !IsContext(err) {
-		e.Text = advise(e.Text, "the other instances could not be told: "+CleanText(err.Error(), credential, x.Secret))
+		e.Text = advise(e.Text, "the other instances could not be notified: "+CleanText(err.Error(), credential, x.Secret))
 	}
 }
 

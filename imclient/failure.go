@@ -48,9 +48,9 @@ func (h *HTTP) redirected(api string, resp *http.Response) error {
 			resp.StatusCode, CleanText(hostOf(resp.Header.Get("Location"))))}
 }
 
-// StatusError returns the *Error that an HTTP status stands for if the body holds no
+// statusError returns the *Error that an HTTP status stands for if the body holds no
 // code of the provider, nil for 200. Its class is statusClass.
-func (h *HTTP) StatusError(api string, r Reply) error {
+func (h *HTTP) statusError(api string, r Reply) error {
 	if r.Status == http.StatusOK {
 		return nil
 	}

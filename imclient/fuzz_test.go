@@ -135,7 +135,7 @@ func FuzzPost(f *testing.F) {
 			Transport: answering{int(status), http.Header{"Location": {location}, "Retry-After": {retry}, "Date": {date}}, body},
 		})
 		sent := 0
-		reply, err := h.Post(t.Context(), Request{API: "test", URL: "http://api.example/v4?usersig=" + signature, Sent: &sent})
+		reply, err := h.post(t.Context(), httpRequest{API: "test", URL: "http://api.example/v4?usersig=" + signature, Sent: &sent})
 		if sent != 1 {
 			t.Errorf("%d calls counted", sent)
 		}
@@ -144,7 +144,7 @@ func FuzzPost(f *testing.F) {
 				t.Errorf("status %d with %q is given as %+v", status, body, reply)
 			}
 			checkPause(t, retry, reply.RetryAfter)
-			if err = h.StatusError("test", reply); err == nil {
+			if err = h.statusError("test", reply); err == nil {
 				if status != http.StatusOK {
 					t.Errorf("HTTP %d is no error", status)
 				}
@@ -246,6 +246,59 @@ func fixedCertificate(f *testing.F) []byte {
 	return block.Bytes
 }
 
+// saySteps lets a backend say steps about ids, and notes what is observed first and settled.
+// It returns how many steps are about other ids.
+func saySteps(b *Batch[int], steps []byte, ids []string, said map[string]int, settled map[string]bool) (unasked int) {
+	for i := 0; i+1 < len(steps); i += 2 {
+		id := fmt.Sprintf("stranger %d", steps[i])
+		if n := int(steps[i]); n < len(ids) {
+			id = ids[n]
+		} else {
+			unasked++
+		}
+		switch steps[i+1] >> 4 % 3 {
+		case 0:
+			b.Observe(id, i)
+			if !settled[id] {
+				said[id] = i
+			}
+			settled[id] = true
+		case 1:
+			b.Reject(id, "7", "rejected")
+			settled[id] = true
+		case 2:
+			b.Doubt(id, "8", "doubted")
+		}
+	}
+	return unasked
+}
+
+// checkBatch checks that each of the distinct ids is in one place of the answer, in order.
+func checkBatch(t *testing.T, distinct []string, said map[string]int, failure *Error, unasked int, answer Answer[int]) {
+	t.Helper()
+	ended := map[string]bool{}
+	var order []string
+	for _, o := range answer.Observed {
+		if value, ok := said[o.UserID]; !ok || value != o.Value {
+			t.Errorf("observed is %+v, said was %d (%t)", o, value, ok)
+		}
+		ended[o.UserID] = true
+		order = append(order, o.UserID)
+	}
+	for _, r := range answer.Rejected {
+		if _, ok := said[r.UserID]; ok || ended[r.UserID] || r.Code == "" && failure == nil {
+			t.Errorf("rejected is %+v, who was observed", r)
+		}
+		ended[r.UserID] = true
+	}
+	if len(ended) != len(distinct) || len(answer.Observed)+len(answer.Rejected) != len(distinct) || answer.Unasked != unasked {
+		t.Errorf("%q became %+v, with %d not asked for", distinct, answer, unasked)
+	}
+	if inOrder := slices.DeleteFunc(slices.Clone(distinct), func(id string) bool { return !slices.Contains(order, id) }); !slices.Equal(order, inOrder) {
+		t.Errorf("observed in the order %q, want %q", order, inOrder)
+	}
+}
+
 // FuzzBatch plays a backend that says anything in any order. Each step of what it
 // says are two bytes: about whom, and what.
 func FuzzBatch(f *testing.F) {
@@ -261,12 +314,12 @@ func FuzzBatch(f *testing.F) {
 				distinct = append(distinct, id)
 			}
 		}
-		b := NewBatch[int](ids, nil)
+		b := newBatch[int](ids, nil)
 		said := map[string]int{} // the first value observed of each
 		settled := map[string]bool{}
 		unasked, rounds := 0, 0
 		var failure *Error
-		answer, err := b.Settle(t.Context(), func() time.Time { return noon }, func(_ context.Context, asked []string) error {
+		answer, err := b.settle(t.Context(), func() time.Time { return noon }, func(_ context.Context, asked []string) error {
 			left := slices.DeleteFunc(slices.Clone(distinct), func(id string) bool { return settled[id] })
 			if !slices.Equal(asked, left) {
 				t.Errorf("round %d asks about %q, want %q", rounds, asked, left)
@@ -275,27 +328,7 @@ func FuzzBatch(f *testing.F) {
 			if rounds++; rounds > 1 {
 				steps, fails = second, secondFails
 			}
-			for i := 0; i+1 < len(steps); i += 2 {
-				id := fmt.Sprintf("stranger %d", steps[i])
-				if n := int(steps[i]); n < len(distinct) {
-					id = distinct[n]
-				} else {
-					unasked++
-				}
-				switch steps[i+1] >> 4 % 3 {
-				case 0:
-					b.Observe(id, i)
-					if !settled[id] {
-						said[id] = i
-					}
-					settled[id] = true
-				case 1:
-					b.Reject(id, "7", "rejected")
-					settled[id] = true
-				case 2:
-					b.Doubt(id, "8", "doubted")
-				}
-			}
+			unasked += saySteps(b, steps, distinct, said, settled)
 			if fails%8 > 0 {
 				failure = &Error{Class: Class(fails%8 - 1), Code: strings.Repeat("9", int(fails>>7))}
 				return failure
@@ -317,26 +350,6 @@ func FuzzBatch(f *testing.F) {
 			}
 			return
 		}
-		ended := map[string]bool{}
-		var order []string
-		for _, o := range answer.Observed {
-			if value, ok := said[o.UserID]; !ok || value != o.Value {
-				t.Errorf("observed is %+v, said was %d (%t)", o, value, ok)
-			}
-			ended[o.UserID] = true
-			order = append(order, o.UserID)
-		}
-		for _, r := range answer.Rejected {
-			if _, ok := said[r.UserID]; ok || ended[r.UserID] || r.Code == "" && failure == nil {
-				t.Errorf("rejected is %+v, who was observed", r)
-			}
-			ended[r.UserID] = true
-		}
-		if len(ended) != len(distinct) || len(answer.Observed)+len(answer.Rejected) != len(distinct) || answer.Unasked != unasked {
-			t.Errorf("%q became %+v, with %d not asked for", distinct, answer, unasked)
-		}
-		if inOrder := slices.DeleteFunc(slices.Clone(distinct), func(id string) bool { return !slices.Contains(order, id) }); !slices.Equal(order, inOrder) {
-			t.Errorf("observed in the order %q, want %q", order, inOrder)
-		}
+		checkBatch(t, distinct, said, failure, unasked, answer)
 	})
 }

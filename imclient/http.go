@@ -136,8 +136,8 @@ func (h *HTTP) Close() {
 	}
 }
 
-// Request describes one call.
-type Request struct {
+// httpRequest describes one call.
+type httpRequest struct {
 	API  string // for errors, e.g. "account_check"
 	Gate *Gate  // nil: no limit applies to the call (logins)
 	URL  string // its query never appears in an error
@@ -161,7 +161,7 @@ type Reply struct {
 	Status     int
 	Bytes      int64  // of the body, as far as it was read
 	Fault      string // why the body is not an answer; "" if it is one
-	WrongType  bool   // some value did not have the type that Request.Answer asked for
+	WrongType  bool   // some value did not have the type that httpRequest.Answer asked for
 	Named      int    // user ids read with Decoder.UserID, without empty ones
 	RetryAfter time.Duration
 	// Date is the server's clock in its Date header, in whole seconds; zero without one.
@@ -170,14 +170,14 @@ type Reply struct {
 	AskedAt, AnsweredAt time.Time
 }
 
-// Post makes one call, after waiting for the gate. It returns a context's error
+// post makes one call, after waiting for the gate. It returns a context's error
 // unchanged. All other failures are an *Error: no connection, a timeout or an answer
 // cut off by the network is transient; a redirect or an untrusted certificate is fatal.
 //
 // The caller looks for the provider's code in the body first, then judges the HTTP
-// status with StatusError, and calls Judged. If the call was sent and failed, the
+// status with statusError, and calls judged. If the call was sent and failed, the
 // reply holds only its times; if it was not sent, the reply is zero.
-func (h *HTTP) Post(ctx context.Context, r Request) (Reply, error) {
+func (h *HTTP) post(ctx context.Context, r httpRequest) (Reply, error) {
 	// The place in flight comes first, because a call time must be used when it comes.
 	places := h.places(r.API)
 	select {
@@ -222,7 +222,7 @@ func (h *HTTP) places(api string) chan struct{} {
 }
 
 // read reads the body of an answer into reply as far as it is JSON. ctx is the call's.
-func (h *HTTP) read(ctx context.Context, r Request, body io.Reader, reply *Reply) error {
+func (h *HTTP) read(ctx context.Context, r httpRequest, body io.Reader, reply *Reply) error {
 	leave, err := h.room.enter(ctx, h, readingBytes+int64(r.Users)*keptPerUser)
 	if err != nil {
 		return h.error(ctx, r.API, "wait until the answers to other calls are read", err)

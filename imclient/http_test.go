@@ -35,7 +35,7 @@ func newTestHTTP(t *testing.T, timeout time.Duration) *HTTP {
 
 // post makes a call that carries the secret.
 func post(ctx context.Context, h *HTTP, base string) (Reply, error) {
-	return h.Post(ctx, Request{API: "test", URL: base + "/v4/x?usersig=" + querySecret, Body: []byte(`{}`)})
+	return h.post(ctx, httpRequest{API: "test", URL: base + "/v4/x?usersig=" + querySecret, Body: []byte(`{}`)})
 }
 
 // hang returns when the client has gone, which a server only notices once the
@@ -71,7 +71,7 @@ func TestPost(t *testing.T) {
 	sent := 0
 	var members []string
 	before := time.Now()
-	reply, err := newTestHTTP(t, time.Minute).Post(t.Context(), Request{
+	reply, err := newTestHTTP(t, time.Minute).post(t.Context(), httpRequest{
 		API: "test", URL: base + "/v4/x?usersig=" + querySecret, Body: []byte("{}"), Sent: &sent,
 		Authorise: func(_ context.Context, r *http.Request) error { r.Header.Set("Token", "t"); return nil },
 		Answer:    func(d *Decoder) { d.Object(func(name []byte) { members = append(members, string(name)); d.Bool() }) },
@@ -184,7 +184,7 @@ func checkError(t *testing.T, err error, class Class, text string) {
 	}
 }
 
-// TestPost_faults: what is no answer of the API is told from one, and of what has
+// TestPost_faults: what is not an answer of the API is recognised, and of what has
 // no end only the beginning is read.
 func TestPost_faults(t *testing.T) {
 	endless := func(w http.ResponseWriter, first, again string) {
@@ -225,7 +225,7 @@ func TestPost_faults(t *testing.T) {
 			h := newTestHTTP(t, time.Minute)
 			whole := true
 			for range 2 {
-				reply, err := h.Post(t.Context(), Request{API: "test", URL: server.URL, Users: 4, BytesPerUser: 1000, Answer: func(d *Decoder) {
+				reply, err := h.post(t.Context(), httpRequest{API: "test", URL: server.URL, Users: 4, BytesPerUser: 1000, Answer: func(d *Decoder) {
 					d.Object(func(name []byte) {
 						if string(name) == "users" {
 							d.Users(4, d.Skip)
@@ -272,7 +272,7 @@ func TestPost_redirectWithoutEnd(t *testing.T) {
 	checkError(t, err, ClassFatal, "redirects (HTTP 302) to https://elsewhere.example")
 }
 
-func TestPost_nobodyThere(t *testing.T) {
+func TestPost_unreachable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -332,7 +332,7 @@ func TestPost_gate(t *testing.T) {
 		}
 		h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: time.Second, Now: time.Now, Transport: refuseAll{t}})
 		sent := 0
-		_, err := h.Post(t.Context(), Request{API: "test", Gate: gate, URL: "http://x/", Sent: &sent})
+		_, err := h.post(t.Context(), httpRequest{API: "test", Gate: gate, URL: "http://x/", Sent: &sent})
 		checkError(t, err, ClassThrottled, "tencent test: calls are put off for long: the provider asked for a pause, or the database's clock was set back")
 		if sent != 0 {
 			t.Errorf("counted %d requests, none was sent", sent)
@@ -386,7 +386,7 @@ func TestPost_boundsCallsInFlight(t *testing.T) {
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 		}
 		if n == maxInFlight {
-			once.Do(func() { close(release) }) // the bound is reached, maybe not for the last time; nobody is beyond it
+			once.Do(func() { close(release) }) // the limit is reached, and never exceeded
 		}
 		<-release
 		now.Add(-1)
@@ -413,13 +413,13 @@ func TestStatusError(t *testing.T) {
 		408: ClassTransient, 425: ClassTransient, 413: ClassBadBatch,
 		204: ClassFatal, 400: ClassFatal, 401: ClassFatal, 403: ClassFatal, 404: ClassFatal, 405: ClassFatal,
 	} {
-		err := h.StatusError("test", Reply{Status: status, RetryAfter: time.Second})
+		err := h.statusError("test", Reply{Status: status, RetryAfter: time.Second})
 		checkError(t, err, want, fmt.Sprintf("HTTP %d %s", status, http.StatusText(status)))
 		if e, ok := errors.AsType[*Error](err); !ok || e.RetryAfter != time.Second || e.HTTPStatus != status {
 			t.Errorf("HTTP %d: %+v", status, e)
 		}
 	}
-	if err := h.StatusError("test", Reply{Status: 200}); err != nil {
+	if err := h.statusError("test", Reply{Status: 200}); err != nil {
 		t.Errorf("HTTP 200 is %v", err)
 	}
 }
@@ -500,7 +500,7 @@ func TestPost_slowConnections(t *testing.T) {
 	all.SetLimit(callers)
 	for range calls {
 		all.Go(func() error {
-			_, err := h.Post(t.Context(), Request{API: "test", Gate: gate, URL: server.URL})
+			_, err := h.post(t.Context(), httpRequest{API: "test", Gate: gate, URL: server.URL})
 			return err
 		})
 	}

@@ -15,9 +15,9 @@ type Observer interface {
 	Waited(ctx context.Context, api string, d time.Duration)
 }
 
-// Judged notifies the observer of the outcome of a call, for which Post returned r. It
+// judged notifies the observer of the outcome of a call, for which post returned r. It
 // ignores calls that were never sent or that the caller's context ended.
-func (h *HTTP) Judged(api string, r Reply, err error) {
+func (h *HTTP) judged(api string, r Reply, err error) {
 	if h.observer == nil || r.AskedAt.IsZero() || IsContext(err) {
 		return
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// noted is what an observer was told.
+// noted is the notifications of an observer.
 type noted struct{ lines []string }
 
 // Called notes a call.
@@ -83,13 +83,13 @@ func TestObserver(t *testing.T) {
 				h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: tc.timeout, Now: time.Now, Transport: tc.transport, Observer: &got})
 				ctx, cancel := context.WithTimeout(t.Context(), tc.patience)
 				defer cancel()
-				r, err := h.Post(ctx, Request{API: "api", Gate: NewGate(&oneASecond{}, time.Now), URL: "http://localhost/"})
+				r, err := h.post(ctx, httpRequest{API: "api", Gate: NewGate(&oneASecond{}, time.Now), URL: "http://localhost/"})
 				if err == nil {
 					err = tc.judgement
 				}
-				h.Judged("api", r, err)
+				h.judged("api", r, err)
 				if diff := cmp.Diff(tc.want, got.lines); diff != "" {
-					t.Errorf("told (-want +got):\n%s", diff)
+					t.Errorf("notifications (-want +got):\n%s", diff)
 				}
 			})
 		})

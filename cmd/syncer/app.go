@@ -4,29 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v3"
 
 	"syncer/internal/config"
 	"syncer/internal/pg"
-	"syncer/migrations"
 	"syncer/repo"
 )
 
 func (p *program) appCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "app",
-		Usage: "change what is recorded of an app",
+		Usage: "change what is recorded about an app",
 		Commands: []*cli.Command{{
 			Name:      "moved",
 			Usage:     "record that an OpenIM deployment has another address, with the same users",
 			ArgsUsage: "NAME",
-			Description: "An app's history is about one deployment, which is known by its address; processes that are configured\n" +
-				"for another one are refused. When the deployment moves, change base_url, stop all processes that have the\n" +
-				"old one, and run this with the new configuration, once. Runs that are going are cancelled. A process\n" +
-				"that still has the old address writes nothing from then on. For another deployment, with other users,\n" +
-				"give the app another name instead.",
+			Description: "An app's history belongs to one deployment, identified by its address; processes with another address are\n" +
+				"refused. When the deployment moves, change base_url, stop all processes with the old address, and run\n" +
+				"this once with the new configuration. It cancels running runs, and processes that still have the old\n" +
+				"address can no longer write. For another deployment, with other users, choose another app name instead.",
 			Flags:  []cli.Flag{configFlag()},
 			Action: p.appMoved,
 		}},
@@ -45,29 +44,27 @@ func (p *program) appMoved(ctx context.Context, c *cli.Command) error {
 	if err := knownApps(loaded, []string{name}); err != nil {
 		return err
 	}
-	var configured config.App
-	for _, app := range loaded.Apps {
-		if app.Name == name {
-			configured = app
-		}
-	}
+	i := slices.IndexFunc(loaded.Apps, func(app config.App) bool { return app.Name == name })
+	configured := loaded.Apps[i]
 	if !configured.Provider.HasAddress() {
-		return usageError("app %s: an app of Tencent Chat is known by its sdk_app_id, wherever it is; another sdk_app_id is another app: give it another name", name)
+		return usageError("app %s: an app of Tencent Chat is identified by its sdk_app_id, not by its address; for another sdk_app_id choose another app name", name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	db := loaded.Database
-	store, err := repo.Open(ctx, pg.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 2, PollOnly: db.PollOnly, Process: processName()})
+	store, err := openTool(ctx, loaded.Database, pg.Config{MaxConns: 2, Process: processName()})
 	if err != nil {
-		return fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
-	}
-	defer store.Close()
-	if err := store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
 	}
+	defer store.Close()
+	return p.moveApp(ctx, store, configured)
+}
+
+// moveApp records the configured address of an app.
+func (p *program) moveApp(ctx context.Context, store *repo.Store, configured config.App) error {
+	name := configured.Name
 	app, err := store.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("app %s is not in the database: nothing is recorded that could have moved; syncer run and backfill add it", name)
+		return fmt.Errorf("app %s is not in the database, so nothing of it could move; syncer run and backfill add it", name)
 	}
 	if err != nil {
 		return err
@@ -88,7 +85,7 @@ func (p *program) appMoved(ctx context.Context, c *cli.Command) error {
 	}
 	p.say("app %s has moved from %s to %s", name, from, configured.Tenant())
 	if cancelled > 0 {
-		p.say("runs that were going and are cancelled: %d", cancelled)
+		p.say("cancelled running runs: %d", cancelled)
 	}
 	return nil
 }

@@ -23,9 +23,9 @@ func (p *program) backfillCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "backfill",
 		Usage: "one-shot: sweep now, and exit when done",
-		Description: "Sweeps every app and both kinds unless told otherwise, shows progress on stderr and a summary " +
-			"on stdout. It waits for a run of the same app and kind that is going; scheduled ticks are skipped " +
-			"while it goes. Ctrl-C stops after the pages in flight; --resume goes on from there.\n" +
+		Description: "Sweeps every app and both kinds by default. Shows progress on stderr and prints a summary on stdout. " +
+			"It waits for a running run of the same app and kind; scheduled ticks are skipped while it runs. " +
+			"Ctrl-C stops after the pages in flight; --resume continues from there.\n" +
 			"Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage, 3 done, but some users failed." +
 			examples("syncer backfill", "syncer backfill --app main --job presence", "syncer backfill --resume", "syncer backfill --users-file ids.txt --json > summary.json"),
 		Flags: []cli.Flag{
@@ -35,17 +35,17 @@ func (p *program) backfillCommand() *cli.Command {
 				_, err := imclient.ParseKind(s)
 				return err
 			}},
-			&cli.BoolFlag{Name: "resume", Usage: "go on with the last backfill that was stopped, failed or killed; what went through is left alone"},
-			&cli.StringFlag{Name: "users-file", Usage: "limit it to the user ids in `FILE`, one a line (- for standard input)"},
-			&cli.BoolFlag{Name: "let-leave", Usage: "confirm that the users who are missing from the users table have left, however many they are"},
-			&cli.BoolFlag{Name: "trust-clock", Usage: "believe the database's clock although it is far ahead of all others; from then on run does too"},
+			&cli.BoolFlag{Name: "resume", Usage: "continue the last backfill that was stopped, failed or killed, without repeating what is done"},
+			&cli.StringFlag{Name: "users-file", Usage: "sweep only the user ids in `FILE`, one per line (- is standard input)"},
+			&cli.BoolFlag{Name: "let-leave", Usage: "record the users missing from the users table as left, however many they are"},
+			&cli.BoolFlag{Name: "trust-clock", Usage: "accept the database's clock although it is far ahead of all others; from then on run accepts it too"},
 			&cli.BoolFlag{Name: "json", Usage: "print the summary as JSON"},
 		},
 		Action: p.runBackfill,
 	}
 }
 
-// sweep is one run that the backfill is responsible for.
+// sweep is one run of the backfill.
 type sweep struct {
 	app    *jobs.App
 	config config.App
@@ -53,26 +53,17 @@ type sweep struct {
 	maxGap time.Duration
 	listed []string
 	run    repo.Run
-	begun  bool // run is set
+	begun  bool // whether run is set
 	err    error
 	note   string
 }
 
-// name is how people are told of it.
+// name returns the sweep's name in messages.
 func (s *sweep) name() string { return s.app.Name + " " + string(s.kind) }
 
 func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
-	if err := noArgs(c); err != nil {
+	if err := checkBackfillFlags(c); err != nil {
 		return err
-	}
-	if c.Bool("resume") && c.IsSet("users-file") {
-		return usageError("--resume goes on with the users of the stopped backfill: leave --users-file out")
-	}
-	if c.Bool("let-leave") && c.IsSet("users-file") {
-		return usageError("--let-leave needs a sweep of the whole users table, which shows who is missing: leave --users-file out")
-	}
-	if c.Bool("let-leave") && c.Bool("resume") {
-		return usageError("--let-leave starts a new backfill: leave --resume out (a backfill that was started with --let-leave keeps it when it is resumed)")
 	}
 	wanted, err := readUsersFile(c.String("users-file"))
 	if err != nil {
@@ -88,7 +79,7 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 	display := newDisplay(p.stderr)
 	log := logger(loaded, display.logWriter(), isTerminal(p.stderr))
 	if log.GetLevel() == zerolog.InfoLevel {
-		// Progress and summary say what the log would say of runs that go well.
+		// Progress and summary show what the log would say of successful runs.
 		log = log.Level(zerolog.WarnLevel)
 	}
 	s, err := open(ctx, loaded, log, c.Bool("trust-clock"))
@@ -114,22 +105,48 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 			return err
 		}
 	}
+	how := jobs.Backfill{Resume: c.Bool("resume"), LetLeave: c.Bool("let-leave")}
+	if err := s.backfill(ctx, engine, sweeps, how, display); err != nil {
+		return err
+	}
+	return p.report(s, sweeps, c.Bool("json"), resumeCommand(c))
+}
+
+// backfill runs the sweeps and closes the runs that did not end.
+func (s *system) backfill(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, how jobs.Backfill, display *display) error {
 	if err := engine.Start(ctx); err != nil {
 		return err
 	}
 	display.start(ctx, sweeps)
-	backfillAll(ctx, engine, sweeps, jobs.Backfill{Resume: c.Bool("resume"), LetLeave: c.Bool("let-leave")}, display)
-	// A stop, or a failure, leaves pages in flight and runs open.
-	if err := stopEngine(engine, loaded.Sweep); err != nil {
-		s.log.Warn().Err(err).Msg("did not stop in good order; nothing that was written is lost")
+	backfillAll(ctx, engine, sweeps, how, display)
+	// After a stop or a failure, pages are in flight and runs are open.
+	if err := stopEngine(engine, s.config.Sweep); err != nil {
+		s.log.Warn().Err(err).Msg("did not stop in time; nothing that was written is lost")
 	}
 	closeOpen(ctx, s, engine, sweeps)
 	display.stop()
-	return p.report(s, sweeps, c.Bool("json"), resumeCommand(c))
+	return nil
 }
 
-// resumeCommand returns the command that goes on with a backfill: its own, with
-// --resume. What was limited to a list of users is recorded with the run.
+// checkBackfillFlags returns an error for flags that contradict each other.
+func checkBackfillFlags(c *cli.Command) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	if c.Bool("resume") && c.IsSet("users-file") {
+		return usageError("--resume continues with the users of the stopped backfill: leave --users-file out")
+	}
+	if c.Bool("let-leave") && c.IsSet("users-file") {
+		return usageError("--let-leave needs a sweep of the whole users table, which shows who is missing: leave --users-file out")
+	}
+	if c.Bool("let-leave") && c.Bool("resume") {
+		return usageError("--let-leave starts a new backfill: leave --resume out (a backfill that was started with --let-leave keeps it when it is resumed)")
+	}
+	return nil
+}
+
+// resumeCommand returns the command that continues a backfill: its own with --resume. A
+// list of users is recorded with the run.
 func resumeCommand(c *cli.Command) string {
 	command := "syncer backfill --resume"
 	if c.IsSet("config") {
@@ -146,7 +163,7 @@ func resumeCommand(c *cli.Command) string {
 
 var plainWord = regexp.MustCompile(`^[\w@%+=:,./-]+$`)
 
-// shellWord quotes a word for a POSIX shell, if it needs that.
+// shellWord quotes a word for a POSIX shell if necessary.
 func shellWord(s string) string {
 	if plainWord.MatchString(s) {
 		return s
@@ -154,7 +171,7 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// knownApps refuses names that no app of the configuration has.
+// knownApps returns an error for names that are not configured.
 func knownApps(c *config.Config, names []string) error {
 	var all []string
 	for _, app := range c.Apps {
@@ -168,7 +185,7 @@ func knownApps(c *config.Config, names []string) error {
 	return nil
 }
 
-// selected gives the runs that are asked for, and their apps.
+// selected returns the requested sweeps and their apps.
 func (s *system) selected(names []string, kind string) (sweeps []*sweep, apps []*jobs.App) {
 	for i, app := range s.apps {
 		if len(names) > 0 && !slices.Contains(names, app.Name) {
@@ -184,8 +201,8 @@ func (s *system) selected(names []string, kind string) (sweeps []*sweep, apps []
 	return sweeps, apps
 }
 
-// maxGap is how long after a backfill the next run of the app may come: by the
-// most frequent of its jobs; 0 when there is none.
+// maxGap returns the longest time between a backfill and the next run that counts as
+// observed: that of the app's most frequent job, 0 without a job.
 func maxGap(c *config.Config, app string, kind imclient.Kind) time.Duration {
 	var shortest time.Duration
 	for _, job := range c.Jobs {
@@ -196,8 +213,8 @@ func maxGap(c *config.Config, app string, kind imclient.Kind) time.Duration {
 	return shortest
 }
 
-// backfillAll runs all sweeps at once: each has a quota of its own. how holds what
-// is the same for all of them.
+// backfillAll runs all sweeps at once, because each has its own quota. how has what they
+// share.
 func backfillAll(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, how jobs.Backfill, display *display) {
 	var all sync.WaitGroup
 	for _, s := range sweeps {
@@ -225,9 +242,8 @@ func (s *sweep) backfill(ctx context.Context, engine *jobs.Engine, how jobs.Back
 	return err
 }
 
-// closeOpen cancels the runs that are still open after the engine stopped, so
-// that --resume finds them, and reads how all ended: some went through with the
-// last pages in flight.
+// closeOpen cancels the runs that are open after the engine stopped, so that --resume finds
+// them, and reads their final status: some succeeded with the last pages in flight.
 func closeOpen(ctx context.Context, s *system, engine *jobs.Engine, sweeps []*sweep) {
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectTimeout)
 	defer cancel()
@@ -244,7 +260,7 @@ func closeOpen(ctx context.Context, s *system, engine *jobs.Engine, sweeps []*sw
 			sw.run, err = s.store.FindRun(closeCtx, sw.run.ID)
 		}
 		if err != nil {
-			s.log.Warn().Err(err).Msg("could not close the run; it stays open, and --resume joins it")
+			s.log.Warn().Err(err).Msg("could not close the run; it stays open, and --resume continues it")
 		}
 	}
 }

@@ -23,10 +23,10 @@ import (
 func (p *program) configCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "config",
-		Usage: "look at the configuration",
+		Usage: "check or print the configuration",
 		Commands: []*cli.Command{{
 			Name:  "check",
-			Usage: "validate the configuration; with --connect also reach for databases and APIs",
+			Usage: "validate the configuration; with --connect also connect to databases and APIs",
 			Flags: []cli.Flag{
 				configFlag(),
 				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables, one harmless call to each API"},
@@ -34,8 +34,8 @@ func (p *program) configCommand() *cli.Command {
 			Action: p.checkConfig,
 		}, {
 			Name:        "print",
-			Usage:       "show every setting, its value and where that comes from; secrets are masked",
-			Description: "What is printed is TOML. After each value stands where it comes from: the file and line, the\nenvironment's variable, or default.",
+			Usage:       "print every setting, its value and source; secrets are masked",
+			Description: "The output is TOML. Each value is followed by its source: file and line, environment variable,\nor default.",
 			Flags:       []cli.Flag{configFlag()},
 			Action:      p.printConfig,
 		}},
@@ -79,7 +79,7 @@ func (p *program) printConfig(_ context.Context, c *cli.Command) error {
 	return configError(config.Print(p.stdout, path, p.environ))
 }
 
-// describe prints what the configuration amounts to.
+// describe prints a summary of the configuration.
 func (p *program) describe(c *config.Config) error {
 	p.say("the configuration is valid\ndatabase %s, schema %s", c.Database.URL, c.Database.Schema)
 	unverified := c.Database.URL.Unverified()
@@ -96,7 +96,7 @@ func (p *program) describe(c *config.Config) error {
 			p.say("app %s: calls go through the proxy %s", app.Name, app.Proxy)
 		}
 		if c := app.Connection(); c.AllowHTTP && strings.HasPrefix(c.BaseURL, "http:") {
-			p.say("app %s: %s is asked without TLS (allow_http)", app.Name, c.BaseURL)
+			p.say("app %s: calls to %s are not encrypted (allow_http)", app.Name, c.BaseURL)
 		}
 	}
 	for _, job := range c.Jobs {
@@ -117,7 +117,7 @@ func (p *program) describe(c *config.Config) error {
 			p.say("traces: sent through the proxy %s", t.Proxy)
 		}
 		if t.AllowHTTP && strings.HasPrefix(t.Endpoint, "http:") {
-			p.say("traces: sent without TLS (allow_http)")
+			p.say("traces: sent unencrypted (allow_http)")
 		}
 	}
 	for _, warning := range c.Warnings {
@@ -126,15 +126,14 @@ func (p *program) describe(c *config.Config) error {
 	return nil
 }
 
-// checker reaches for everything, one after the other, and says what came of it.
+// checker connects to everything in turn and prints the results.
 type checker struct {
 	p      *program
 	config *config.Config
 	failed bool
 }
 
-// say prints the result of one look; advice follows a failure that does not say
-// itself what to do about it.
+// say prints the result of one check. advice is what to do about err, "" if err says so.
 func (ch *checker) say(what string, err error, advice string) {
 	if err == nil {
 		ch.p.say("ok      %s", what)
@@ -189,7 +188,7 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 	}
 	advice := ""
 	if err != nil && imclient.ClassOf(err) == imclient.ClassTransient {
-		advice = fmt.Sprintf("check base_url in [apps.%s], and that it is up and reached from here", app.Provider)
+		advice = fmt.Sprintf("check base_url in [apps.%s], and that it runs and is reachable from here", app.Provider)
 		if app.Connection().BaseURL == "" {
 			advice = fmt.Sprintf("check region in [apps.%s], and that this machine reaches the internet", app.Provider)
 		}
@@ -212,12 +211,12 @@ func (ch *checker) users(ctx context.Context, app config.App) {
 	}
 	advice := ""
 	if _, ok := errors.AsType[*userstable.Error](err); !ok {
-		advice = "check [users] url (or [database] url, where there is none), and that the server runs and is reached from here"
+		advice = "check [users] url (or [database] url, where there is none), and that the server runs and is reachable from here"
 	}
 	ch.say("app "+app.Name, err, advice) // the error names the table
 }
 
-// usersTable is the name of a users table as the configuration has it.
+// usersTable returns the name of a users table as it is configured.
 func usersTable(c config.Users) string {
 	if c.Table.Schema == "" {
 		return c.Table.Name

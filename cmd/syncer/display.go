@@ -17,32 +17,31 @@ import (
 	"syncer/repo"
 )
 
-// display shows how a backfill goes: bars on a terminal, else a line now and
-// then.
+// display shows the progress of a backfill: bars on a terminal, else lines.
 type display struct {
 	w    io.Writer
-	bars progress.Writer // nil: not a terminal
+	bars progress.Writer // nil if w is not a terminal
 
 	mu       sync.Mutex
 	shown    map[*sweep]*shown
-	stopping bool // it was told that the backfill stops
+	stopping bool // whether the stop was announced
 	cancel   context.CancelFunc
 	idle     sync.WaitGroup
 }
 
-// shown is what is known of one sweep.
+// shown is the progress of one sweep.
 type shown struct {
 	tracker  *progress.Tracker
-	total    int64  // users; 0: not counted yet
-	meter    *meter // nil: not seen yet
+	total    int64  // users; 0 until they are counted
+	meter    *meter // nil before the first progress
 	lastLine time.Time
-	waitedOn int64 // the run whose being in the way was told
+	waitedOn int64 // the run that was announced as waited for
 }
 
-// lineEvery is how often a sweep gets a plain line.
+// lineEvery is the time between two lines of a sweep without a terminal.
 const lineEvery = 5 * time.Second
 
-// suspect follows the name of a sweep while some of its pages are suspect.
+// suspect follows a sweep's name while some of its pages are suspect.
 const suspect = " (suspect pages are rechecked)"
 
 func newDisplay(w io.Writer) *display {
@@ -50,8 +49,8 @@ func newDisplay(w io.Writer) *display {
 	if isTerminal(w) {
 		d.bars = progress.NewWriter()
 		d.bars.SetOutputWriter(fromLineStart{w})
-		// The lines are ours, because those of the library wrap at 80 columns, and its
-		// rates count what was done before a resumption.
+		// The library's own lines wrap at 80 columns, and its rates include what was done
+		// before a resumption.
 		style := progress.StyleDefault
 		style.Visibility = progress.StyleVisibility{}
 		style.Options.Separator, style.Options.DoneString, style.Options.ErrorString = "", "  done", "  not done"
@@ -62,8 +61,8 @@ func newDisplay(w io.Writer) *display {
 	return d
 }
 
-// fromLineStart begins each frame at the start of the line: the terminal may
-// have echoed a Ctrl-C there.
+// fromLineStart begins each frame at the start of the line, where the terminal may have
+// echoed a Ctrl-C.
 type fromLineStart struct{ io.Writer }
 
 func (w fromLineStart) Write(b []byte) (int, error) {
@@ -71,7 +70,7 @@ func (w fromLineStart) Write(b []byte) (int, error) {
 	return max(n-1, 0), err
 }
 
-// logWriter is where the log goes while bars are on the screen: above them.
+// logWriter returns a writer for the log, which prints above the bars.
 func (d *display) logWriter() io.Writer {
 	if d.bars == nil {
 		return d.w
@@ -89,8 +88,7 @@ func (l barLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// start begins to show the sweeps; how many users there are is counted
-// meanwhile.
+// start shows the sweeps, and counts their users in the background.
 func (d *display) start(ctx context.Context, sweeps []*sweep) {
 	ctx, d.cancel = context.WithCancel(ctx)
 	for _, s := range sweeps {
@@ -101,7 +99,7 @@ func (d *display) start(ctx context.Context, sweeps []*sweep) {
 			d.bars.AppendTracker(tracker)
 		}
 	}
-	// From here on the map is only read.
+	// The map is read-only from here on.
 	for _, s := range sweeps {
 		d.idle.Go(func() { d.countUsers(ctx, s) })
 	}
@@ -115,7 +113,7 @@ func (d *display) countUsers(ctx context.Context, s *sweep) {
 	if s.listed == nil {
 		var err error
 		if total, err = s.app.Users.Count(ctx); err != nil {
-			return // no time left is shown, nothing else is lost
+			return // only the remaining time is not shown then
 		}
 	}
 	d.mu.Lock()
@@ -126,7 +124,7 @@ func (d *display) countUsers(ctx context.Context, s *sweep) {
 	}
 }
 
-// waiting says which run is in the way, once.
+// waiting announces once which run a sweep waits for.
 func (d *display) waiting(s *sweep, other repo.Run) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -169,8 +167,7 @@ func (d *display) progress(s *sweep, run repo.Run) {
 	d.line("%s", pace)
 }
 
-// width returns how many columns a line of progress may take, and sees to it that
-// the library cuts off what is wider.
+// width returns the columns of a line of progress, and makes the library cut longer lines.
 func (d *display) width() int {
 	columns := defaultWidth
 	if file, ok := d.w.(*os.File); ok {
@@ -179,11 +176,10 @@ func (d *display) width() int {
 		}
 	}
 	d.bars.SetTerminalWidth(columns)
-	return columns - len("  not done") - 1 // behind a line that ended, and the cursor
+	return columns - len("  not done") - 1 // the status of a finished line, and the cursor
 }
 
-// callLimit returns how many calls per second the quota of the sweep's API allows, 0
-// if there is none.
+// callLimit returns the calls per second that the quota allows, 0 without a quota.
 func (s *sweep) callLimit() float64 {
 	for _, quota := range s.app.Quotas {
 		if quota.Kind() == s.kind {
@@ -193,7 +189,7 @@ func (s *sweep) callLimit() float64 {
 	return 0
 }
 
-// done marks a sweep that ended, one way or another.
+// done marks a sweep as ended.
 func (d *display) done(s *sweep) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -202,7 +198,7 @@ func (d *display) done(s *sweep) {
 	case errors.Is(s.err, context.Canceled):
 		if !d.stopping {
 			d.stopping = true
-			d.line("stopping: pages in flight are finished; Ctrl-C again ends at once")
+			d.line("stopping: finishing the pages in flight; Ctrl-C again ends at once")
 		}
 	case shown.tracker == nil:
 		d.line("%s: %s, %s users", s.name(), s.run.Status, report.Count(s.run.Users))
@@ -218,7 +214,7 @@ func (d *display) done(s *sweep) {
 	}
 }
 
-// line prints one line. The caller holds the lock.
+// line prints one line. The caller must hold mu.
 func (d *display) line(format string, args ...any) {
 	if d.bars != nil && d.bars.IsRenderInProgress() {
 		d.bars.Log(format, args...)
@@ -227,7 +223,7 @@ func (d *display) line(format string, args ...any) {
 	fmt.Fprintf(d.w, format+"\n", args...)
 }
 
-// stop ends the showing; what is printed afterwards stands below.
+// stop ends the display. Later output is printed below it.
 func (d *display) stop() {
 	d.cancel()
 	d.idle.Wait()

@@ -22,13 +22,13 @@ import (
 func (p *program) explainCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
-		Usage:     "tell why a user is, or is not, updated",
+		Usage:     "explain why a user is, or is not, updated",
 		ArgsUsage: "USER",
-		Description: "USER is the IM user id. Looks it up in the users table (which without an index on [users] user_id " +
-			"reads all of it), and tells what is known of it, since when, whether it fails and why, what runs there " +
-			"were and when the next one begins; for every app unless told otherwise. It changes nothing.\n" +
-			"As JSON it is an object with a list of apps, whose keys are named as the columns of tables and views are.\n" +
-			"Exit codes: 0 found and fine, 1 could not be found out, 3 found, but something is wrong, or in no users " +
+		Description: "USER is the IM user id. Looks it up in the users table (reading all of it if [users] user_id has no index), and shows " +
+			"what is known of it and since when, whether and why it fails, its runs, and when the next one begins; for every " +
+			"app by default. It changes nothing.\n" +
+			"JSON is an object with a list of apps. Its keys are named like the columns of tables and views.\n" +
+			"Exit codes: 0 found and fine, 1 an error prevented the answer, 3 something is wrong, or the user is in no users " +
 			"table.",
 		Flags: []cli.Flag{
 			configFlag(),
@@ -87,7 +87,7 @@ func (p *program) explain(ctx context.Context, c *cli.Command) error {
 	return explainVerdict(all)
 }
 
-// chosenApps are the app that is asked for, or all.
+// chosenApps returns the named app, or all if name is nil.
 func chosenApps(c *config.Config, name *string) ([]config.App, error) {
 	if name == nil {
 		return c.Apps, nil
@@ -102,8 +102,8 @@ func chosenApps(c *config.Config, name *string) ([]config.App, error) {
 	return nil, unknownApp(*name, names)
 }
 
-// explainVerdict is the exit code. An app whose users table does not have the
-// user counts only when no other's has it.
+// explainVerdict returns the exit code as an error. An app whose users table lacks the user
+// counts only if all others lack it too.
 func explainVerdict(all []report.Explanation) error {
 	listed, troubled := false, false
 	for _, e := range all {
@@ -117,7 +117,7 @@ func explainVerdict(all []report.Explanation) error {
 	}
 	switch {
 	case !listed:
-		return &exitError{code: exitPartial, err: errors.New("sweeps do not come to this user")}
+		return &exitError{code: exitPartial, err: errors.New("syncer does not poll this user")}
 	case troubled:
 		return &exitError{code: exitPartial, err: errors.New("something is wrong with this user: see above")}
 	default:
@@ -125,7 +125,7 @@ func explainVerdict(all []report.Explanation) error {
 	}
 }
 
-// explainer finds out about one user.
+// explainer collects what is known of one user.
 type explainer struct {
 	config *config.Config
 	store  *repo.Store
@@ -140,7 +140,7 @@ func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation
 	}
 	app, err := x.store.FindApp(ctx, c.Name)
 	if errors.Is(err, pgx.ErrNoRows) {
-		app, err = repo.App{Name: c.Name}, nil // it has never been swept; no app has the number 0
+		app, err = repo.App{Name: c.Name}, nil // never swept; no app has the id 0
 	}
 	if err != nil {
 		return e, now, err
@@ -167,11 +167,11 @@ func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation
 	return e, now, err
 }
 
-// changesShown is how many rows of the user's history are listed.
+// changesShown is how many rows of the user's history are shown.
 const changesShown = 5
 
-// listing looks the user up in the users table; not there, whether the row is
-// outside of the condition, or the text is a key.
+// listing looks the user up in the users table. If there is no such user, it looks for a
+// row outside of the where condition, then for a row with the id as its key.
 func (x *explainer) listing(ctx context.Context, c config.Users) report.Listing {
 	l := report.Listing{Table: usersTable(c), Where: c.Where}
 	users, err := (&system{config: x.config}).openUsers(ctx, c)
@@ -192,14 +192,14 @@ func (x *explainer) listing(ctx context.Context, c config.Users) report.Listing 
 	return l
 }
 
-// tickGrace is how late a tick may be dealt with before somebody should look.
+// tickGrace is how late a tick may be before it counts as overdue.
 const tickGrace = time.Minute
 
-// clockGrace is how far ahead of the present the last tick may be: the instances
-// know the time only to within a round trip to the database.
+// clockGrace is how far in the future the last tick may be, because instances know the
+// time only to within a round trip to the database.
 const clockGrace = 5 * time.Second
 
-// jobs says when the jobs of the app and kind run.
+// jobs returns when the jobs of the app and kind run.
 func (x *explainer) jobs(ctx context.Context, r *reports.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
 	var all []report.JobExplanation
 	for _, job := range x.config.Jobs {
@@ -214,37 +214,37 @@ func (x *explainer) jobs(ctx context.Context, r *reports.Reader, app repo.App, k
 		if err != nil {
 			return nil, err
 		}
-		told := report.JobExplanation{Name: job.Name, LastTick: last}
+		explained := report.JobExplanation{Name: job.Name, LastTick: last}
 		from := r.AsOf
 		if last != nil && last.After(from.Add(clockGrace)) {
-			from, told.Ahead = *last, true
+			from, explained.Ahead = *last, true
 		}
 		if next := ticks.Next(from); !next.IsZero() {
-			told.Next = next.In(x.tz)
+			explained.Next = next.In(x.tz)
 		}
 		if last != nil {
 			if due := ticks.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(r.AsOf) {
-				told.Overdue = due.In(x.tz)
+				explained.Overdue = due.In(x.tz)
 			}
 		}
-		all = append(all, told)
+		all = append(all, explained)
 	}
 	return all, nil
 }
 
-// codeMeaning says what the code of a failure means, "" when nobody knows.
+// codeMeaning returns what the code of a failure means, "" if that is unknown.
 func codeMeaning(provider imclient.Provider, code string) string {
 	switch code {
 	case imclient.CodeInvalidID:
-		return "the id breaks the provider's rules, so it was not sent; mend it, or leave it out with [users] where"
+		return "the id violates the provider's rules, so it was not sent; correct it, or exclude it with [users] where"
 	case imclient.CodeMissing:
-		return "the answers left the user out, twice"
+		return "two answers did not contain the user"
 	case imclient.CodeUnknownValue:
 		return "the answer has no value for the user that this version of syncer knows"
 	case jobs.CodeContradicted:
-		return "two APIs of OpenIM contradict each other about the user, who keeps the last known value until they agree: a message gateway is out of the API server's reach, or has stopped within the last half hour"
+		return "two APIs of OpenIM contradict each other about the user, who keeps the last known value until they agree: the API server cannot reach a message gateway, or one stopped within the last half hour"
 	case jobs.CodeHTTPError:
-		return "the backend, or what stands before it, refuses a call with this id in it"
+		return "the backend, or a proxy before it, refuses a call with this id"
 	}
 	m, ok := providers[provider].meaning(code)
 	switch {
@@ -255,9 +255,9 @@ func codeMeaning(provider imclient.Provider, code string) string {
 	}
 	switch m.Class {
 	case imclient.ClassBadBatch:
-		return "the backend refuses a call with this id in it, alone too: the id is not to its liking"
+		return "the backend refuses every call with this id"
 	case imclient.ClassTransient:
-		return fmt.Sprintf("the backend had trouble with this user (%s); the next run asks again", m.Class)
+		return fmt.Sprintf("the backend failed for this user (%s); the next run retries", m.Class)
 	default:
 		return "class " + m.Class.String()
 	}

@@ -72,25 +72,31 @@ func FuzzInstant(f *testing.F) {
 			}
 			return
 		}
-		begin, end := i.begin(now, tz), i.end(now, tz)
-		if begin.Location() != tz || end.Location() != tz {
-			t.Errorf("%q is in %s and %s, want %s", s, begin.Location(), end.Location(), tz)
-		}
-		switch {
-		case i.day != "":
-			// A day is as long as it is even where clocks change, and begins on
-			// that day or, where the day was left out, at the end of the one before.
-			if length := end.Sub(begin); length < 0 || length > 26*time.Hour || begin.Format(time.DateOnly) < s || begin.AddDate(0, 0, -1).Format(time.DateOnly) >= s && !begin.Equal(end) {
-				t.Errorf("the day %s in %s is from %s to %s", s, tz, begin, end)
-			}
-		case i.unit != 0:
-			if !begin.Equal(end) || begin.After(now) || begin.Before(now.AddDate(0, 0, -7*9999-1)) {
-				t.Errorf("%q before %s is %s", s, now, begin)
-			}
-		default:
-			if at, err := time.Parse(time.RFC3339, s); err != nil || !at.Equal(begin) || !begin.Equal(end) {
-				t.Errorf("%q is %s, %v", s, begin, err)
-			}
-		}
+		checkSpan(t, s, i, now, tz)
 	})
+}
+
+// checkSpan checks what an instant, parsed from s, means.
+func checkSpan(t *testing.T, s string, i instant, now time.Time, tz *time.Location) {
+	t.Helper()
+	begin, end := i.begin(now, tz), i.end(now, tz)
+	if begin.Location() != tz || end.Location() != tz {
+		t.Errorf("%q is in %s and %s, want %s", s, begin.Location(), end.Location(), tz)
+	}
+	switch {
+	case i.day != "":
+		// A day is as long as it is even where clocks change, and begins on
+		// that day or, where the day was left out, at the end of the one before.
+		if length := end.Sub(begin); length < 0 || length > 26*time.Hour || begin.Format(time.DateOnly) < s || begin.AddDate(0, 0, -1).Format(time.DateOnly) >= s && !begin.Equal(end) {
+			t.Errorf("the day %s in %s is from %s to %s", s, tz, begin, end)
+		}
+	case i.unit != 0:
+		if !begin.Equal(end) || begin.After(now) || begin.Before(now.AddDate(0, 0, -7*9999-1)) {
+			t.Errorf("%q before %s is %s", s, now, begin)
+		}
+	default:
+		if at, err := time.Parse(time.RFC3339, s); err != nil || !at.Equal(begin) || !begin.Equal(end) {
+			t.Errorf("%q is %s, %v", s, begin, err)
+		}
+	}
 }

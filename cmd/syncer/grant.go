@@ -12,13 +12,13 @@ import (
 )
 
 func (p *program) grantReaderCommand() *cli.Command {
-	return grantCommand("grant-reader", "let a database role read what reports read, and nothing else", func(ctx context.Context, c *cli.Command) error {
+	return grantCommand("grant-reader", "grant a database role what reports need, and nothing else", func(ctx context.Context, c *cli.Command) error {
 		return p.grant(ctx, c, "read", repo.GrantReaderSQL, (*repo.Store).GrantReader)
 	})
 }
 
 func (p *program) grantWorkerCommand() *cli.Command {
-	return grantCommand("grant-worker", "let a database role do what run and backfill do, and nothing else", func(ctx context.Context, c *cli.Command) error {
+	return grantCommand("grant-worker", "grant a database role what run and backfill need, and nothing else", func(ctx context.Context, c *cli.Command) error {
 		return p.grant(ctx, c, "work in", repo.GrantWorkerSQL, (*repo.Store).GrantWorker)
 	})
 }
@@ -28,8 +28,8 @@ func grantCommand(name, usage string, action cli.ActionFunc) *cli.Command {
 		Name:      name,
 		Usage:     usage,
 		ArgsUsage: "ROLE",
-		Description: "The role must exist; the configured one must own the schema. Do it again after an upgrade: what " +
-			"it adds is not yet granted.",
+		Description: "The role must exist; the configured one must own the schema. Repeat this after an upgrade, which may " +
+			"add tables.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "print", Usage: "print the SQL instead of running it"},
@@ -38,7 +38,7 @@ func grantCommand(name, usage string, action cli.ActionFunc) *cli.Command {
 	}
 }
 
-// grant gives a role its rights; do says what it may do then.
+// grant grants a role its privileges; do describes them.
 func (p *program) grant(ctx context.Context, c *cli.Command, do string,
 	statements func(schema, role string) []string, grant func(s *repo.Store, ctx context.Context, role string) error,
 ) error {

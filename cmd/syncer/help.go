@@ -20,12 +20,11 @@ func (p *program) printHelp(w io.Writer, template string, data any) {
 	}
 }
 
-// described are the two columns of a line that describes an option or a command.
+// described matches a line with an option or command and its description.
 var described = regexp.MustCompile(`^( +\S.*?  +)\S`)
 
-// hang breaks a line at word boundaries, so that it is at most width columns wide if
-// its words allow that. What follows is indented as the text is, behind the name of
-// an option or command.
+// hang wraps a line at word boundaries to width columns. It indents the next lines like the
+// text, after the name of an option or command.
 func hang(line string, width int) string {
 	indent := len(line) - len(strings.TrimLeft(line, " "))
 	if m := described.FindStringSubmatch(line); m != nil && len(m[1]) <= width/2 {
@@ -51,7 +50,7 @@ func hang(line string, width int) string {
 	return b.String()
 }
 
-// examples ends a command's description with commands to paste.
+// examples returns the end of a command's description, with commands to paste.
 func examples(commands ...string) string {
 	return "\n\nExamples:\n  " + strings.Join(commands, "\n  ")
 }

@@ -79,18 +79,7 @@ func TestImports(t *testing.T) {
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
 		seen[name] = true
-		for _, path := range p.Imports {
-			of, ours := strings.CutPrefix(path, module)
-			if ours && !slices.Contains(allowed[name], of) {
-				t.Errorf("%s imports %s, against the direction of docs/design.md §2", name, of)
-			}
-			if strings.HasPrefix(of, tools) && !isTool(name) {
-				t.Errorf("%s imports %s: only tools may import tools", name, of)
-			}
-			if strings.HasPrefix(path, "go.opentelemetry.io/") && !slices.Contains(traced, name) {
-				t.Errorf("%s imports %s: only %v may", name, path, traced)
-			}
-		}
+		checkImports(t, name, p.Imports)
 	}
 	if err := list.Wait(); err != nil {
 		t.Fatal(err)
@@ -98,6 +87,23 @@ func TestImports(t *testing.T) {
 	for name := range allowed {
 		if !seen[name] {
 			t.Errorf("there is no package %s", name)
+		}
+	}
+}
+
+// checkImports checks the imports of a package.
+func checkImports(t *testing.T, name string, imports []string) {
+	t.Helper()
+	for _, path := range imports {
+		of, ours := strings.CutPrefix(path, module)
+		if ours && !slices.Contains(allowed[name], of) {
+			t.Errorf("%s imports %s, against the direction of docs/design.md §2", name, of)
+		}
+		if strings.HasPrefix(of, tools) && !isTool(name) {
+			t.Errorf("%s imports %s: only tools may import tools", name, of)
+		}
+		if strings.HasPrefix(path, "go.opentelemetry.io/") && !slices.Contains(traced, name) {
+			t.Errorf("%s imports %s: only %v may", name, path, traced)
 		}
 	}
 }

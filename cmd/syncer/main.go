@@ -1,5 +1,8 @@
-// Command syncer keeps in Postgres who is online in an instant-messaging
-// system, on which device, since when, and who has been imported into it.
+// Command syncer records in Postgres who is online in an instant-messaging system, on which
+// device and since when, and which accounts are imported.
+//
+// Each file is a command: its flags, one call, and what it prints. Packages jobs and repo do
+// the work; provider.go and setup.go connect them.
 package main
 
 import (
@@ -27,7 +30,7 @@ const (
 	exitPartial = 3 // done, but some users failed
 )
 
-// exitError ends the program with a code; its text, if any, is for the user.
+// exitError ends the program with an exit code and a message for the user.
 type exitError struct {
 	code int
 	err  error
@@ -36,7 +39,7 @@ type exitError struct {
 func (e *exitError) Error() string { return e.err.Error() }
 func (e *exitError) Unwrap() error { return e.err }
 
-// program is what the commands share: where they print and what surrounds them.
+// program is what the commands share: their output and environment.
 type program struct {
 	stdout, stderr io.Writer
 	environ        []string
@@ -46,7 +49,7 @@ func main() {
 	os.Exit(run(os.Args, os.Stdout, os.Stderr, os.Environ()))
 }
 
-// run is the whole program; it returns the exit code.
+// run executes a command line and returns the exit code.
 func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	ctx, stop := stopSignal()
 	defer stop()
@@ -63,15 +66,15 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	return code
 }
 
-// distinctLines leaves out lines that repeat the one before: the driver names
-// an address that it tried twice, with and without TLS, twice.
+// distinctLines removes repeated lines: the driver reports an address twice that it tried
+// with and without TLS.
 func distinctLines(text string) string {
 	return strings.Join(slices.Compact(strings.Split(text, "\n")), "\n")
 }
 
-// stopSignal gives a context that ends with the first SIGINT or SIGTERM, to stop
-// in good order. A later one ends the process at once; not so within a second,
-// because a terminal and a parent process often send the same one twice.
+// stopSignal returns a context that the first SIGINT or SIGTERM cancels, for an orderly
+// stop. A later signal ends the process at once, except within a second: a terminal and a
+// parent process often both send it.
 func stopSignal() (context.Context, context.CancelFunc) {
 	const sameSignal = time.Second
 	ctx, cancel := context.WithCancel(context.Background())
@@ -118,7 +121,7 @@ func (p *program) command() *cli.Command {
 	}
 	root.Action = unknownCommand
 	cli.HelpPrinter = p.printHelp
-	// Errors are printed once, by run, with their exit code.
+	// run prints errors, and returns their exit code.
 	var quiet func(*cli.Command)
 	quiet = func(c *cli.Command) {
 		c.ExitErrHandler = func(context.Context, *cli.Command, error) {}

@@ -26,11 +26,11 @@ func (p *program) migrateCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "migrate",
-		Usage: "bring syncer's schema up to date, or take it back",
+		Usage: "upgrade syncer's schema, or revert it",
 		Commands: []*cli.Command{
 			sub("up", "apply all pending migrations; safe with several instances at once", p.migrateUp),
-			sub("down", "take back the newest migration, with the data in its tables", p.migrateDown,
-				&cli.Int64Flag{Name: "to", Value: -1, HideDefault: true, Usage: "take back until `VERSION` is the newest left; 0: all"}),
+			sub("down", "revert the newest migration, with the data in its tables", p.migrateDown,
+				&cli.Int64Flag{Name: "to", Value: -1, HideDefault: true, Usage: "revert all migrations after `VERSION`; 0: all"}),
 			sub("status", "list the migrations", p.migrateStatus),
 			sub("version", "print the newest applied migration", func(ctx context.Context, _ *cli.Command, m *migrations.Migrator) error {
 				version, err := m.Version(ctx)
@@ -44,7 +44,7 @@ func (p *program) migrateCommand() *cli.Command {
 	}
 }
 
-// lockWait is how long migrate up and down try to get their locks.
+// lockWait is how long migrate up and down wait for their locks.
 const lockWait = 10 * time.Minute
 
 func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migrations.Migrator) error) error {
@@ -91,10 +91,10 @@ func (p *program) migrateDown(ctx context.Context, c *cli.Command, m *migrations
 	}
 	done, err := m.Down(ctx, target)
 	for _, s := range done {
-		p.say("took back %s", s.Name)
+		p.say("reverted %s", s.Name)
 	}
 	if err == nil && len(done) == 0 {
-		p.say("nothing to do: no migration is applied beyond that")
+		p.say("nothing to do: no later migration is applied")
 	}
 	return err
 }

@@ -10,8 +10,8 @@ import (
 	"syncer/repo"
 )
 
-// meter measures how fast a run goes since this process began to look at it: what a
-// stopped backfill did before it was resumed does not count.
+// meter measures a run's speed since this process started to watch it, without what a
+// resumed backfill did before.
 type meter struct {
 	since        time.Time
 	users, calls int64 // at that time
@@ -21,14 +21,14 @@ func newMeter(run repo.Run, now time.Time) *meter {
 	return &meter{since: now, users: run.Users, calls: run.Calls}
 }
 
-// pace is how a run goes.
+// pace is the progress and speed of a run.
 type pace struct {
 	name         string
-	users, total int64         // total is 0 if it is not known
-	usersPerSec  float64       // of this process's time
-	callsPerSec  float64       // likewise
-	callLimit    float64       // calls per second that the quota allows all processes together
-	left         time.Duration // 0 if it is not known
+	users, total int64         // total is 0 if unknown
+	usersPerSec  float64       // since newMeter
+	callsPerSec  float64       // since newMeter
+	callLimit    float64       // calls per second of all processes
+	left         time.Duration // 0 if unknown
 }
 
 // pace measures a run.
@@ -54,7 +54,7 @@ func (p pace) percent() string {
 
 func (p pace) rate() string { return report.Count(int64(p.usersPerSec)) + " users/s" }
 
-// calls says how much of the quota is used, which is why a run goes no faster.
+// calls shows the use of the quota, which usually limits the speed.
 func (p pace) calls() string {
 	if p.callLimit <= 0 {
 		return ""
@@ -90,8 +90,8 @@ func (p pace) String() string {
 	return text
 }
 
-// line returns the pace as one line of at most width columns, with a bar if there is
-// room for one. What matters least is left out first.
+// line returns the pace as one line of at most width columns, with a bar if there is room.
+// It drops the least important parts first.
 func (p pace) line(width int) string {
 	const (
 		between  = 2 // columns
@@ -131,7 +131,7 @@ func bar(done, of int64, length int) string {
 	return strings.Repeat("█", full) + strings.Repeat("░", length-full)
 }
 
-// cutTo shortens a text to so many columns.
+// cutTo shortens a text to a number of columns.
 func cutTo(s string, columns int) string {
 	if utf8.RuneCountInString(s) <= columns {
 		return s

@@ -12,16 +12,16 @@ import (
 	"syncer/jobs"
 )
 
-// reload puts into force what can be changed while the daemon runs: the jobs, the
-// call rates and the log's level. What else has changed is named. A configuration
-// with a mistake changes nothing. It gives what is in force then.
+// reload applies what can change while the daemon runs: the jobs, the call rates and the
+// log level. It logs the names of other changed settings. An invalid configuration changes
+// nothing. It returns the configuration in force.
 func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
 	keep := func(err error) *config.Config {
 		event := s.log.Error().Err(err)
 		if caught, ok := errors.AsType[*imclient.PanicError](err); ok {
 			event = event.Bytes("stack", caught.Stack)
 		}
-		event.Msg("the configuration is not reloaded; the one before stays in force")
+		event.Msg("the configuration is not reloaded; the previous one stays in force")
 		return old
 	}
 	var loaded *config.Config
@@ -41,7 +41,7 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 		return keep(err)
 	}
 	setLevel(inForce.Log)
-	for i, app := range s.apps { // which are those of the configuration
+	for i, app := range s.apps { // in the order of the configuration
 		for _, quota := range app.Quotas {
 			quota.SetLimit(float64(inForce.Apps[i].Connection().Rate(quota.Kind())))
 		}
@@ -56,15 +56,14 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 		s.log.Warn().Msg(warning)
 	}
 	if waiting := config.Changes(inForce, loaded); len(waiting) > 0 {
-		s.log.Warn().Strs("settings", waiting).Msg("some settings have changed that need a restart")
+		s.log.Warn().Strs("settings", waiting).Msg("settings have changed that need a restart")
 	}
 	s.log.Info().Strs("changed", config.Changes(old, inForce)).Msg("configuration reloaded")
 	return inForce
 }
 
-// sameTenants refuses a configuration in which the name of an app stands for
-// another tenant than the one that is recorded. Apps that have not changed are not
-// looked up, so that a reload does not need the database.
+// sameTenants returns an error if an app's name belongs to another tenant in the database.
+// It does not look up unchanged apps, so that a reload does not need the database.
 func (s *system) sameTenants(old, loaded *config.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
@@ -81,8 +80,8 @@ func (s *system) sameTenants(old, loaded *config.Config) error {
 	return nil
 }
 
-// withoutRestart gives the old configuration with what takes no restart from the
-// new one.
+// withoutRestart returns the old configuration with the settings of the new one that need
+// no restart.
 func withoutRestart(old, loaded *config.Config) *config.Config {
 	c := *old
 	c.Log.Level = loaded.Log.Level
@@ -99,5 +98,5 @@ func withoutRestart(old, loaded *config.Config) *config.Config {
 	return &c
 }
 
-// setLevel sets what is logged from now on, everywhere in this process.
+// setLevel sets the log level of the process.
 func setLevel(c config.Log) { zerolog.SetGlobalLevel(level(c)) }

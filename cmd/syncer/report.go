@@ -24,11 +24,10 @@ import (
 	"syncer/repo/reports"
 )
 
-// reportAll is the name under which all reports come at once.
+// reportAll is the name of the command that prints all reports.
 const reportAll = "all"
 
-// reportUsages say what each report answers, in the order of the help, and from
-// when on when --from is not given.
+// reportUsages describes the reports in the order of the help; from is the default of --from.
 var reportUsages = []struct {
 	name, usage, from string
 	days              bool // the default begins with a local day
@@ -36,37 +35,37 @@ var reportUsages = []struct {
 }{
 	{report.Concurrency, "how many users were online, over time", "-1d", false,
 		"app, bucket (its beginning), bucket_seconds, observed_seconds, runs, users, online_min, online_avg, " +
-			"online_max, push_online_avg. Buckets are 5 or 15 minutes, an hour or a day long, as suits the span. " +
-			"The counts are empty where nobody looked."},
+			"online_max, push_online_avg. Buckets are 5 or 15 minutes, an hour or a day long, depending on the span. " +
+			"The counts are empty where nothing was observed."},
 	{report.ActiveUsers, "how many users were online in a day, in 7 and in 30 days", "-29d", true,
 		"app, day, daily, weekly, monthly, observed_seconds, day_seconds."},
 	{report.Sessions, "how long users stay online", "-6d", true,
 		"app, day, sessions, cut_by_gap, open, median_seconds, p90_seconds, longest_seconds. JSON has the same " +
-			"over the whole span in overall. With --users csv has the longest sessions instead, and JSON has them in " +
+			"for the whole span in overall. With --users csv has the longest sessions instead, and JSON has them in " +
 			"longest: app, user_id, started_after, started_at, ended_after, ended_at, known_seconds, " +
 			"estimated_seconds, ended_by."},
 	{report.Platforms, "on which platforms users are online", "-6d", true,
-		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform who uses " +
-			"several right now: app, online, multi_platform, share."},
-	{report.Accounts, "who has been imported, and how that changed", "-29d", true,
-		"app, day, imported, not_imported, first_seen, became_imported, became_not_imported, gone. JSON has in coverage what " +
-			"is known now: app, imported, not_imported, never_checked, last_checked_at."},
+		"app, platform, users_avg, users_max, share (of the users online). JSON has in multi_platform the users " +
+			"of several now: app, online, multi_platform, share."},
+	{report.Accounts, "which accounts are imported, and how that changed", "-29d", true,
+		"app, day, imported, not_imported, first_seen, became_imported, became_not_imported, gone. JSON has in coverage the present " +
+			"state: app, imported, not_imported, never_checked, last_checked_at."},
 	{report.Runs, "the latest runs and how they ended", "-1d", false,
 		"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
 			"removed, held_back, suspect_pages, rejected_answers, calls, retries, error."},
-	{report.Gaps, "what is not known: the times in which nobody looked", "-29d", true,
+	{report.Gaps, "times without observation", "-29d", true,
 		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in " +
-			"coverage how much was observed: app, kind, gaps, since, seconds, gap_seconds, observed_seconds, " +
+			"coverage the observed time: app, kind, gaps, since, seconds, gap_seconds, observed_seconds, " +
 			"observed_share."},
-	{reportAll, "all of these", "-6d", true, "As the others have them, in JSON as a list in reports; there is no csv of all."},
+	{reportAll, "all of these", "-6d", true, "As in the other reports. JSON has a list in reports; there is no csv of all."},
 }
 
 func (p *program) reportCommand() *cli.Command {
 	c := &cli.Command{
 		Name:  "report",
-		Usage: "report on what was collected",
+		Usage: "report on the collected data",
 		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader). " +
-			"Time in which nobody looked counts as neither online nor offline, in every report." +
+			"Time without observation counts as neither online nor offline." +
 			examples("syncer report concurrency --from -7d", "syncer report active-users --tz Europe/Berlin --format csv", "syncer report all --format html -o report.html"),
 		Action: unknownReport,
 	}
@@ -76,8 +75,8 @@ func (p *program) reportCommand() *cli.Command {
 			&cli.StringFlag{Name: "app", Usage: "only this `APP`"},
 			&cli.StringFlag{Name: "from", Value: u.from, HideDefault: true, Validator: checkInstant,
 				Usage: "begin at `TIME`: " + instantForms + " (default: " + defaultFrom(u.from, u.days) + ")"},
-			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`; a day is meant with its end (default: now)"},
-			&cli.StringFlag{Name: "tz", Usage: "show times, and cut days, in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
+			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`, for a day its end (default: now)"},
+			&cli.StringFlag{Name: "tz", Usage: "show times and days in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
 				Validator: func(s string) error { _, err := config.Location(s); return err }},
 			&cli.StringFlag{Name: "format", Value: "table", Usage: "print as `FORMAT`: " + strings.Join(formats(u.name), ", "),
 				Validator: func(s string) error {
@@ -90,7 +89,7 @@ func (p *program) reportCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output; - is standard output"},
 		}
 		if u.name == report.Sessions || u.name == reportAll {
-			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, which names users", report.Longest)})
+			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, with user ids", report.Longest)})
 		}
 		c.Commands = append(c.Commands, &cli.Command{
 			Name: u.name, Usage: u.usage, Description: "Columns of csv and keys of JSON:\n" + u.columns, Flags: flags,
@@ -127,7 +126,7 @@ func formats(name string) []string {
 	return []string{"table", "csv", "json", "html"}
 }
 
-// unknownReport is what becomes of a name that no report has.
+// unknownReport returns the error for an unknown report.
 func unknownReport(ctx context.Context, c *cli.Command) error {
 	name := c.Args().First()
 	if name == "" {
@@ -148,22 +147,9 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 	if err := errors.Join(noArgs(c), checkSpreadsheet(c)); err != nil {
 		return err
 	}
-	loaded, err := p.loadReporting(c)
-	if err != nil {
-		return err
-	}
-	tz, err := zoneOf(c, loaded.Report)
-	if err != nil {
-		return err
-	}
-	store, err := openReader(ctx, loaded.Database, tz)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
 	var text bytes.Buffer
-	err = reports.Read(ctx, store.DB, func(r *reports.Reader) error {
-		span, err := readSpan(ctx, c, r, loaded.Apps, tz, days)
+	err := p.read(ctx, c, func(r *reports.Reader, configured []string, tz *time.Location) error {
+		span, err := readSpan(ctx, c, r, configured, tz, days)
 		if err != nil {
 			return err
 		}
@@ -180,7 +166,26 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 	return p.deliver(c.String("output"), text.Bytes())
 }
 
-// loadReporting is load for commands that need no more than the database.
+// read calls f with a reader, the names of the configured apps, and the zone that the flags
+// name.
+func (p *program) read(ctx context.Context, c *cli.Command, f func(r *reports.Reader, configured []string, tz *time.Location) error) error {
+	loaded, err := p.loadReporting(c)
+	if err != nil {
+		return err
+	}
+	tz, err := zoneOf(c, loaded.Report)
+	if err != nil {
+		return err
+	}
+	store, err := openReader(ctx, loaded.Database, tz)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	return reports.Read(ctx, store.DB, func(r *reports.Reader) error { return f(r, loaded.Apps, tz) })
+}
+
+// loadReporting is load for commands that need only the database.
 func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
 	path, err := config.Find(c.String("config"))
 	if err != nil {
@@ -190,11 +195,18 @@ func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
 	return loaded, configError(err)
 }
 
-// openReader connects to the database to read what was collected.
+// openReader connects to the database for reading.
 func openReader(ctx context.Context, db config.Database, tz *time.Location) (*repo.Store, error) {
+	return openTool(ctx, db, pg.Config{MaxConns: 1, Process: "report", Location: tz})
+}
+
+// openTool connects to the database for a command that does not sweep. It sets URL, Schema
+// and PollOnly of c.
+func openTool(ctx context.Context, db config.Database, c pg.Config) (*repo.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	store, err := repo.Open(ctx, pg.Config{URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: 1, PollOnly: db.PollOnly, Process: "report", Location: tz})
+	c.URL, c.Schema, c.PollOnly = db.URL.Reveal(), db.Schema, db.PollOnly
+	store, err := repo.Open(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("database %s cannot be used: %w\n%s", db.URL, err, databaseAdvice)
 	}
@@ -205,7 +217,7 @@ func openReader(ctx context.Context, db config.Database, tz *time.Location) (*re
 	return store, nil
 }
 
-// readSpan makes of the flags what the report is about.
+// readSpan returns the span and the app that the flags name.
 func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured []string, tz *time.Location, days bool) (reports.Span, error) {
 	span := reports.Span{To: r.AsOf.In(tz), Location: tz}
 	from, err := parseInstant(c.String("from"))
@@ -235,7 +247,7 @@ func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured
 	return span, nil
 }
 
-// knownApp refuses an app that is neither configured nor in the database.
+// knownApp returns an error for an app that is neither configured nor in the database.
 func knownApp(ctx context.Context, r *reports.Reader, configured []string, app string) error {
 	known, err := r.AppNames(ctx)
 	if err != nil {
@@ -264,7 +276,7 @@ func unknownApp(name string, known []string) error {
 	return usageError("%s (allowed: %s)", text, strings.Join(known, ", "))
 }
 
-// write writes the reports in the format that is asked for.
+// write writes the reports in the requested format.
 func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name string, reports []report.Report) error {
 	switch c.String("format") {
 	case "csv":
@@ -289,13 +301,13 @@ func (p *program) write(w io.Writer, c *cli.Command, head report.Head, name stri
 	}
 }
 
-// stdoutName is what --output calls standard output.
+// stdoutName is standard output as the value of --output.
 const stdoutName = "-"
 
-// defaultWidth is how wide text is where there is no terminal.
+// defaultWidth is the width of text without a terminal.
 const defaultWidth = 80
 
-// width is how wide the terminal is that standard output goes to, if it does.
+// width returns the width of the terminal on standard output, and whether there is one.
 func (p *program) width() (columns int, terminal bool) {
 	if file, ok := p.stdout.(*os.File); ok {
 		if columns, _, err := term.GetSize(int(file.Fd())); err == nil && columns > 0 {
@@ -305,12 +317,12 @@ func (p *program) width() (columns int, terminal bool) {
 	return defaultWidth, false
 }
 
-// deliver puts the text where it is wanted. A file is there whole or not at all.
+// deliver writes the text to a file, atomically, or to standard output for "" and "-".
 func (p *program) deliver(name string, text []byte) error {
 	if name == "" || name == stdoutName {
 		_, err := p.stdout.Write(text)
 		if errors.Is(err, syscall.EPIPE) {
-			return nil // whoever reads it has seen enough
+			return nil // the reader, such as head, has closed the pipe
 		}
 		if err != nil {
 			return fmt.Errorf("print the report: %w", err)
@@ -324,8 +336,8 @@ func (p *program) deliver(name string, text []byte) error {
 	return nil
 }
 
-// writeWhole writes a file by another name first. Only its owner may read it:
-// it can name users.
+// writeWhole writes a file under another name first and renames it. Only the owner may read
+// it, because reports can name users.
 func writeWhole(name string, text []byte) (err error) {
 	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
 		return os.WriteFile(name, text, 0o600) // /dev/null, a pipe

@@ -7,15 +7,15 @@ import (
 	"syncer/repo/reports"
 )
 
-// reportQuery reads what reports are made of.
+// reportQuery reads the data of reports.
 type reportQuery struct {
 	reader *reports.Reader
 	head   report.Head
-	users  bool // users may be named
+	users  bool // whether the report may name users
 	gaps   []reports.GapRow
 }
 
-// run makes the report of a name, or all of them.
+// run returns the report of a name, or all for reportAll.
 func (q *reportQuery) run(ctx context.Context, name string) ([]report.Report, error) {
 	var err error
 	if q.gaps, err = q.reader.Gaps(ctx, q.head.Span); err != nil { // charts show them

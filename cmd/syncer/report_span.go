@@ -9,8 +9,8 @@ import (
 	"syncer/internal/localtime"
 )
 
-// instant is a time as --from and --to give it: a day, an instant, or so long
-// before now. What it means depends on the time zone and on now.
+// instant is a value of --from and --to: a day, an instant, or a time before now. Its
+// meaning depends on the time zone and on now.
 type instant struct {
 	day    string // 2026-11-01
 	at     time.Time
@@ -18,7 +18,7 @@ type instant struct {
 	unit   byte
 }
 
-// instantForms is what an instant may look like, for people.
+// instantForms describes the forms of an instant to users.
 const instantForms = "a day such as 2026-11-01, an instant such as 2026-11-01T08:00:00Z, or a time before now such as -7d or -12h"
 
 var beforeNow = regexp.MustCompile(`^-(\d{1,4})([wdhm])$`)
@@ -37,13 +37,13 @@ func parseInstant(s string) (instant, error) {
 	return instant{}, fmt.Errorf("%q is no time (want %s)", s, instantForms)
 }
 
-// checkInstant is a flag's validator.
+// checkInstant validates a flag.
 func checkInstant(s string) error {
 	_, err := parseInstant(s)
 	return err
 }
 
-// begin is the instant itself; of a day its beginning.
+// begin returns the instant, for a day its beginning.
 func (i instant) begin(now time.Time, tz *time.Location) time.Time {
 	now = now.In(tz)
 	switch {
@@ -62,7 +62,7 @@ func (i instant) begin(now time.Time, tz *time.Location) time.Time {
 	}
 }
 
-// end is the instant itself; of a day the end.
+// end returns the instant, for a day its end.
 func (i instant) end(now time.Time, tz *time.Location) time.Time {
 	if i.day != "" {
 		return startOfDay(i.day, 1, tz)
@@ -70,7 +70,7 @@ func (i instant) end(now time.Time, tz *time.Location) time.Time {
 	return i.begin(now, tz)
 }
 
-// startOfDay returns when the day begins that comes after days after the given one.
+// startOfDay returns the beginning of the day that is after days later than day.
 func startOfDay(day string, after int, tz *time.Location) time.Time {
 	t, err := time.Parse(time.DateOnly, day)
 	if err != nil {

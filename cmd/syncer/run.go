@@ -24,9 +24,9 @@ func (p *program) runCommand() *cli.Command {
 		Usage: "daemon: start the scheduled jobs and work on them",
 		Description: "Any number of instances may run on one database: they share schedule, work and quota. " +
 			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0; " +
-			"what is left goes on with another instance, or with the next start. " +
-			"SIGHUP reads the configuration again: jobs, call rates and the log's level change at once, " +
-			"what needs a restart is named in the log.",
+			"another instance, or the next start, continues the rest. " +
+			"SIGHUP reloads the configuration: jobs, call rates and the log level change at once; " +
+			"the log names settings that need a restart.",
 		Flags:  []cli.Flag{configFlag()},
 		Action: p.runDaemon,
 	}
@@ -36,7 +36,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
-	// From the start: without a receiver the signal would end the process.
+	// Registered first: an unhandled SIGHUP ends the process.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -44,7 +44,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	// The level is the process's, not the logger's, so that a reload can change it.
+	// The global level, not the logger's, so that a reload can change it.
 	setLevel(loaded.Log)
 	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)).Level(zerolog.DebugLevel), false)
 	if err != nil {
@@ -86,27 +86,27 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	manager.stopping()
-	s.log.Info().Msg("stopping: pages in flight are finished")
+	s.log.Info().Msg("stopping: finishing the pages in flight")
 	if stopErr := stopEngine(engine, loaded.Sweep); stopErr != nil {
-		s.log.Warn().Err(stopErr).Msg("did not stop in good order; nothing that was written is lost")
+		s.log.Warn().Err(stopErr).Msg("did not stop in time; nothing that was written is lost")
 	}
 	s.log.Info().Msg("stopped")
 	return err
 }
 
-// stopEngine grants the pages in flight the configured grace.
+// stopEngine stops the engine within stop_grace, which pages in flight may use.
 func stopEngine(engine *jobs.Engine, c config.Sweep) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.StopGrace)
 	defer cancel()
 	return engine.Stop(ctx)
 }
 
-// status is what the service manager is told.
+// status returns the daemon's status for the service manager.
 func status(c *config.Config) string {
 	return fmt.Sprintf("apps: %d, jobs: %d", len(c.Apps), len(c.Jobs))
 }
 
-// scheduled turns configured jobs into the engine's.
+// scheduled returns the engine's jobs for configured ones.
 func (s *system) scheduled(configured []config.Job) ([]jobs.Job, error) {
 	var scheduled []jobs.Job
 	for _, c := range configured {
@@ -125,8 +125,8 @@ func (s *system) scheduled(configured []config.Job) ([]jobs.Job, error) {
 	return scheduled, nil
 }
 
-// serveAdmin answers health, readiness and metrics until ctx ends; the channel tells
-// when it no longer can.
+// serveAdmin serves health, readiness and metrics until ctx ends. The channel receives the
+// error of a server that failed.
 func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan error, error) {
 	failed := make(chan error, 1)
 	if s.config.HTTP.Listen == "" {
@@ -155,8 +155,7 @@ func (s *system) serveAdmin(ctx context.Context, engine *jobs.Engine) (<-chan er
 	return failed, nil
 }
 
-// ready says what keeps the daemon from its work: the database, its schema, or
-// itself.
+// ready returns what prevents the daemon from working: the database, its schema, or itself.
 func (s *system) ready(ctx context.Context, engine *jobs.Engine) error {
 	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
@@ -165,7 +164,7 @@ func (s *system) ready(ctx context.Context, engine *jobs.Engine) error {
 		return err
 	}
 	if !engine.Alive() {
-		return fmt.Errorf("the daemon is starting, or stuck: its housekeeping was not over once in %s", s.config.Sweep.RescueAfter)
+		return fmt.Errorf("the daemon is starting or stuck: its housekeeping did not complete within %s", s.config.Sweep.RescueAfter)
 	}
 	return engine.Trouble()
 }

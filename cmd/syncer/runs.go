@@ -19,30 +19,29 @@ import (
 	"syncer/repo/reports"
 )
 
-// runStatuses are what --status takes.
+// runStatuses lists the values of --status.
 var runStatuses = []string{
 	string(repo.RunRunning), string(repo.RunSucceeded), string(repo.RunPartial), string(repo.RunFailed), string(repo.RunCancelled), string(repo.RunSkipped),
 }
 
-// maxRuns bounds --limit: what is more is asked of syncer report runs, or of the
-// table.
+// maxRuns limits --limit. For more, use syncer report runs, or the table.
 const maxRuns = 10_000
 
 func (p *program) runsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "runs",
-		Usage: "list the latest runs, and with show tell everything of one",
+		Usage: "list the latest runs; show prints one in detail",
 		Description: "Needs only [database] of the configuration, and a role that may read (syncer grant-reader). " +
-			"Of a run that is going the counters are those so far. Columns of csv and keys of JSON: " +
+			"Columns of csv and keys of JSON: " +
 			"app, run_id, kind, job, trigger, tick, status, started_at, finished_at, seconds, users, changed, failed, " +
 			"removed, held_back, suspect_pages, rejected_answers, calls, retries, error.",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.StringFlag{Name: "app", Local: true, Usage: "only of this `APP`"},
-			&cli.StringFlag{Name: "job", Local: true, Usage: "only of the job of this `NAME` (a backfill's is backfill)"},
-			&cli.StringFlag{Name: "kind", Local: true, Usage: "only of this `KIND`: presence or accounts", Validator: oneOf("kind", "presence", "accounts")},
-			&cli.StringFlag{Name: "status", Local: true, Usage: "only with this `STATUS`, or several with commas between them: " + strings.Join(runStatuses, ", "), Validator: checkStatuses},
-			&cli.IntFlag{Name: "limit", Local: true, Value: 20, Usage: "list at most `N`, the newest", Validator: func(n int) error {
+			&cli.StringFlag{Name: "app", Local: true, Usage: "only this `APP`"},
+			&cli.StringFlag{Name: "job", Local: true, Usage: "only the job with this `NAME` (backfill for backfills)"},
+			&cli.StringFlag{Name: "kind", Local: true, Usage: "only this `KIND`: presence or accounts", Validator: oneOf("kind", "presence", "accounts")},
+			&cli.StringFlag{Name: "status", Local: true, Usage: "only this `STATUS`, or several separated by commas: " + strings.Join(runStatuses, ", "), Validator: checkStatuses},
+			&cli.IntFlag{Name: "limit", Local: true, Value: 20, Usage: "list the newest `N`", Validator: func(n int) error {
 				if n < 1 || n > maxRuns {
 					return fmt.Errorf("%d is not between 1 and %d", n, maxRuns)
 				}
@@ -55,9 +54,9 @@ func (p *program) runsCommand() *cli.Command {
 		Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.listRuns(ctx, c)) },
 		Commands: []*cli.Command{{
 			Name:      "show",
-			Usage:     "tell everything of one run",
+			Usage:     "print one run in detail",
 			ArgsUsage: "ID",
-			Description: "Keys of JSON: run (as runs has them, and provider, listed, complete, prev_complete_at, observed_from, " +
+			Description: "Keys of JSON: run (as in runs, and provider, listed, complete, prev_complete_at, observed_from, " +
 				"observed_until, suspect, planned), and the lists seen, left, gaps, range_states, ranges, failures.",
 			Flags:  []cli.Flag{configFlag(), zoneFlag(), formatFlag("table", "json")},
 			Action: func(ctx context.Context, c *cli.Command) error { return stopped(ctx, p.showRun(ctx, c)) },
@@ -70,12 +69,12 @@ func zoneFlag() cli.Flag {
 		Validator: func(s string) error { _, err := config.Location(s); return err }}
 }
 
-// formatFlag lets one choose how things are printed; the first is the default.
+// formatFlag returns --format; the first format is the default.
 func formatFlag(formats ...string) cli.Flag {
 	return &cli.StringFlag{Name: "format", Local: true, Value: formats[0], Usage: "print as `FORMAT`: " + strings.Join(formats, ", "), Validator: oneOf("format", formats...)}
 }
 
-// oneOf is a flag's validator.
+// oneOf returns a flag's validator.
 func oneOf(what string, allowed ...string) func(string) error {
 	return func(s string) error {
 		if !slices.Contains(allowed, s) {
@@ -94,7 +93,7 @@ func checkStatuses(list string) error {
 	return nil
 }
 
-// zoneOf is what --tz says, else what the configuration does.
+// zoneOf returns the zone of --tz, or the configured one.
 func zoneOf(c *cli.Command, configured config.Report) (*time.Location, error) {
 	if !c.IsSet("tz") {
 		return configured.Timezone, nil
@@ -106,7 +105,7 @@ func zoneOf(c *cli.Command, configured config.Report) (*time.Location, error) {
 	return tz, nil
 }
 
-// stopped says of a command that was told to end just that.
+// stopped replaces the error of a command that a signal ended.
 func stopped(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return errors.New("stopped")
@@ -114,7 +113,7 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
-// ifSet is what a flag says, nil when it is not given.
+// ifSet returns a flag's value, nil if the flag is not given.
 func ifSet(c *cli.Command, flag string) *string {
 	if !c.IsSet(flag) {
 		return nil
@@ -132,7 +131,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 		filter.Statuses = strings.Split(c.String("status"), ",")
 	}
 	var rows []reports.RunRow
-	err := p.readRuns(ctx, c, func(r *reports.Reader, configured []string) (err error) {
+	err := p.read(ctx, c, func(r *reports.Reader, configured []string, _ *time.Location) (err error) {
 		if filter.App != nil {
 			if err := knownApp(ctx, r, configured, *filter.App); err != nil {
 				return err
@@ -164,25 +163,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 	return p.deliver("", out.Bytes())
 }
 
-// readRuns lets f read with the zone and the configuration that the flags name.
-func (p *program) readRuns(ctx context.Context, c *cli.Command, f func(r *reports.Reader, configured []string) error) error {
-	loaded, err := p.loadReporting(c)
-	if err != nil {
-		return err
-	}
-	tz, err := zoneOf(c, loaded.Report)
-	if err != nil {
-		return err
-	}
-	store, err := openReader(ctx, loaded.Database, tz)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return reports.Read(ctx, store.DB, func(r *reports.Reader) error { return f(r, loaded.Apps) })
-}
-
-// rangesShown is how many ranges, and codes of failures, of a run are listed.
+// rangesShown is how many ranges, and failure codes, of a run are listed.
 const rangesShown = 20
 
 func (p *program) showRun(ctx context.Context, c *cli.Command) error {
@@ -191,7 +172,7 @@ func (p *program) showRun(ctx context.Context, c *cli.Command) error {
 		return usageError("give the number of one run; syncer runs lists them\nsee: %s --help", c.FullName())
 	}
 	var detail reports.RunDetail
-	err = p.readRuns(ctx, c, func(r *reports.Reader, _ []string) (err error) {
+	err = p.read(ctx, c, func(r *reports.Reader, _ []string, _ *time.Location) (err error) {
 		var ok bool
 		detail, ok, err = r.RunDetail(ctx, id, rangesShown)
 		if err == nil && !ok {

@@ -6,9 +6,9 @@ import (
 	"syncer/internal/report"
 )
 
-// say prints a line for people. Its arguments may hold what came from outside, such as
-// ids, keys and the words of a database or a provider: a terminal shows them, and obeys
-// none of them. A string stays on its line; a paragraph may have several.
+// say prints a line to stdout. It makes control characters in its arguments visible, which
+// may come from users, databases and providers. A string is printed on one line; a paragraph
+// may have several.
 func (p *program) say(format string, args ...any) {
 	fmt.Fprintf(p.stdout, format+"\n", printable(args)...)
 }

@@ -9,37 +9,36 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// service is the service manager that started the process: systemd, or any
-// other that sets NOTIFY_SOCKET. Without one all its methods do nothing.
+// service notifies the service manager: systemd, or any other that sets NOTIFY_SOCKET.
+// Without one the methods do nothing.
 type service struct {
 	log zerolog.Logger
-	// failed makes that a socket which does not work is said once.
+	// failed limits the warning about an unusable socket to one.
 	failed sync.Once
 }
 
-func (s *service) tell(state string) {
+func (s *service) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		s.failed.Do(func() { s.log.Warn().Err(err).Msg("the service manager cannot be told how it goes") })
+		s.failed.Do(func() { s.log.Warn().Err(err).Msg("the service manager cannot be notified") })
 	}
 }
 
-// ready says that the daemon works, after its start or after a reload; status is for
-// who asks the manager.
-func (s *service) ready(status string) { s.tell(daemon.SdNotifyReady + "\nSTATUS=" + status) }
+// ready reports that the daemon works, after its start or a reload. The manager shows
+// status to operators.
+func (s *service) ready(status string) { s.notify(daemon.SdNotifyReady + "\nSTATUS=" + status) }
 
 func (s *service) reloading() {
-	s.tell(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+	s.notify(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 }
 
-func (s *service) stopping() { s.tell(daemon.SdNotifyStopping) }
+func (s *service) stopping() { s.notify(daemon.SdNotifyStopping) }
 
-// keepWatchdog gives signs of life until ctx ends, as often as the manager wants
-// them, as long as alive says so. Without them the manager starts the process
-// anew.
+// keepWatchdog notifies the manager's watchdog until ctx ends, while alive returns true.
+// Without notifications the manager restarts the process.
 func (s *service) keepWatchdog(ctx context.Context, alive func() bool) {
 	within, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		s.log.Warn().Err(err).Msg("the service manager's watchdog is not served")
+		s.log.Warn().Err(err).Msg("the service manager's watchdog is not notified")
 	}
 	if within == 0 {
 		return
@@ -49,7 +48,7 @@ func (s *service) keepWatchdog(ctx context.Context, alive func() bool) {
 	for was := true; ; {
 		is := alive()
 		if is {
-			s.tell(daemon.SdNotifyWatchdog)
+			s.notify(daemon.SdNotifyWatchdog)
 		} else if was {
 			s.log.Error().Dur("watchdog_ms", within).Msg("the engine is stuck; the service manager's watchdog will end this process")
 		}

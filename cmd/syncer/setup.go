@@ -34,8 +34,7 @@ func configFlag() cli.Flag {
 	}
 }
 
-// load reads the configuration that --config names. What is wrong with it is
-// all said at once.
+// load reads the configuration that --config names. The error has all its problems.
 func (p *program) load(c *cli.Command) (*config.Config, error) {
 	path, err := config.Find(c.String("config"))
 	if err != nil {
@@ -45,7 +44,7 @@ func (p *program) load(c *cli.Command) (*config.Config, error) {
 	return loaded, configError(err)
 }
 
-// configError makes of what is wrong with a configuration how the program ends.
+// configError returns an error of loading the configuration with its exit code.
 func configError(err error) error {
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		count := fmt.Sprintf("%d problems", len(problems))
@@ -60,13 +59,13 @@ func configError(err error) error {
 	return nil
 }
 
-// isTerminal reports whether somebody looks at w.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// logger makes the log on w, and puts the configuration's warnings into it.
+// logger returns a log on w, after logging the configuration's warnings.
 func logger(c *config.Config, w io.Writer, console bool) zerolog.Logger {
 	zerolog.TimeFieldFormat = time.RFC3339Nano
 	zerolog.DurationFieldUnit = time.Millisecond
@@ -88,28 +87,27 @@ func level(c config.Log) zerolog.Level {
 	return l
 }
 
-// system is everything that is opened for a sweep.
+// system is everything that run and backfill open.
 type system struct {
-	config   *config.Config
-	log      zerolog.Logger
-	process  string
-	store    *repo.Store
-	apps     []*jobs.App
-	clients  []apiClient
-	users    userstable.Databases
-	metrics  *prometheus.Registry
-	counters *jobs.Metrics // among the metrics
-	tracing  *tracing.Tracing
-	closers  []func()
-	// ownsQueue: the role may make the queue's indexes anew.
-	ownsQueue bool
+	config    *config.Config
+	log       zerolog.Logger
+	process   string
+	store     *repo.Store
+	apps      []*jobs.App
+	clients   []apiClient
+	users     userstable.Databases
+	metrics   *prometheus.Registry
+	counters  *jobs.Metrics // among the metrics
+	tracing   *tracing.Tracing
+	closers   []func()
+	ownsQueue bool // whether the role may rebuild the queue's indexes
 }
 
-// connectTimeout bounds the first contact with the database.
+// connectTimeout limits the first contact with the database.
 const connectTimeout = 15 * time.Second
 
 // open connects to the database, checks its schema and makes the apps' clients. If
-// trustClock, the database's clock is believed however far it is ahead.
+// trustClock, it accepts the database's clock however far it is ahead.
 func open(ctx context.Context, c *config.Config, log zerolog.Logger, trustClock bool) (*system, error) {
 	s := &system{config: c, log: log, process: processName(), metrics: prometheus.NewRegistry()}
 	s.closers = append(s.closers, s.users.Close)
@@ -133,7 +131,7 @@ func open(ctx context.Context, c *config.Config, log zerolog.Logger, trustClock 
 }
 
 // databaseAdvice follows a failure to connect.
-const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reached from here"
+const databaseAdvice = "check [database] url (or SYNCER_DATABASE_URL), and that the server runs and is reachable from here"
 
 func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -143,9 +141,9 @@ func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	s.store, err = repo.Open(ctx, pg.Config{
 		URL: db.URL.Reveal(), Schema: db.Schema, MaxConns: db.MaxConns, PollOnly: db.PollOnly, Process: s.process, Tracer: s.tracing.Statements(),
 		TrustClock: trustClock,
-		// Sooner than its ranges are taken over, which must not be locked then.
+		// Earlier than its ranges are taken over, which must not be locked then.
 		SilentFor: s.config.Sweep.RescueAfter / 2,
-		// Long after it is known that something is wrong: a table may be locked for a while.
+		// Much later: a table may be locked for a while.
 		AnswerWithin: 2 * s.config.Sweep.RescueAfter,
 	})
 	if err != nil {
@@ -162,7 +160,7 @@ func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	return err
 }
 
-// processName tells this process from all others, now and later.
+// processName returns a name that no other process has or will have.
 func processName() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -211,7 +209,7 @@ func (s *system) openUsers(ctx context.Context, c config.Users) (*userstable.Tab
 	})
 }
 
-// engine makes the engine that works on the runs of the given apps.
+// engine returns the engine for the runs of the given apps.
 func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 	return jobs.New(s.store, apps, jobs.Config{
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,

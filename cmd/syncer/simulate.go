@@ -12,7 +12,7 @@ import (
 	"syncer/internal/imsim"
 )
 
-// What the simulator expects unless told otherwise. Made up: they open nothing.
+// The simulator's default credentials, which are invented.
 const (
 	simSDKAppID     = 1400000000
 	simTencentKey   = "simulated-tencent-key"
@@ -22,29 +22,29 @@ const (
 func (p *program) simulateCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "simulate",
-		Usage: "serve a simulator of both backends, to try syncer without one",
-		Description: "Answers as Tencent Chat and OpenIM do, for any user id: who is online is computed from the id, " +
+		Usage: "serve a simulator of both backends, to try syncer without a real one",
+		Description: "Answers like Tencent Chat and OpenIM, for any user id. Presence is computed from the id, " +
 			"the seed and the time. It enforces call limits, signatures and tokens. Point [apps.tencent] base_url " +
-			"and [apps.openim] base_url at it. Faults are made and figures read by HTTP below /_sim/.",
+			"and [apps.openim] base_url at it. HTTP calls below /_sim/ inject faults and read figures.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8088", Usage: "`HOST:PORT` to serve on; port 0 picks a free one"},
-			&cli.BoolFlag{Name: "allow-remote", Usage: "serve on an address that other machines reach"},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "another `SEED` is another population"},
-			&cli.FloatFlag{Name: "speed", Value: 1, Usage: "how many `TIMES` faster than the clock the population lives; at 1440 a day takes a minute"},
+			&cli.BoolFlag{Name: "allow-remote", Usage: "allow an address that other machines can reach"},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`SEED` of the population"},
+			&cli.FloatFlag{Name: "speed", Value: 1, Usage: "`TIMES` by which the population is faster than the clock; at 1440 a day takes a minute"},
 			&cli.FloatFlag{Name: "change-share", HideDefault: true, Usage: "instead of a daily rhythm: a `SHARE` (0 to 1) of the users changes with every POST /_sim/round"},
-			&cli.FloatFlag{Name: "account-change-share", HideDefault: true, Usage: "the `SHARE` whose import status changes, if it is not that of --change-share"},
+			&cli.FloatFlag{Name: "account-change-share", HideDefault: true, Usage: "the `SHARE` whose import status changes (default: that of --change-share)"},
 			&cli.FloatFlag{Name: "unknown-share", Value: 0.02, Usage: "with --change-share: the `SHARE` of users who are not imported at first"},
-			&cli.BoolFlag{Name: "record", Usage: "remember all values served, for GET /_sim/served"},
+			&cli.BoolFlag{Name: "record", Usage: "record all served values, for GET /_sim/served"},
 			&cli.Uint64Flag{Name: "tencent-sdk-app-id", Value: simSDKAppID, Usage: "`ID` of the Tencent app"},
 			&cli.StringFlag{Name: "tencent-identifier", Value: "administrator", Usage: "`NAME` of its administrator"},
-			&cli.StringFlag{Name: "tencent-secret-key", Value: simTencentKey, Usage: "`KEY` that signatures are checked with"},
-			&cli.IntFlag{Name: "tencent-presence-rate", Value: 200, Usage: "most presence `CALLS` in any one second; below 0: no limit"},
-			&cli.IntFlag{Name: "tencent-accounts-rate", Value: 100, Usage: "most account_check `CALLS` in any one second; below 0: no limit"},
+			&cli.StringFlag{Name: "tencent-secret-key", Value: simTencentKey, Usage: "`KEY` for signatures"},
+			&cli.IntFlag{Name: "tencent-presence-rate", Value: 200, Usage: "presence `CALLS` allowed in any second; negative: no limit"},
+			&cli.IntFlag{Name: "tencent-accounts-rate", Value: 100, Usage: "account_check `CALLS` allowed in any second; negative: no limit"},
 			&cli.StringFlag{Name: "openim-version", Value: string(imsim.OpenIM383), Usage: "answer as OpenIM `VERSION`: 3.8.0, 3.8.3 or main"},
 			&cli.StringFlag{Name: "openim-admin-user-id", Value: "imAdmin", Usage: "`ID` of OpenIM's administrator"},
 			&cli.StringFlag{Name: "openim-secret", Value: simOpenIMSecret, Usage: "`SECRET` for a login"},
-			&cli.DurationFlag{Name: "openim-token-ttl", Value: 90 * 24 * time.Hour, Usage: "`TIME` that a token is valid"},
-			&cli.IntFlag{Name: "openim-rate", Usage: "most `CALLS` of each API in any one second; 0: no limit"},
+			&cli.DurationFlag{Name: "openim-token-ttl", Value: 90 * 24 * time.Hour, Usage: "`TIME` for which a token is valid"},
+			&cli.IntFlag{Name: "openim-rate", Usage: "`CALLS` of each API allowed in any second; 0: no limit"},
 		},
 		Action: p.simulate,
 	}
@@ -98,7 +98,8 @@ func (p *program) simulate(ctx context.Context, c *cli.Command) error {
 	return nil
 }
 
-// loopbackOnly: the simulator's control paths let anybody steer it.
+// loopbackOnly returns an error for an address that other machines reach, unless
+// allowRemote: anyone who reaches it controls the simulator.
 func loopbackOnly(address string, allowRemote bool) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -108,5 +109,5 @@ func loopbackOnly(address string, allowRemote bool) error {
 	if allowRemote || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return usageError("--listen %s is reached from other machines; say --allow-remote if that is meant", address)
+	return usageError("--listen %s is reachable from other machines; add --allow-remote if that is intended", address)
 }

@@ -24,14 +24,14 @@ type runSummary struct {
 	Users           int64   `json:"users"`
 	Changed         int64   `json:"changed"`
 	Failed          int64   `json:"failed"`
-	Removed         int64   `json:"removed,omitempty"`          // had left the users table
-	HeldBack        int64   `json:"held_back,omitempty"`        // seem to have left it, and were not removed
-	RejectedAnswers int64   `json:"rejected_answers,omitempty"` // of those failed: their answers were suspect to the end
+	Removed         int64   `json:"removed,omitempty"`          // left the users table
+	HeldBack        int64   `json:"held_back,omitempty"`        // missing there, but not removed
+	RejectedAnswers int64   `json:"rejected_answers,omitempty"` // of Failed: rejected as suspect
 	Calls           int64   `json:"calls"`
 	Retries         int64   `json:"retries"`
 	Seconds         float64 `json:"seconds"`
 	UsersPerSec     float64 `json:"users_per_second"`
-	QuotaUsed       float64 `json:"quota_used"` // calls made / calls that the configured rate allows
+	QuotaUsed       float64 `json:"quota_used"` // share of the calls that the rate allows
 	Error           string  `json:"error,omitempty"`
 	Note            string  `json:"note,omitempty"`
 }
@@ -61,7 +61,7 @@ func (s *sweep) summary(now time.Time) runSummary {
 	return r
 }
 
-// report prints the summary and gives the exit code as an error.
+// report prints the summary and returns the exit code as an error.
 func (p *program) report(s *system, sweeps []*sweep, asJSON bool, resume string) error {
 	var summaries []runSummary
 	for _, sw := range sweeps {
@@ -95,7 +95,7 @@ func (p *program) printSummary(summaries []runSummary) {
 	t.Render()
 }
 
-// printRemarks says below the table what needs somebody's attention.
+// printRemarks prints below the table what the operator should know.
 func (p *program) printRemarks(s *system, sweeps []*sweep) {
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
@@ -108,10 +108,10 @@ func (p *program) printRemarks(s *system, sweeps []*sweep) {
 			p.say("\n%s: %s", sw.name(), paragraph(summary.Error))
 		}
 		if sw.begun && summary.Users == 0 && (sw.run.Status == repo.RunSucceeded) {
-			p.say("\n%s: users table %s has no rows within [users] where; nobody was asked about", sw.name(), sw.app.Users.Name())
+			p.say("\n%s: users table %s has no rows within [users] where; no user was queried", sw.name(), sw.app.Users.Name())
 		}
 		if summary.Removed > 0 {
-			p.say("\n%s: %s users have left the users table since the run before", sw.name(), report.Count(summary.Removed))
+			p.say("\n%s: %s users have left the users table since the previous run", sw.name(), report.Count(summary.Removed))
 		}
 		if summary.Failed > summary.RejectedAnswers {
 			p.printFailures(ctx, s, sw)
@@ -125,7 +125,7 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 		s.log.Warn().Err(err).Msg("could not read why users failed")
 		return
 	}
-	p.say("\n%s: users that failed, all in %s.user_failure", sw.name(), s.store.Schema())
+	p.say("\n%s: failed users, see %s.user_failure", sw.name(), s.store.Schema())
 	for _, g := range groups {
 		such := ""
 		if g.Varied {
@@ -135,8 +135,8 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 	}
 }
 
-// verdict is the exit code: the worst of all runs counts. resume is the command that
-// goes on with what was not done.
+// verdict returns the exit code of the worst run as an error. resume is the command that
+// continues the backfill.
 func verdict(sweeps []*sweep, resume string) error {
 	var stopped, failed []string
 	partial, rejected, heldBack := false, false, false
@@ -155,11 +155,11 @@ func verdict(sweeps []*sweep, resume string) error {
 	}
 	switch {
 	case len(failed) > 0:
-		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; when what is wrong is mended, go on with: %s", strings.Join(failed, ", "), resume)}
+		return &exitError{code: exitFailed, err: fmt.Errorf("not done: %s; after correcting the cause, continue with: %s", strings.Join(failed, ", "), resume)}
 	case len(stopped) > 0:
-		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; go on with: %s", strings.Join(stopped, ", "), resume)}
+		return &exitError{code: exitFailed, err: fmt.Errorf("stopped before the end: %s; continue with: %s", strings.Join(stopped, ", "), resume)}
 	case rejected:
-		return &exitError{code: exitPartial, err: errors.New("done, but suspect answers were rejected: see above; sweep again when the backend is well")}
+		return &exitError{code: exitPartial, err: errors.New("done, but suspect answers were rejected: see above; sweep again when the backend has recovered")}
 	case heldBack:
 		return &exitError{code: exitPartial, err: errors.New("done, but too many users are missing from the users table, and no user was removed: see above")}
 	case partial:

@@ -9,7 +9,7 @@ import (
 	"syncer/internal/report"
 )
 
-// newTable makes a plain table for people, with the given columns.
+// newTable returns a plain text table with the given columns.
 func newTable(w io.Writer, columns ...any) table.Writer {
 	t := table.NewWriter()
 	t.SetOutputMirror(w)
@@ -18,7 +18,7 @@ func newTable(w io.Writer, columns ...any) table.Writer {
 	return t
 }
 
-// roughly cuts a duration to what somebody wants to read.
+// roughly formats a duration with a readable precision.
 func roughly(d time.Duration) string {
 	switch {
 	case d < time.Second:

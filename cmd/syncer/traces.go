@@ -9,7 +9,7 @@ import (
 	"syncer/jobs"
 )
 
-// tracingConfig says where traces go; who sends them is to be added.
+// tracingConfig returns the configuration of tracing, without the sender's part.
 func tracingConfig(c config.Traces) (tracing.Config, error) {
 	cas, err := readCAs(c.CAFile)
 	if err != nil {
@@ -22,7 +22,7 @@ func tracingConfig(c config.Traces) (tracing.Config, error) {
 	return tracing.Config{Endpoint: c.Endpoint, Header: header, CAs: cas, Proxy: c.Proxy.Reveal(), Sample: c.Sample, Version: version()}, nil
 }
 
-// openTracing begins to send traces, if an endpoint is set.
+// openTracing starts sending traces if an endpoint is set.
 func (s *system) openTracing(ctx context.Context) error {
 	if s.config.Traces.Endpoint == "" {
 		return nil
@@ -36,13 +36,13 @@ func (s *system) openTracing(ctx context.Context) error {
 		return err
 	}
 	s.log.Info().Str("endpoint", c.Endpoint).Float64("sample", c.Sample).Msg("traces")
-	// Closed after all else: what ends then is traced too.
+	// Closed last, because closing the others is traced too.
 	s.closers = append([]func(){s.tracing.Stop}, s.closers...)
 	s.users.Tracer = s.tracing.Statements()
 	return nil
 }
 
-// traces sends none, which a server that takes traces takes too.
+// traces sends an empty request, which a server for traces accepts.
 func (ch *checker) traces(ctx context.Context) {
 	if ch.config.Traces.Endpoint == "" {
 		return
@@ -53,5 +53,5 @@ func (ch *checker) traces(ctx context.Context) {
 	if err == nil {
 		err = tracing.Check(ctx, c)
 	}
-	ch.say("traces "+ch.config.Traces.Endpoint, err, "check [traces] endpoint (OTLP over HTTP, most often port 4318) and headers; all else works without")
+	ch.say("traces "+ch.config.Traces.Endpoint, err, "check [traces] endpoint (OTLP over HTTP, most often port 4318) and headers; everything else works without it")
 }

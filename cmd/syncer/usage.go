@@ -14,7 +14,7 @@ func usageError(format string, args ...any) error {
 	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
 }
 
-// wrongOption is what becomes of an option that is not known or has a bad value.
+// wrongOption returns the error for an unknown option or a bad value.
 func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 	const unknown = "flag provided but not defined: -"
 	name, ok := strings.CutPrefix(err.Error(), unknown)
@@ -25,16 +25,16 @@ func wrongOption(_ context.Context, c *cli.Command, err error, _ bool) error {
 	switch suggestion := cli.SuggestFlag(c.VisibleFlags(), name, true); {
 	case similar(name, suggestion):
 		text += "; did you mean " + suggestion + "?"
-	case len(c.Commands) > 1 && len(c.Flags) <= 2: // every command has help, and the first one a version
+	case len(c.Commands) > 1 && len(c.Flags) <= 2: // only help and version
 		text += "; options go after the command"
 	}
 	return usageError("%s\nsee: %s --help", text, c.FullName())
 }
 
-// invalidValue are the library's words for a value that an option cannot take.
+// invalidValue matches the library's error for a bad value.
 var invalidValue = regexp.MustCompile(`(?s)^invalid value (".*") for flag -(\S+): (.*)$`)
 
-// kinds are what Go's parsers want, by the words of their errors.
+// kinds describes what Go's parsers accept, by the beginning of their errors.
 var kinds = []struct{ of, want string }{
 	{"strconv.ParseInt", "a whole number"},
 	{"strconv.ParseUint", "a whole number that is not negative"},
@@ -43,7 +43,7 @@ var kinds = []struct{ of, want string }{
 	{"time: ", `a duration such as "90s" or "24h"`},
 }
 
-// badValue says what an option wants instead of its value, in the user's words.
+// badValue rewrites the error for a bad value in terms of the option.
 func badValue(text string) string {
 	m := invalidValue.FindStringSubmatch(text)
 	if m == nil {
@@ -65,14 +65,14 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-// similar reports whether it is likely that the suggestion was meant: the
-// library suggests the most similar name, however little that is.
+// similar reports whether a suggestion is plausible: the library always suggests the most
+// similar name.
 func similar(name, suggestion string) bool {
 	suggestion = strings.TrimLeft(suggestion, "-")
 	return len(name) > 1 && len(suggestion) > 1 && name[0] == suggestion[0]
 }
 
-// unknownCommand is what a command does that only has subcommands.
+// unknownCommand is the action of a command that only has subcommands.
 func unknownCommand(_ context.Context, c *cli.Command) error {
 	var names []string
 	for _, sub := range c.VisibleCommands() {
@@ -93,7 +93,7 @@ func unknownCommand(_ context.Context, c *cli.Command) error {
 	return &exitError{code: exitUsage, err: errors.New("give a command: " + strings.Join(names, ", "))}
 }
 
-// noArgs refuses arguments that a command does not take.
+// noArgs returns an error if the command has arguments.
 func noArgs(c *cli.Command) error {
 	if c.Args().Present() {
 		return usageError("%s takes no argument %q\nsee: %s --help", c.FullName(), c.Args().First(), c.FullName())

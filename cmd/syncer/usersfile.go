@@ -12,9 +12,8 @@ import (
 	"syncer/jobs"
 )
 
-// readUsersFile reads ids, one a line; blank lines and spaces around an id do
-// not count, nor does the mark that editors of Windows begin a file with. nil
-// without a path.
+// readUsersFile reads user ids, one per line. It ignores blank lines, surrounding spaces and
+// a byte order mark. It returns nil for "".
 func readUsersFile(path string) (map[string]bool, error) {
 	if path == "" {
 		return nil, nil
@@ -48,8 +47,8 @@ func readUsersFile(path string) (map[string]bool, error) {
 	return wanted, nil
 }
 
-// matchListed limits the sweeps to the wanted users that are in the users
-// tables. A sweep for which none is left goes.
+// matchListed limits the sweeps to the wanted users that are in the users tables. It drops
+// a sweep without any.
 func matchListed(ctx context.Context, engine *jobs.Engine, sweeps []*sweep, wanted map[string]bool) ([]*sweep, error) {
 	type match struct {
 		found []string

@@ -23,7 +23,7 @@ func (p *program) versionCommand() *cli.Command {
 	}
 }
 
-// version is that of the module, the commit and the toolchain it was built from.
+// version returns the versions of the module, the commit and the Go toolchain.
 func version() string {
 	module, revision := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {

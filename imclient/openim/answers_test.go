@@ -34,7 +34,7 @@ func data(json string) http.HandlerFunc {
 
 const (
 	missingText = "the answer says nothing about this user"
-	noState     = "the answer gives no state that we know: "
+	noState     = "the answer has no known state: "
 )
 
 func TestQueryPresence(t *testing.T) {
@@ -77,7 +77,7 @@ func TestQueryPresence(t *testing.T) {
 			want: presences{Calls: 2, Unasked: 2, Rejected: []imclient.UserError{rejected("b", imclient.CodeMissing, missingText)},
 				Observed: []imclient.Observed[imclient.Presence]{a, seen(t, "c", imclient.StateOffline, `{}`)}},
 		},
-		"states that nobody knows, and of the wrong type": {
+		"unknown states, and of the wrong type": {
 			ids: []string{"a", "b", "c", "d"},
 			answers: []http.HandlerFunc{
 				data(`[` + aOnline + `,{"userID":"b","status":2},{"userID":"c","status":true},{"userID":"d"},7,{"userID":5,"status":1}]`),
@@ -144,7 +144,7 @@ func TestCheckAccounts(t *testing.T) {
 		Observed: []imclient.Observed[imclient.AccountStatus]{
 			{UserID: "a", Value: imclient.StatusImported}, {UserID: "b", Value: imclient.StatusNotImported}, {UserID: "d", Value: imclient.StatusNotImported}},
 		Rejected: []imclient.UserError{
-			rejected("c", imclient.CodeUnknownValue, `the answer gives no registration status that we know: "frozen"`),
+			rejected("c", imclient.CodeUnknownValue, `the answer has no known registration status: "frozen"`),
 			rejected("e", imclient.CodeMissing, missingText),
 			rejected("", imclient.CodeInvalidID, "the user id is empty")},
 		Unasked: 1,

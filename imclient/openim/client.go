@@ -68,13 +68,12 @@ func (c Config) validate() error {
 
 // Client queries one server. Safe for concurrent use.
 type Client struct {
-	exchange                     *imclient.Exchange
-	base                         string
-	presence, status, accounts   imclient.Call // without users
-	presenceBatch, accountsBatch int
-	adminUserID, secret          string
-	loginPath                    int // of loginPaths, the one that worked last
-	now                          func() time.Time
+	exchange                   *imclient.Exchange
+	base                       string
+	presence, status, accounts imclient.Call
+	adminUserID, secret        string
+	loginPath                  int // of loginPaths, the one that worked last
+	now                        func() time.Time
 }
 
 // New returns a client. It makes no call; the first call logs in.
@@ -87,15 +86,13 @@ func New(c Config) (*Client, error) {
 	}
 	base := strings.TrimRight(c.BaseURL, "/")
 	client := &Client{
-		base:          base,
-		presence:      imclient.Call{API: apiPresence, URL: base + "/user/" + apiPresence, Gate: c.PresenceGate, BytesPerUser: maxPresenceBytes},
-		status:        imclient.Call{API: apiUsersStatus, URL: base + "/user/" + apiUsersStatus, Gate: c.PresenceGate, BytesPerUser: maxLineBytes},
-		accounts:      imclient.Call{API: apiAccountCheck, URL: base + "/user/" + apiAccountCheck, Gate: c.AccountsGate, BytesPerUser: maxLineBytes},
-		presenceBatch: c.PresenceBatch,
-		accountsBatch: c.AccountsBatch,
-		adminUserID:   c.AdminUserID,
-		secret:        c.Secret,
-		now:           c.Now,
+		base:        base,
+		presence:    imclient.Call{API: apiPresence, URL: base + "/user/" + apiPresence, Gate: c.PresenceGate, MaxUsers: c.PresenceBatch, BytesPerUser: maxPresenceBytes},
+		status:      imclient.Call{API: apiUsersStatus, URL: base + "/user/" + apiUsersStatus, Gate: c.PresenceGate, MaxUsers: c.PresenceBatch, BytesPerUser: maxLineBytes},
+		accounts:    imclient.Call{API: apiAccountCheck, URL: base + "/user/" + apiAccountCheck, Gate: c.AccountsGate, MaxUsers: c.AccountsBatch, BytesPerUser: maxLineBytes},
+		adminUserID: c.AdminUserID,
+		secret:      c.Secret,
+		now:         c.Now,
 	}
 	client.exchange = &imclient.Exchange{
 		HTTP: imclient.NewHTTP(c.HTTPConfig),

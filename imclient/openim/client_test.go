@@ -32,7 +32,7 @@ var documented = map[int]imclient.Class{
 	1505: imclient.ClassTransient, 1506: imclient.ClassTransient, 1507: imclient.ClassTransient, // after a second refusal
 	1520: imclient.ClassFatal, 80000: imclient.ClassFatal,
 	90002: imclient.ClassTransient, 90004: imclient.ClassTransient, 90007: imclient.ClassFatal,
-	4711: imclient.ClassTransient, // known to nobody
+	4711: imclient.ClassTransient, // unknown
 }
 
 // TestCodes asks a server that answers with each code in turn.
@@ -159,7 +159,7 @@ func TestCall_contextEnds(t *testing.T) {
 	}
 }
 
-// limitStore is a call store that only remembers what it was told.
+// limitStore is a call store that only remembers its arguments.
 type limitStore struct {
 	mu     sync.Mutex
 	pauses []time.Duration
@@ -179,7 +179,7 @@ func (s *limitStore) Throttle(_ context.Context, pause time.Duration) error {
 	return s.err
 }
 
-func TestCall_tellsItsGate(t *testing.T) {
+func TestCall_throttlesItsGate(t *testing.T) {
 	presence, accounts := &limitStore{}, &limitStore{err: errors.New("database down")}
 	s := newServer(t, map[string][]http.HandlerFunc{
 		online: {fixture(t, "main-7848d7c/rate_limited_429.capture.json"), aliceOnline()},
@@ -203,7 +203,7 @@ func TestCall_tellsItsGate(t *testing.T) {
 		t.Errorf("pauses: presence %v, accounts %v", presence.pauses, accounts.pauses)
 	}
 	if text := s.log.String(); strings.Contains(text, `"level":"warn"`) {
-		t.Errorf("what the caller is told is logged besides: %s", text)
+		t.Errorf("the error is logged although the caller gets it: %s", text)
 	}
 }
 
@@ -230,7 +230,7 @@ func TestCall_logged(t *testing.T) {
 			t.Fatal(err)
 		}
 		if more.ID == "" || more.Took == nil || strings.Contains(line, "alice") {
-			t.Errorf("a call that cannot be found again, without its time, or that tells who was asked about: %s", line)
+			t.Errorf("a call that cannot be found again, without its time, or that names users: %s", line)
 		}
 		got = append(got, more.call)
 	}

@@ -80,7 +80,7 @@ var expected = map[string]expectation{
 	"token_notyet.json":                   failed(imclient.ClassTransient, "1504"),
 }
 
-// TestFixtures gives the client every answer captured from real servers of three
+// TestFixtures returns the client every answer captured from real servers of three
 // versions. A file without an expectation fails.
 func TestFixtures(t *testing.T) {
 	walked := 0
@@ -162,7 +162,7 @@ func checkFailure(t *testing.T, s *server, err error, want expectation) {
 	s.checkSecrets("the error", err.Error())
 }
 
-// askPresence gives each user's state and platforms, or code of rejection.
+// askPresence returns each user's state and platforms, or code of rejection.
 func askPresence(t *testing.T, c *Client, ids []string) (map[string]string, error) {
 	t.Helper()
 	return values(c.QueryPresence(t.Context(), ids))
@@ -185,7 +185,7 @@ func values(answer presences, err error) (map[string]string, error) {
 	return got, err
 }
 
-// askAccounts gives each user's import status, or code of rejection.
+// askAccounts returns each user's import status, or code of rejection.
 func askAccounts(t *testing.T, c *Client, ids []string) (map[string]string, error) {
 	t.Helper()
 	answer, err := c.CheckAccounts(t.Context(), ids)

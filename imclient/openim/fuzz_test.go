@@ -178,17 +178,15 @@ func member(object any, name string) any {
 
 // checkAnswer checks what any body must come to: each id in one place, observed
 // only with words of the answer, asked only when it may be sent, and nothing of
-// what must not be told in a text.
+// what a text must not contain.
 func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer imclient.Answer[V], err error, words func(V) []string) {
 	t.Helper()
 	if b.calls > 4 || answer.Calls != b.calls {
 		t.Errorf("%d calls were made, %d are counted", b.calls, answer.Calls)
 	}
-	for _, asked := range b.asked {
-		for _, id := range asked {
-			if !maySend(id) || !slices.Contains(ids, id) {
-				t.Errorf("%q was sent", id)
-			}
+	for _, id := range slices.Concat(b.asked...) {
+		if !maySend(id) || !slices.Contains(ids, id) {
+			t.Errorf("%q was sent", id)
 		}
 	}
 	if err != nil {
@@ -204,6 +202,12 @@ func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer im
 		}
 		return
 	}
+	checkUsers(t, b, ids, answer, words)
+}
+
+// checkUsers checks that each id is in one place of an answer, with words of the backend.
+func checkUsers[V comparable](t *testing.T, b *backend, ids []string, answer imclient.Answer[V], words func(V) []string) {
+	t.Helper()
 	spoken := map[string]bool{}
 	for _, body := range b.said {
 		if twice, _ := shapeOf(body); twice {
@@ -237,7 +241,7 @@ func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer im
 	}
 }
 
-// checkError checks an error that a client gives.
+// checkError checks an error of a client.
 func checkError(t *testing.T, err error) {
 	t.Helper()
 	e, ok := errors.AsType[*imclient.Error](err)
@@ -264,7 +268,7 @@ func checkWords(t *testing.T, text string) {
 	}
 }
 
-// captured gives the answers of real servers.
+// captured returns the answers of real servers.
 func captured(f *testing.F) (bodies []string) {
 	f.Helper()
 	files, err := filepath.Glob("testdata/*/*.json")
@@ -406,6 +410,26 @@ func FuzzLogin(f *testing.F) {
 	})
 }
 
+// checkPlatform checks the platform of a device. ours has the platforms with another name
+// than the server's constants.
+func checkPlatform(t *testing.T, d device, constants map[int]string, ours map[int]imclient.Platform) {
+	t.Helper()
+	name := d.Platform
+	p, ok := platformOf(d)
+	want, lower := 0, strings.ToLower(name) // "ios" of "İOS" too, which no server sends
+	for number, constant := range constants {
+		if d.PlatformID == strconv.Itoa(number) || d.PlatformID == "" && lower == strings.ToLower(constant) {
+			want = number
+		}
+	}
+	if ok != (want > 0) || ok != (p != imclient.PlatformUnknown) {
+		t.Fatalf("%q %q is %s (%t), want the platform %d", d.PlatformID, name, p, ok, want)
+	}
+	if wantPlatform, differs := ours[want]; ok && (differs && p != wantPlatform || !differs && p.String() != strings.ToLower(constants[want])) {
+		t.Errorf("%q %q is %s", d.PlatformID, name, p)
+	}
+}
+
 // FuzzPlatformOf compares the mapper with a table of the server's constants.
 func FuzzPlatformOf(f *testing.F) {
 	constants := map[int]string{1: "IOS", 2: "Android", 3: "Windows", 4: "OSX", 5: "Web", 6: "MiniWeb", 7: "Linux", 8: "APad", 9: "IPad", 10: "Admin", 11: "HarmonyOS"}
@@ -426,19 +450,8 @@ func FuzzPlatformOf(f *testing.F) {
 			d.PlatformID = decoder.Scalar()
 			decoder.Free()
 		}
+		checkPlatform(t, d, constants, ours)
 		p, ok := platformOf(d)
-		want, lower := 0, strings.ToLower(name) // "ios" of "İOS" too, which nobody sends
-		for number, constant := range constants {
-			if d.PlatformID == strconv.Itoa(number) || d.PlatformID == "" && lower == strings.ToLower(constant) {
-				want = number
-			}
-		}
-		if ok != (want > 0) || ok != (p != imclient.PlatformUnknown) {
-			t.Fatalf("%q %q is %s (%t), want the platform %d", d.PlatformID, name, p, ok, want)
-		}
-		if wantPlatform, differs := ours[want]; ok && (differs && p != wantPlatform || !differs && p.String() != strings.ToLower(constants[want])) {
-			t.Errorf("%q %q is %s", d.PlatformID, name, p)
-		}
 		var u presenceUser
 		u.add(d)
 		platforms, unknown := u.Platforms, u.Unknown

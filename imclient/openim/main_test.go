@@ -135,7 +135,7 @@ func (s *server) requests() []request {
 	return append([]request(nil), s.got...)
 }
 
-// paths gives the paths asked, in order.
+// paths returns the paths asked, in order.
 func (s *server) paths() []string {
 	var paths []string
 	for _, r := range s.requests() {
@@ -173,8 +173,8 @@ func times(n int, answer http.HandlerFunc) (all []http.HandlerFunc) {
 	return all
 }
 
-// fixture reads an answer captured from a real server; captures with status and
-// headers are told by their name. Where the server repeated the refused token,
+// fixture reads an answer captured from a real server; names of captures with status and
+// headers end in .capture.json. Where the server repeated the refused token,
 // the test's does so too.
 func fixture(t *testing.T, path string) http.HandlerFunc {
 	t.Helper()

@@ -25,7 +25,7 @@ const maxLineBytes = 1 << 10
 
 // MaxPresenceBatch returns the largest number of ids that QueryPresence and QueryStatus
 // take, Config.PresenceBatch.
-func (c *Client) MaxPresenceBatch() int { return c.presenceBatch }
+func (c *Client) MaxPresenceBatch() int { return c.presence.MaxUsers }
 
 // QueryPresence queries the login state and the devices of at most MaxPresenceBatch
 // users. The caller must pass distinct ids. Source: "Get Specified User Online Status".
@@ -39,9 +39,10 @@ func (c *Client) MaxPresenceBatch() int { return c.presenceBatch }
 // user as offline, with a success code; the caller must guard against that. An error is
 // the context's or an *imclient.Error about the whole batch.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	return c.queryPresence(ctx, ids, c.presence, func(ids []string) (any, imclient.Body, *presenceReply) {
+	return imclient.Ask(ctx, c.exchange, c.presence, ids, checkUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
 		reply := &presenceReply{Users: make([]presenceUser, 0, len(ids))}
-		return presenceRequest{UserIDs: ids}, reply, reply
+		r, err := c.exchange.Do(ctx, call, presenceRequest{UserIDs: ids}, reply)
+		return c.notePresence(b, r, reply, err)
 	})
 }
 
@@ -57,9 +58,10 @@ func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 // refuses. Results and errors are those of QueryPresence, and errors.ErrUnsupported if
 // the server does not have the API (HTTP 404).
 func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	answer, err := c.queryPresence(ctx, ids, c.status, func(ids []string) (any, imclient.Body, *presenceReply) {
+	answer, err := imclient.Ask(ctx, c.exchange, c.status, ids, checkUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
 		reply := &statusReply{presenceReply{Users: make([]presenceUser, 0, len(ids))}}
-		return statusRequest{UserID: c.adminUserID, UserIDs: ids}, reply, &reply.presenceReply
+		r, err := c.exchange.Do(ctx, call, statusRequest{UserID: c.adminUserID, UserIDs: ids}, reply)
+		return c.notePresence(b, r, &reply.presenceReply, err)
 	})
 	if e, ok := errors.AsType[*imclient.Error](err); ok && e.HTTPStatus == http.StatusNotFound && e.API == apiUsersStatus {
 		e.Err = errors.ErrUnsupported
@@ -67,32 +69,22 @@ func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer
 	return answer, err
 }
 
-// queryPresence makes the calls of one presence API. prepare returns the request about
-// some ids, and the reply to read the answer into, as a Body and as what it holds.
-func (c *Client) queryPresence(ctx context.Context, ids []string, call imclient.Call,
-	prepare func(ids []string) (request any, body imclient.Body, reply *presenceReply)) (imclient.Answer[imclient.Presence], error) {
-	if len(ids) > c.presenceBatch {
-		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderOpenIM, call.API, len(ids), c.presenceBatch)
+// notePresence adds the answer to a call to b. It returns err, the call's error.
+func (c *Client) notePresence(b *imclient.Batch[imclient.Presence], r imclient.Reply, reply *presenceReply, err error) error {
+	if err != nil {
+		return err
 	}
-	b := imclient.NewBatch[imclient.Presence](ids, checkUserID)
-	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
-		request, body, reply := prepare(ids)
-		r, err := c.exchange.Do(ctx, call.For(len(ids), &b.Calls), request, body)
-		if err != nil {
-			return err
+	b.Dated(r)
+	for _, u := range reply.Users {
+		state, ok := states[u.Status]
+		if !ok {
+			b.Doubt(u.UserID, imclient.CodeUnknownValue, "the answer has no known state: "+c.exchange.Quote(u.Status))
+			continue
 		}
-		b.Dated(r)
-		for _, u := range reply.Users {
-			state, ok := states[u.Status]
-			if !ok {
-				b.Doubt(u.UserID, imclient.CodeUnknownValue, "the answer gives no state that we know: "+c.exchange.Quote(u.Status))
-				continue
-			}
-			b.UnknownPlatforms += u.Unknown
-			b.Observe(u.UserID, imclient.Presence{State: state, Platforms: u.Platforms})
-		}
-		return nil
-	})
+		b.UnknownPlatforms += u.Unknown
+		b.Observe(u.UserID, imclient.Presence{State: state, Platforms: u.Platforms})
+	}
+	return nil
 }
 
 // states holds the known states. Any other is never taken for offline.

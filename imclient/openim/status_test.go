@@ -45,7 +45,7 @@ func TestQueryStatus(t *testing.T) {
 	}
 }
 
-// TestQueryStatus_calls: nothing is asked about nobody, a refused token is
+// TestQueryStatus_calls: an empty list makes no call, a refused token is
 // renewed, and a batch too large is not sent.
 func TestQueryStatus_calls(t *testing.T) {
 	s := newServer(t, map[string][]http.HandlerFunc{merged: {fails(1501), data(`{"statusList":[{"userID":"a","status":0}]}`)}})

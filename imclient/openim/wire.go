@@ -46,8 +46,6 @@ func (s *status) readMember(d *imclient.Decoder, name []byte, data func()) {
 		s.Detail = d.Text(keptText)
 	case "data":
 		data()
-	default:
-		d.Skip()
 	}
 }
 
@@ -56,8 +54,6 @@ func readField(d *imclient.Decoder, name string, read func()) {
 	d.Object(func(field []byte) {
 		if string(field) == name {
 			read()
-		} else {
-			d.Skip()
 		}
 	})
 }
@@ -102,8 +98,6 @@ func (r *presenceReply) readUsers(d *imclient.Decoder, asked int) {
 				d.Array(func() { u.add(readDevice(d)) })
 			case "platformIDs": // of get_users_status; null when offline
 				d.Array(func() { u.add(device{PlatformID: d.Scalar()}) })
-			default:
-				d.Skip()
 			}
 		})
 	})
@@ -144,8 +138,6 @@ func readDevice(d *imclient.Decoder) (v device) {
 			v.Status = d.Scalar()
 		case "isBackground":
 			v.Background = d.Bool()
-		default:
-			d.Skip()
 		}
 	})
 	return v
@@ -198,8 +190,6 @@ func readAccount(d *imclient.Decoder) (v accountResult) {
 			v.UserID = d.UserID(keptID)
 		case "accountStatus":
 			v.Status = d.Scalar()
-		default:
-			d.Skip()
 		}
 	})
 	return v
@@ -231,8 +221,6 @@ func (r *loginReply) ReadMember(d *imclient.Decoder, name []byte, _ int) {
 				r.Token = d.Text(maxToken + 1)
 			case "expireTimeSeconds":
 				r.Expire, _ = strconv.ParseInt(d.Scalar(), 10, 64)
-			default:
-				d.Skip()
 			}
 		})
 	})

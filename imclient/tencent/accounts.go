@@ -20,23 +20,17 @@ func (c *Client) MaxAccountsBatch() int { return maxAccountsBatch }
 // pass distinct ids. Results and errors are otherwise those of QueryPresence. Source:
 // "Querying Accounts", 100 calls a second.
 func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
-	if len(ids) > maxAccountsBatch {
-		return imclient.Answer[imclient.AccountStatus]{}, imclient.TooMany(imclient.ProviderTencent, apiAccountCheck, len(ids), maxAccountsBatch)
-	}
-	b := imclient.NewBatch[imclient.AccountStatus](ids, checkUserID)
-	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
-		return c.askAccounts(ctx, ids, b)
-	})
+	return imclient.Ask(ctx, c.exchange, c.accounts, ids, checkUserID, c.askAccounts)
 }
 
 // askAccounts makes one call and adds its answer to b.
-func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
+func (c *Client) askAccounts(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.AccountStatus]) error {
 	request := accountsRequest{Items: make([]accountItem, len(ids))}
 	for i, id := range ids {
 		request.Items[i].UserID = id
 	}
 	reply := accountsReply{Results: make([]accountResult, 0, len(ids))}
-	r, err := c.exchange.Do(ctx, c.accounts.For(len(ids), &b.Calls), request, &reply)
+	r, err := c.exchange.Do(ctx, call, request, &reply)
 	if err != nil {
 		return err
 	}
@@ -52,7 +46,7 @@ func (c *Client) askAccounts(ctx context.Context, ids []string, b *imclient.Batc
 		case result.Status == "NotImported":
 			b.Observe(result.UserID, imclient.StatusNotImported)
 		default:
-			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer gives no import status that we know: "+c.exchange.Quote(result.Status))
+			b.Doubt(result.UserID, imclient.CodeUnknownValue, "the answer has no known import status: "+c.exchange.Quote(result.Status))
 		}
 	}
 	return nil

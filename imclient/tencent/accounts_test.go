@@ -54,7 +54,7 @@ func TestCheckAccounts(t *testing.T) {
 			},
 			want: answer{Observed: many{is("a", imclient.StatusImported), is("d", imclient.StatusNotImported)}, Unasked: 1, Calls: 2,
 				Rejected: []imclient.UserError{rejected("b", imclient.CodeMissing, missingText),
-					rejected("c", imclient.CodeUnknownValue, `the answer gives no import status that we know: "Frozen"`)}},
+					rejected("c", imclient.CodeUnknownValue, `the answer has no known import status: "Frozen"`)}},
 		},
 		"ids that must not be sent": {
 			ids:     []string{"a", "früh"},

@@ -77,10 +77,9 @@ const maxUserBytes = 1 << 10
 // Client queries one app. Safe for concurrent use.
 type Client struct {
 	exchange           *imclient.Exchange
-	presence, accounts imclient.Call // without users
+	presence, accounts imclient.Call
 	detail             bool
 	identifier         string
-	now                func() time.Time
 }
 
 // New returns a client. It makes no call.
@@ -94,11 +93,10 @@ func New(c Config) (*Client, error) {
 	base := strings.TrimRight(c.BaseURL, "/")
 	return &Client{
 		exchange:   newExchange(c),
-		presence:   imclient.Call{API: c.PresenceAPI, URL: base + "/v4/openim/" + c.PresenceAPI, Gate: c.PresenceGate, BytesPerUser: maxUserBytes},
-		accounts:   imclient.Call{API: apiAccountCheck, URL: base + "/v4/im_open_login_svc/" + apiAccountCheck, Gate: c.AccountsGate, BytesPerUser: maxUserBytes},
+		presence:   imclient.Call{API: c.PresenceAPI, URL: base + "/v4/openim/" + c.PresenceAPI, Gate: c.PresenceGate, MaxUsers: maxPresenceBatch, BytesPerUser: maxUserBytes},
+		accounts:   imclient.Call{API: apiAccountCheck, URL: base + "/v4/im_open_login_svc/" + apiAccountCheck, Gate: c.AccountsGate, MaxUsers: maxAccountsBatch, BytesPerUser: maxUserBytes},
 		detail:     c.Detail,
 		identifier: c.Identifier,
-		now:        c.Now,
 	}, nil
 }
 

@@ -180,7 +180,7 @@ func TestCall_noAnswer(t *testing.T) {
 	}
 }
 
-func TestCall_nobodyThere(t *testing.T) {
+func TestCall_unreachable(t *testing.T) {
 	s := newServer(t)
 	c := s.client(func(c *Config) { c.BaseURL = "http://127.0.0.1:1" })
 	answer, err := c.QueryPresence(t.Context(), []string{"alice"})
@@ -208,7 +208,7 @@ func TestCall_contextEnds(t *testing.T) {
 	}
 }
 
-// limitStore is a call store that only remembers what it was told.
+// limitStore is a call store that only remembers its arguments.
 type limitStore struct {
 	mu     sync.Mutex
 	pauses []time.Duration
@@ -228,7 +228,7 @@ func (s *limitStore) Throttle(_ context.Context, pause time.Duration) error {
 	return s.err
 }
 
-func TestCall_tellsItsGate(t *testing.T) {
+func TestCall_throttlesItsGate(t *testing.T) {
 	presence, accounts := &limitStore{}, &limitStore{err: errors.New("database down")}
 	s := newServer(t, fails(60028, ""), aliceOnline(), answersWith(429, "", "Retry-After", "3"), fails(90994, ""))
 	c := s.client(func(c *Config) {
@@ -254,7 +254,7 @@ func TestCall_tellsItsGate(t *testing.T) {
 		t.Errorf("pauses: presence %v, accounts %v", presence.pauses, accounts.pauses)
 	}
 	if text := s.log.String(); strings.Contains(text, `"level":"warn"`) {
-		t.Errorf("what the caller is told is logged besides: %s", text)
+		t.Errorf("the error is logged although the caller gets it: %s", text)
 	}
 }
 
@@ -281,7 +281,7 @@ func TestCall_logged(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !s.randoms[more.Random] || more.Took == nil || strings.Contains(line, "alice") {
-			t.Errorf("a call that cannot be found again, without its time, or that tells who was asked about: %s", line)
+			t.Errorf("a call that cannot be found again, without its time, or that names users: %s", line)
 		}
 		got = append(got, more.call)
 	}

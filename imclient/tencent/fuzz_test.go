@@ -154,30 +154,35 @@ func shapeOf(body []byte) (twice, big bool) {
 
 // checkAnswer checks what any body must come to: each id in one place, observed
 // only with words of the answer, asked only when it may be sent, and nothing of
-// what must not be told in a text.
+// what a text must not contain.
 func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer imclient.Answer[V], err error, words func(V) []string) {
 	t.Helper()
 	if b.calls > 4 || answer.Calls != b.calls {
 		t.Errorf("%d calls were made, %d are counted", b.calls, answer.Calls)
 	}
-	for _, asked := range b.asked {
-		for _, id := range asked {
-			if !isDocumentedID(id) || !slices.Contains(ids, id) {
-				t.Errorf("%q was sent", id)
-			}
+	for _, id := range slices.Concat(b.asked...) {
+		if !isDocumentedID(id) || !slices.Contains(ids, id) {
+			t.Errorf("%q was sent", id)
 		}
 	}
 	if err != nil {
 		checkFailure(t, b, answer.Observed == nil && answer.Rejected == nil, err)
 		return
 	}
+	if answer.AskedAt.IsZero() || answer.AnsweredAt.Before(answer.AskedAt) {
+		t.Errorf("asked at %s, answered at %s", answer.AskedAt, answer.AnsweredAt)
+	}
+	checkUsers(t, b, ids, answer, words)
+}
+
+// checkUsers checks that each id is in one place of an answer, with words of the backend.
+func checkUsers[V comparable](t *testing.T, b *backend, ids []string, answer imclient.Answer[V], words func(V) []string) {
+	t.Helper()
+	spoken := map[string]bool{}
 	for _, body := range b.said {
 		if twice, _ := shapeOf(body); twice {
 			t.Errorf("an answer with a member twice was believed: %q", body)
 		}
-	}
-	spoken := map[string]bool{}
-	for _, body := range b.said {
 		for word := range stringsIn(body) {
 			spoken[word] = true
 		}
@@ -206,9 +211,6 @@ func checkAnswer[V comparable](t *testing.T, b *backend, ids []string, answer im
 	if len(ended) != len(ids) {
 		t.Errorf("%d users became %d: %+v", len(ids), len(ended), answer)
 	}
-	if answer.AskedAt.IsZero() || answer.AnsweredAt.Before(answer.AskedAt) {
-		t.Errorf("asked at %s, answered at %s", answer.AskedAt, answer.AnsweredAt)
-	}
 }
 
 // checkFailure checks the error of a whole batch.
@@ -223,16 +225,23 @@ func checkFailure(t *testing.T, b *backend, nothingElse bool, err error) {
 	}
 	checkWords(t, b, err.Error())
 	checkWords(t, b, fmt.Sprintf("%+v", *e))
-	if n, err := strconv.Atoi(e.Code); e.Code != "" {
-		m, known := codes[n]
-		same := m.Class == e.Class || m.Class == unauthorised && (e.Class == fatal || e.Class == transient) || m.Class == perUser && e.Class == badBatch
-		if err != nil || n == 0 || known && !same || !known && e.Class != transient {
-			t.Errorf("code %q has class %s", e.Code, e.Class)
-		}
+	if e.Code != "" {
+		checkClass(t, e)
 		return
 	}
 	if b.status == http.StatusOK && isSuccess(b.said[len(b.said)-1]) {
 		t.Errorf("a whole answer with code 0 is an error: %v", err)
+	}
+}
+
+// checkClass checks the class of an error with a code.
+func checkClass(t *testing.T, e *imclient.Error) {
+	t.Helper()
+	n, err := strconv.Atoi(e.Code)
+	m, known := codes[n]
+	same := m.Class == e.Class || m.Class == unauthorised && (e.Class == fatal || e.Class == transient) || m.Class == perUser && e.Class == badBatch
+	if err != nil || n == 0 || known && !same || !known && e.Class != transient {
+		t.Errorf("code %q has class %s", e.Code, e.Class)
 	}
 }
 
@@ -286,7 +295,7 @@ func FuzzQueryPresence(f *testing.F) {
 	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
 		b := &backend{status: int(status), bodies: [][]byte{first, second}}
 		transport.RoundTripper = b
-		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
+		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: time.Now} // as if it were new
 		ids := idsOf(lines)
 		answer, err := c.QueryPresence(context.Background(), ids)
 		checkAnswer(t, b, ids, answer, err, func(p imclient.Presence) []string {
@@ -305,7 +314,7 @@ func FuzzCheckAccounts(f *testing.F) {
 	f.Fuzz(func(t *testing.T, lines string, status uint16, first, second []byte) {
 		b := &backend{status: int(status), bodies: [][]byte{first, second}}
 		transport.RoundTripper = b
-		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: c.now} // as if it were new
+		c.exchange.Credentials = &imclient.Credentials{Make: long, Now: time.Now} // as if it were new
 		ids := idsOf(lines)
 		answer, err := c.CheckAccounts(context.Background(), ids)
 		checkAnswer(t, b, ids, answer, err, func(s imclient.AccountStatus) []string {
@@ -339,7 +348,7 @@ func FuzzPlatformOf(f *testing.F) {
 		if ok != (p != imclient.PlatformUnknown) {
 			t.Errorf("%q is %s (%t)", name, p, ok)
 		}
-		lower := strings.ToLower(name) // "iphone" of "İPhone" too, which nobody sends
+		lower := strings.ToLower(name) // "iphone" of "İPhone" too, which no server sends
 		for known, want := range documented {
 			if lower == strings.ToLower(known) && p != want {
 				t.Errorf("%q is %s, want %s", name, p, want)

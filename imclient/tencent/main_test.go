@@ -46,8 +46,7 @@ type server struct {
 	randoms map[string]bool
 }
 
-// newServer starts a server that gives the answers in turn; a call more fails
-// the test.
+// newServer starts a server that sends the answers in turn; a further call fails the test.
 func newServer(t *testing.T, answers ...http.HandlerFunc) *server {
 	t.Helper()
 	s := &server{t: t, answers: answers, randoms: map[string]bool{}}
@@ -139,7 +138,7 @@ func (s *server) checkSecrets(what, text string) {
 	}
 }
 
-// requests gives what was asked, without signatures.
+// requests returns what was asked, without signatures.
 func (s *server) requests() []request {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -36,27 +36,21 @@ func (c *Client) MaxPresenceBatch() int { return maxPresenceBatch }
 // a batch of several are unknown, the provider fails the call as a whole; without a list
 // of the users that is ClassBadBatch: halve the batch and query again.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	if len(ids) > maxPresenceBatch {
-		return imclient.Answer[imclient.Presence]{}, imclient.TooMany(imclient.ProviderTencent, c.presence.API, len(ids), maxPresenceBatch)
-	}
-	b := imclient.NewBatch[imclient.Presence](ids, checkUserID)
-	return b.Settle(ctx, c.now, func(ctx context.Context, ids []string) error {
-		return c.askPresence(ctx, ids, b)
-	})
+	return imclient.Ask(ctx, c.exchange, c.presence, ids, checkUserID, c.askPresence)
 }
 
 // replies holds replies for reuse.
 var replies = sync.Pool{New: func() any { return new(presenceReply) }}
 
 // askPresence makes one call and adds its answer to b.
-func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batch[imclient.Presence]) error {
+func (c *Client) askPresence(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
 	request := presenceRequest{Accounts: ids}
 	if c.detail {
 		request.NeedDetail = 1
 	}
 	reply := replies.Get().(*presenceReply)
 	defer replies.Put(reply)
-	r, err := c.exchange.Do(ctx, c.presence.For(len(ids), &b.Calls), request, reply)
+	r, err := c.exchange.Do(ctx, call, request, reply)
 	if err != nil && !reply.explains(err, len(ids)) {
 		return err
 	}
@@ -73,7 +67,7 @@ func (c *Client) askPresence(ctx context.Context, ids []string, b *imclient.Batc
 		word := cmp.Or(result.Status, result.State)
 		state, ok := states[word]
 		if !ok {
-			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer gives no state that we know: "+c.exchange.Quote(word))
+			b.Doubt(result.Account, imclient.CodeUnknownValue, "the answer has no known state: "+c.exchange.Quote(word))
 			continue
 		}
 		b.UnknownPlatforms += result.Unknown

@@ -37,7 +37,7 @@ func rejected(id, code, text string) imclient.UserError {
 
 const (
 	missingText = "the answer says nothing about this user"
-	noState     = "the answer gives no state that we know: "
+	noState     = "the answer has no known state: "
 )
 
 func TestQueryPresence(t *testing.T) {
@@ -116,7 +116,7 @@ func TestQueryPresence(t *testing.T) {
 			want: presences{Observed: []observed{on("a"), on("d")}, Calls: 2,
 				Rejected: []imclient.UserError{rejected("b", "70107", noSuchUser), rejected("c", "70169", timedOut)}},
 		},
-		"ErrorList: codes that nobody knows": {
+		"ErrorList: unknown codes": {
 			ids: []string{"a", "b", "c"},
 			answers: []http.HandlerFunc{
 				ok(`"QueryResult":[` + aOnline + `],"ErrorList":[{"To_Account":"b","ErrorCode":12345},{"To_Account":"c"}]`),

@@ -82,7 +82,7 @@ func TestSign_vectors(t *testing.T) {
 				t.Errorf("sum %x, want %x", got, v.Sig)
 			}
 			if hmac.Equal(v.doc().sum(v.Key+"x"), v.Sig) {
-				t.Error("another key gives the same sum")
+				t.Error("another key has the same sum")
 			}
 			ours, err := sign(v.SDKAppID, v.Key, v.Identifier, time.Unix(v.Time, 0), time.Duration(v.Expire)*time.Second)
 			if err != nil {

@@ -33,8 +33,6 @@ func (s *status) readMember(d *imclient.Decoder, name []byte) {
 		s.ErrorInfo = d.Text(keptText)
 	case "ErrorCode":
 		s.ErrorCode = d.Scalar()
-	default:
-		d.Skip()
 	}
 }
 
@@ -92,8 +90,6 @@ func (u *presenceResult) read(d *imclient.Decoder) {
 			u.Status = d.Word()
 		case "Detail": // absent, null and [] mean the same
 			d.Array(func() { u.add(readDevice(d)) })
-		default:
-			d.Skip()
 		}
 	})
 }
@@ -127,8 +123,6 @@ func readDevice(d *imclient.Decoder) (v device) {
 			v.Platform = d.Word()
 		case "Status":
 			v.Status = d.Word()
-		default:
-			d.Skip()
 		}
 	})
 	return v
@@ -147,8 +141,6 @@ func readFailure(d *imclient.Decoder) (f presenceFailure) {
 			f.Account = d.UserID(keptID)
 		case "ErrorCode":
 			f.Code = d.Scalar()
-		default:
-			d.Skip()
 		}
 	})
 	return f
@@ -199,8 +191,6 @@ func readAccount(d *imclient.Decoder) (v accountResult) {
 			v.Info = d.Text(keptInfo)
 		case "AccountStatus":
 			v.Status = d.Word()
-		default:
-			d.Skip()
 		}
 	})
 	return v
