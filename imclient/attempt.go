@@ -154,7 +154,7 @@ func (a *attempt) pass(ctx context.Context) (err error) {
 	return err
 }
 
-// final is the last transport before the connection. It gives the attempt access to
+// final is the last transport before the connection. It makes available to the attempt
 // the request that is written: the transports around it may have made copies.
 type final struct{ next http.RoundTripper }
 

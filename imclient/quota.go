@@ -42,8 +42,8 @@ const MaxMargin = 20 * time.Millisecond
 
 // The parts of a call's lateness. A call starts at most maxStart after its call time. Of
 // what it takes on its way, up to maxWay counts, or what makes maxLate with the start:
-// the way cannot be told from the time that the provider takes to answer, which may
-// differ by more from call to call.
+// the way cannot be distinguished from the provider's time to answer, which may differ by
+// more from call to call.
 const (
 	maxStart = 8 * time.Millisecond
 	maxWay   = MaxMargin - maxStart
@@ -82,7 +82,7 @@ type reservation struct {
 	slab   CallTimes
 	err    error
 	size   int
-	late   time.Duration // what the store was told
+	late   time.Duration // that the store was given
 	slowed int           // what Gate.slowed was
 }
 
@@ -142,9 +142,8 @@ func (g *Gate) Again(ctx context.Context, missed CallTime) (CallTime, error) {
 	return g.Wait(ctx)
 }
 
-// isDear reports whether a call time was missed by less than the time to the next
-// one, where that is so long that giving it up is dear: then it is put off, with all
-// that come after it.
+// isDear reports whether a call time was missed by less than the interval, at an interval so
+// long that losing the call time is expensive. All later ones are then delayed instead.
 func (g *Gate) isDear(call CallTime) bool {
 	return call.interval > slabTime && g.Missed(call) && g.now().Sub(call.At) < call.interval
 }
@@ -162,9 +161,8 @@ func (g *Gate) putOff(ctx context.Context, call CallTime) (CallTime, error) {
 	return call, nil
 }
 
-// Sent is to be called when the request of a call time is on its way. A call that
-// starts late may be in one second with those whose call times come after its own,
-// so these are put off.
+// Sent must be called when the request of a call time is written. A call that starts late
+// may be in one second with those whose call times come after its own, so these are put off.
 func (g *Gate) Sent(call CallTime) {
 	late := g.now().Sub(call.At)
 	g.mu.Lock()
@@ -173,8 +171,8 @@ func (g *Gate) Sent(call CallTime) {
 	g.owe(call.price(late))
 }
 
-// Answered is to be called when the answer to a call that was sent at the given time
-// begins to arrive. It does what Sent does for calls that were late on their way.
+// Answered must be called when the answer to a call, sent at the given time, begins to
+// arrive. It does what Sent does, for calls that were late on their way.
 func (g *Gate) Answered(call CallTime, sent time.Time) {
 	now := g.now()
 	g.mu.Lock()

@@ -85,11 +85,7 @@ func checkSpan(t *testing.T, s string, i instant, now time.Time, tz *time.Locati
 	}
 	switch {
 	case i.day != "":
-		// A day is as long as it is even where clocks change, and begins on
-		// that day or, where the day was left out, at the end of the one before.
-		if length := end.Sub(begin); length < 0 || length > 26*time.Hour || begin.Format(time.DateOnly) < s || begin.AddDate(0, 0, -1).Format(time.DateOnly) >= s && !begin.Equal(end) {
-			t.Errorf("the day %s in %s is from %s to %s", s, tz, begin, end)
-		}
+		checkDay(t, s, begin, end)
 	case i.unit != 0:
 		if !begin.Equal(end) || begin.After(now) || begin.Before(now.AddDate(0, 0, -7*9999-1)) {
 			t.Errorf("%q before %s is %s", s, now, begin)
@@ -98,5 +94,14 @@ func checkSpan(t *testing.T, s string, i instant, now time.Time, tz *time.Locati
 		if at, err := time.Parse(time.RFC3339, s); err != nil || !at.Equal(begin) || !begin.Equal(end) {
 			t.Errorf("%q is %s, %v", s, begin, err)
 		}
+	}
+}
+
+// checkDay checks a day: it is as long as it is even where clocks change, and begins on that
+// day or, if a zone skipped the day, at the end of the one before.
+func checkDay(t *testing.T, day string, begin, end time.Time) {
+	t.Helper()
+	if length := end.Sub(begin); length < 0 || length > 26*time.Hour || begin.Format(time.DateOnly) < day || begin.AddDate(0, 0, -1).Format(time.DateOnly) >= day && !begin.Equal(end) {
+		t.Errorf("the day %s in %s is from %s to %s", day, begin.Location(), begin, end)
 	}
 }
