@@ -17,8 +17,8 @@ type App struct {
 	ID       int16
 	Name     string
 	Provider imclient.Provider
-	// Tenant is whose users the app's rows are about: an SDKAppID, or the normalised
-	// address of an OpenIM deployment. "": not recorded yet.
+	// Tenant is an SDKAppID, or the normalised address of an OpenIM deployment; "": not
+	// recorded yet.
 	Tenant string
 }
 
@@ -32,11 +32,11 @@ INSERT INTO syncer.app (name, provider, created_at, tenant, tenant_since)
 VALUES ($1, $2, $3, $4, $3)
 ON CONFLICT (name) DO NOTHING`
 
-// EnsureApp returns the app of that name, and adds it if it is new. A name that
-// stands for another provider or tenant is an error: its history would mix two
-// populations. A tenant is not bound before the first value of a user is stored, so
-// that a mistake in a first configuration can be mended. From then on, ranges are
-// claimed by this store only as long as the tenant stays: see ErrMoved.
+// EnsureApp returns the app of a name, and adds it if it is new. It fails if the name has
+// another provider or tenant: the history would mix two populations. The tenant is bound
+// once the first value of a user is stored, so that a mistake in a first configuration can
+// be corrected. From then on this store claims ranges only while the tenant stays the
+// same: see ErrMoved.
 func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Provider, tenant string) (App, error) {
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -65,8 +65,7 @@ func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Pr
 	return app, nil
 }
 
-// CheckApp returns the error with which EnsureApp would refuse the app. It changes
-// nothing.
+// CheckApp returns the error that EnsureApp would return, and changes nothing.
 func (s *Store) CheckApp(ctx context.Context, name string, provider imclient.Provider, tenant string) error {
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -89,8 +88,8 @@ func (s *Store) CheckApp(ctx context.Context, name string, provider imclient.Pro
 	return mismatch
 }
 
-// mismatch says what is wrong with a configuration that has another provider or
-// tenant under the app's name.
+// mismatch returns an error if a configuration has another provider or tenant under the
+// app's name.
 func (a App) mismatch(provider imclient.Provider, tenant string) error {
 	switch {
 	case a.Provider != provider:
@@ -107,8 +106,8 @@ func (a App) mismatch(provider imclient.Provider, tenant string) error {
 	}
 }
 
-// An app is bound to its tenant once something of a user is known, or may be any
-// moment, because a run is going.
+// An app is bound to its tenant once a value of a user is known, or a run, which may find
+// one, is running.
 const boundSQL = `
 SELECT EXISTS (SELECT FROM syncer.presence_snapshot WHERE app_id = $1)
     OR EXISTS (SELECT FROM syncer.account_snapshot WHERE app_id = $1)
@@ -116,8 +115,8 @@ SELECT EXISTS (SELECT FROM syncer.presence_snapshot WHERE app_id = $1)
     OR EXISTS (SELECT FROM syncer.account_history WHERE app_id = $1)
     OR EXISTS (SELECT FROM syncer.sync_run WHERE app_id = $1 AND status = 'running')`
 
-// No run of the app is opened meanwhile: starting one takes FOR KEY SHARE, for the
-// foreign key, and resuming one with keepAppSQL.
+// While the lock is held no run of the app is opened: starting one takes FOR KEY SHARE, for
+// the foreign key, and resuming one takes it with keepAppSQL.
 const lockAppSQL = `
 SELECT app_id, name, provider, coalesce(tenant, '')
 FROM syncer.app
@@ -135,8 +134,8 @@ UPDATE syncer.app
 SET tenant = $2, tenant_since = $3
 WHERE app_id = $1`
 
-// bind binds an app to a tenant if it has none, or if nothing is known of the users
-// of the one it has. It returns the app as it is then.
+// bind binds an app to a tenant if it has none, or nothing is known of that one's users. It
+// returns the app as it is then.
 func (s *Store) bind(ctx context.Context, app App, tenant string) (App, error) {
 	err := s.InTx(ctx, func(tx *pg.Tx) (err error) {
 		if app, err = lockApp(ctx, tx, lockAppSQL, app.ID); err != nil {
@@ -176,15 +175,13 @@ FROM syncer.sync_run
 WHERE app_id = $1 AND status = 'running'
 ORDER BY run_id`
 
-// ErrMoved says that an app has moved to another tenant than the one with which
-// this store knows it.
+// ErrMoved reports that an app has moved to another tenant since this process started.
 var ErrMoved = errors.New("the app has moved (syncer app moved): restart this process with the present configuration")
 
-// MoveApp records that an app's tenant has another address now, with the same
-// users, and cancels the runs that are going. Processes that have the old address
-// write nothing from then on: their pages are of runs that are closed, and they
-// claim no further range. It returns the address before; the same one if nothing
-// changed.
+// MoveApp records that an app's tenant has a new address, with the same users, and cancels
+// the running runs. Processes with the old address write nothing from then on: the runs of
+// their pages are closed, and they claim no more ranges. It returns the old address, which
+// is the new one if nothing changed, and the number of runs cancelled.
 func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from string, cancelled int, err error) {
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
 		now, err := lockApp(ctx, tx, lockAppSQL, app.ID)
@@ -194,16 +191,12 @@ func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from strin
 		if from, cancelled = now.Tenant, 0; from == tenant {
 			return nil
 		}
-		rows, err := tx.Query(ctx, openRunsSQL, app.ID)
-		if err != nil {
-			return err
-		}
-		open, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		open, err := pg.Collect(ctx, tx, pgx.RowTo[int64], openRunsSQL, app.ID)
 		if err != nil {
 			return err
 		}
 		for _, runID := range open {
-			if _, err := s.lockRun(ctx, tx, runID, forEnd); errors.Is(err, ErrGone) {
+			if err := lockRun(ctx, tx, runID, forEnd); errors.Is(err, ErrGone) {
 				continue // closed meanwhile
 			} else if err != nil {
 				return err
@@ -222,14 +215,14 @@ func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from strin
 	return from, cancelled, nil
 }
 
-// knownTenants are those with which EnsureApp found the apps, by app.
+// knownTenants returns the tenants of apps, as EnsureApp found them.
 func (s *Store) knownTenants() map[int16]string {
 	s.tenantsMu.Lock()
 	defer s.tenantsMu.Unlock()
 	return s.tenants
 }
 
-// FindApp gives the app of that name, or pgx.ErrNoRows, wrapped.
+// FindApp returns the app of a name. The error wraps pgx.ErrNoRows if there is none.
 func (s *Store) FindApp(ctx context.Context, name string) (App, error) {
 	var app App
 	if err := s.QueryRow(ctx, findAppSQL, name).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant); err != nil {

@@ -11,10 +11,9 @@ import (
 	"syncer/internal/pg"
 )
 
-// What is dated after the present was recorded while the database's clock was ahead.
-// It cannot be true, and nothing tells how far the clock was ahead at which time. So
-// it is removed, and what was known before is known again: as if nobody had looked
-// while the clock was wrong.
+// Rows dated after the present were recorded while the database's clock was ahead, by an
+// unknown amount at each time. They are removed, and the values before them restored, as
+// if syncer had not run while the clock was wrong.
 
 // ErrNothingToRepair reports that nothing on record is dated after the present.
 var ErrNothingToRepair = errors.New("nothing on record is dated after the present")
@@ -22,20 +21,20 @@ var ErrNothingToRepair = errors.New("nothing on record is dated after the presen
 // ErrClocksDisagree reports that it is not certain what the present is.
 var ErrClocksDisagree = errors.New("the database's clock and this machine's disagree")
 
-// clocksAgree is how far apart the clocks of the database and of the machine that
-// repairs may be: rows of the difference would be removed wrongly.
+// clocksAgree is how far apart the clocks of the database and of this machine may be. Rows
+// within the difference would be removed wrongly.
 const clocksAgree = time.Minute
 
-// ClockRepair is what RepairClock did, or would do.
+// ClockRepair is what RepairClock did or, without apply, would do.
 type ClockRepair struct {
-	At         time.Time // the present: what is dated later is removed
+	At         time.Time // the present; later rows are removed
 	Newest     time.Time // the newest time on record
 	Runs       int64     // removed or cancelled
-	Rows       int64     // of the histories that were removed
-	Restored   int64     // users whose value of before is known again, by kind
-	Forgotten  int64     // users of whom nothing is known any more, by kind
+	Rows       int64     // of the histories, removed
+	Restored   int64     // users whose earlier value was restored, by kind
+	Forgotten  int64     // users without a known value now, by kind
 	Partitions int64     // dropped
-	Connected  []string  // sessions of other processes, which must be stopped first
+	Connected  []string  // sessions of other processes, which the operator must stop first
 }
 
 const newestOfAllSQL = `
@@ -59,8 +58,8 @@ UPDATE syncer.app
 SET created_at = least(created_at, $1)
 RETURNING app_id`
 
-// The first row dated too late tells the value before it. Its platforms, and when it
-// was last written, are those of the row before.
+// The first late row has the value before it. The platforms of that value, and when it was
+// last written, are those of the row before.
 const repairPresenceSQL = `
 WITH late AS (
     DELETE FROM syncer.presence_history
@@ -149,8 +148,8 @@ const forgetRunsSQL = `
 DELETE FROM syncer.sync_run
 WHERE app_id = $1 AND started_at > $2`
 
-// Runs that go on, and those during which the clock jumped, looked at times that are
-// not known. Nobody works while this is done.
+// Runs that are running, and those during which the clock jumped, observed at unknown times.
+// No process works while this is executed.
 const repairRunsSQL = `
 UPDATE syncer.sync_run
 SET status = 'cancelled', complete = false, finished_at = $2, suspect = false,
@@ -164,7 +163,7 @@ UPDATE syncer.sync_range
 SET beat_at = NULL, page_at = CASE WHEN page_at > $1 THEN $1 ELSE page_at END, recheck_after = CASE WHEN recheck_after <= $1 THEN recheck_after END
 WHERE greatest(beat_at, page_at, recheck_after) > $1`
 
-// Days that no remaining run closes are done again.
+// Days that no remaining run closes are rolled up again.
 const repairRollupSQL = `
 UPDATE syncer.presence_rollup AS r
 SET until_day = least(r.until_day, k.closed_day),
@@ -214,14 +213,13 @@ CROSS JOIN LATERAL syncer.history_partitions(h.history)
 WHERE lower_end > $1
 ORDER BY 1`
 
-// errDryRun undoes what was tried.
+// errDryRun rolls the transaction back.
 var errDryRun = errors.New("dry run")
 
-// RepairClock removes what is dated after the present, and restores what was known
-// before. If apply is false, it only reports what it would do. It takes the owner of
-// the schema, and that no other process works. It returns ErrNothingToRepair if
-// nothing is dated after the present, and ErrClocksDisagree unless this machine's
-// clock agrees with the database's.
+// RepairClock removes what is dated after the present, and restores the values before it. If
+// apply is false, it only reports what it would do. The role must own the schema, and no
+// other process may work. It returns ErrNothingToRepair if nothing is dated after the
+// present, and ErrClocksDisagree unless this machine's clock agrees with the database's.
 func (s *Store) RepairClock(ctx context.Context, apply bool) (ClockRepair, error) {
 	var done ClockRepair
 	err := s.Patient().InTxOnce(ctx, func(tx *pg.Tx) (err error) {
@@ -259,11 +257,8 @@ func (s *Store) repairClock(ctx context.Context, tx *pg.Tx) (ClockRepair, error)
 		return done, ErrNothingToRepair
 	}
 	done.Newest = *newest
-	rows, err := tx.Query(ctx, connectedSQL, s.SessionName())
-	if err == nil {
-		done.Connected, err = pgx.CollectRows(rows, pgx.RowTo[string])
-	}
-	if err != nil {
+	var err error
+	if done.Connected, err = pg.Collect(ctx, tx, pgx.RowTo[string], connectedSQL, s.SessionName()); err != nil {
 		return done, err
 	}
 	return done, s.removeLate(ctx, tx, &done)
@@ -271,11 +266,7 @@ func (s *Store) repairClock(ctx context.Context, tx *pg.Tx) (ClockRepair, error)
 
 // removeLate removes and restores, table by table.
 func (s *Store) removeLate(ctx context.Context, tx *pg.Tx, done *ClockRepair) error {
-	rows, err := tx.Query(ctx, repairAppsSQL, done.At)
-	if err != nil {
-		return err
-	}
-	apps, err := pgx.CollectRows(rows, pgx.RowTo[int16])
+	apps, err := pg.Collect(ctx, tx, pgx.RowTo[int16], repairAppsSQL, done.At)
 	if err != nil {
 		return err
 	}
@@ -320,11 +311,7 @@ func (s *Store) removeLate(ctx context.Context, tx *pg.Tx, done *ClockRepair) er
 	if err := run(nil, repairLeaderSQL); err != nil {
 		return err
 	}
-	rows, err = tx.Query(ctx, latePartitionsSQL, done.At)
-	if err != nil {
-		return err
-	}
-	partitions, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	partitions, err := pg.Collect(ctx, tx, pgx.RowTo[string], latePartitionsSQL, done.At)
 	for _, partition := range partitions { // quoted, and with the schema unless it is in search_path
 		if err == nil {
 			_, err = tx.Exec(ctx, "DROP TABLE "+partition)

@@ -53,7 +53,7 @@ func TestNowIsWhatTheConfigurationSays(t *testing.T) {
 	}
 }
 
-// TestCheckClock: whatever is on record tells that the database's clock was set back.
+// TestCheckClock: any time on record shows that the database's clock was set back.
 func TestCheckClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -99,7 +99,7 @@ func TestProcessIsKnownToTheDatabase(t *testing.T) {
 
 const year = 365 * day
 
-// TestReadClock_ahead: a clock that is years ahead of all that tells the time is not
+// TestReadClock_ahead: a clock that is years ahead of all other sources of the time is not
 // believed, and the time goes on as before.
 func TestReadClock_ahead(t *testing.T) {
 	t.Parallel()

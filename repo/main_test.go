@@ -97,7 +97,7 @@ func openStore(t testing.TB, c pg.Config) *repo.Store {
 	return store
 }
 
-// migrated gives the URL of a fresh database with all migrations applied.
+// migrated returns the URL of a fresh database with all migrations applied.
 func migrated(t testing.TB) string {
 	t.Helper()
 	return pgtest.Template(t, "migrated", func(url string) error {

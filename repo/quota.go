@@ -10,62 +10,59 @@ import (
 	"syncer/imclient"
 )
 
-// Quota hands out the call times of one (app, API) to all instances, from one
-// row. It is an imclient.CallStore.
+// Quota gives all instances the call times of one API of an app, from one row. It
+// implements imclient.CallStore. Safe for concurrent use.
 type Quota struct {
 	store *Store
 	appID int16
 	api   string
 	limit atomic.Uint64 // see Limit
-	// answeredAt is when a call was last answered, in microseconds since 1970; 0:
-	// none was.
+	// answeredAt is when a call was last answered, in microseconds since 1970; 0: never.
 	answeredAt atomic.Int64
 }
 
-// Quota gives the quota of an app's API at the configured rate.
+// Quota returns the quota of the API of a kind at the configured rate, in calls per second.
 func (s *Store) Quota(appID int16, kind imclient.Kind, limit float64) *Quota {
 	q := &Quota{store: s, appID: appID, api: string(kind)}
 	q.SetLimit(limit)
 	return q
 }
 
-// Kind is whose API it is about: an app has one of each.
+// Kind returns the kind whose API it is.
 func (q *Quota) Kind() imclient.Kind { return imclient.Kind(q.api) }
 
-// Limit is the calls in any one second, all instances together.
+// Limit returns the configured rate: the calls of all instances in any one second.
 func (q *Quota) Limit() float64 { return math.Float64frombits(q.limit.Load()) }
 
-// SetLimit changes the configured rate. Call times that are handed out already,
-// for a fifth of a second at most, stay as they are. The other instances go by their own
-// limit until theirs is changed too.
+// SetLimit changes the configured rate of this instance; others keep theirs. Call times
+// that are reserved already, at most 200 ms of them, stay as they are.
 func (q *Quota) SetLimit(limit float64) { q.limit.Store(math.Float64bits(limit)) }
 
-// Answered takes note that a call was answered, in whatever way. Other instances
-// learn it from the next reservation, which costs nothing more.
+// Answered records that a call was answered, with success or not. The next reservation
+// passes it on to other instances.
 func (q *Quota) Answered(at time.Time) { q.answeredAt.Store(at.UnixMicro()) }
 
-// After a rate-limit answer the rate is half; every recoveryStep it gains a
-// tenth of the configured rate again.
+// A rate-limit answer halves the rate; every recoveryStep it regains a tenth of the
+// configured rate.
 const (
 	recoveryStep  = 2 * time.Second
 	recoveryGain  = 0.1
 	throttleBurst = time.Second
 )
 
-// rateSQL is the rate in force: what was left at the last throttling plus what
-// came back since. The instance that throttled may be ahead of us by a little.
+// rateSQL is the rate in force: the rate after the last throttling plus what it regained.
+// The clock of the instance that throttled may be a little ahead.
 // $3 configured rate, $4 now, $5 recoveryGain, $6 recoveryStep in seconds.
 const rateSQL = `CASE
         WHEN q.throttled_at IS NULL THEN $3::float8
         ELSE least($3, q.rate + $3 * $5::float8 * greatest(0, floor(extract(epoch FROM $4::timestamptz - q.throttled_at)::float8 / $6::float8)))
     END`
 
-// The margin of call times, in microseconds: that of the calls before, which
-// shrinks by marginDecay a second of calls, but not below minMargin, or what the late
-// calls of this instance need, if that is more. For refusedFor after a rate-limit
-// answer it is the longest, whatever was measured.
-// $7 call times, $8 what is needed, $10 marginDecay, $11 minMargin and $12 MaxMargin in
-// microseconds, $13 refusedFor in seconds.
+// The margin of call times, in microseconds: the earlier margin, which shrinks by
+// marginDecay per second of calls down to minMargin, or what the late calls of this
+// instance need, if that is more. For refusedFor after a rate-limit answer it is MaxMargin,
+// whatever was measured. $7 call times, $8 what is needed, $10 marginDecay, $11 minMargin and
+// $12 MaxMargin in microseconds, $13 refusedFor in seconds.
 const marginSQL = `CASE
         WHEN q.throttled_at > $4 - $13::float8 * interval '1 second' THEN $12::float8
         ELSE least($12, greatest($11::float8, $8::float8, q.margin - $10::float8 * $7::float8 / $3::float8))
@@ -73,18 +70,18 @@ const marginSQL = `CASE
 
 const (
 	minMargin = 4 * time.Millisecond
-	// firstMargin is that of the first calls, of which nothing is known.
+	// firstMargin is the margin of the first calls, before anything is measured.
 	firstMargin = 8 * time.Millisecond
-	// marginDecay is by how much the margin shrinks in a second of calls. So the second
-	// after a call has half of it less margin than the call, on average.
+	// marginDecay is how much the margin shrinks per second of calls, so that the second
+	// after a call has, on average, half of it less margin than the call.
 	marginDecay = 2 * time.Millisecond
-	// refusedFor is how long a refused call counts more than what was measured.
+	// refusedFor is how long a refused call outweighs what was measured.
 	refusedFor = 10 * time.Minute
 )
 
-// One UPDATE takes $7 call times. Their spacing is (1s + margin) / rate, rounded up
-// to what Postgres keeps: it must never come out shorter. A call time is never in the
-// past. $9 is when a call of this instance was last answered, $14 firstMargin.
+// One UPDATE reserves $7 call times. Their spacing is (1s + margin) / rate, rounded up to
+// Postgres's resolution: it must never be shorter. A call time is never in the past. $9 is
+// when a call of this instance was last answered, $14 firstMargin.
 const reserveCallsSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at, margin)
 VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil((1e6 + $14::float8) / $3::float8) * interval '1 microsecond', $9::timestamptz, $14)
@@ -95,12 +92,13 @@ SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
     answered_at = greatest(q.answered_at, $9)
 RETURNING next_at, margin, ceil((1e6 + margin) / ` + rateSQL + `)::bigint`
 
-// clockPause is how long calls are put off while the database's clock is not believed.
+// clockPause is how long calls are delayed while the database's clock is not believed.
 const clockPause = time.Minute
 
-// ReserveCalls takes n consecutive call times. There are none while the database's
-// clock is not believed. The margin is what the latest calls of all instances need, and
-// the error of this instance's clock, which delays all its calls against others'.
+// ReserveCalls reserves n consecutive call times. While the database's clock is not
+// believed, it returns an error of class throttled. late is what the latest calls of this
+// instance need; the margin is what those of all instances need, and the error of this
+// instance's clock, which delays all its calls against others'.
 func (q *Quota) ReserveCalls(ctx context.Context, n int, late time.Duration) (imclient.CallTimes, error) {
 	if doubt := q.store.ClockDoubt(); doubt != nil {
 		return imclient.CallTimes{}, &imclient.Error{Class: imclient.ClassThrottled, Text: doubt.Error(), RetryAfter: clockPause}
@@ -132,7 +130,7 @@ UPDATE syncer.api_quota
 SET next_at = next_at + $3::float8 * interval '1 microsecond'
 WHERE app_id = $1 AND api = $2`
 
-// PutOff moves the call times that nobody has yet by d.
+// PutOff delays the call times that are not reserved yet by d.
 func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
 	if _, err := q.store.Exec(ctx, putOffSQL, q.appID, q.api, micros(d)+1); err != nil {
 		return fmt.Errorf("put off the calls of %s: %w", q.api, err)
@@ -140,9 +138,9 @@ func (q *Quota) PutOff(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// The rate in force is halved, but not below a hundredth of the configured one,
-// and only once for a burst of answers ($8 seconds): calls in flight are all
-// refused together. A longer pause ($7 seconds) counts always.
+// The rate in force is halved, but not below a hundredth of the configured one, and only
+// once for a burst of answers ($8 seconds), because calls in flight are refused together. A
+// longer pause ($7 seconds) is always applied.
 const throttleSQL = `
 INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, throttled_at)
 VALUES ($1, $2, $3::float8 / 2, $4::timestamptz + $7::float8 * interval '1 second', $4)
@@ -157,8 +155,7 @@ SET rate = CASE
     END,
     next_at = greatest(q.next_at, $4 + $7 * interval '1 second')`
 
-// Throttle halves the rate for all instances and hands out no call time within
-// the next pause.
+// Throttle halves the rate of all instances, and leaves the next pause without call times.
 func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
 	_, err := q.store.Exec(ctx, throttleSQL, q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), pause.Seconds(), throttleBurst.Seconds())

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 const rollUpAppsSQL = `
@@ -16,18 +18,13 @@ ORDER BY app_id`
 
 const rollUpSQL = `SELECT syncer.roll_up_presence($1, $2, coalesce($3::timestamptz, '-infinity'))`
 
-// RollUp brings the days of users (presence_day) of all apps up to date, in the
-// given time zone. Days that began before the given time stay as they are,
-// because their history may have been dropped; the zero time means none. It goes
-// in steps of a transaction each, so that it may be stopped at any time. What
-// fails for one app does not keep it from the others.
+// RollUp brings the days of users (presence_day) of all apps up to date, in a time zone.
+// Days that began before a time stay as they are, because their history may have been
+// dropped; zero means none. Each step is a transaction, so that RollUp can stop at any time.
+// After an error in one app it continues with the others, and returns all errors.
 func (s *Store) RollUp(ctx context.Context, zone *time.Location, before time.Time) error {
 	db := s.Patient()
-	rows, err := db.Query(ctx, rollUpAppsSQL)
-	if err != nil {
-		return fmt.Errorf("list apps: %w", err)
-	}
-	appIDs, err := pgx.CollectRows(rows, pgx.RowTo[int16])
+	appIDs, err := pg.Collect(ctx, db, pgx.RowTo[int16], rollUpAppsSQL)
 	if err != nil {
 		return fmt.Errorf("list apps: %w", err)
 	}

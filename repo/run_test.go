@@ -169,7 +169,7 @@ func TestCompleteRuns(t *testing.T) {
 	p := page[imclient.Presence]("z")
 	p.Users, p.Failed = 3, 1
 	save(t, b.store.Presence(), partial, p, 0)
-	b.finish(t, partial, "") // 3: partial, and complete all the same
+	b.finish(t, partial, "") // 3: partial, but complete
 	listed := b.backfill(imclient.KindPresence)
 	listed.Listed = []string{"alice"}
 	b.complete(t, listed) // 4: of a list only
@@ -244,13 +244,13 @@ func TestPresenceCount(t *testing.T) {
 	}
 	sweep(repo.RangeCounts{"online": {"all": 3, "ios": 2, "web": 2}, "offline": {"all": 5}},
 		repo.RangeCounts{"online": {"all": 4, "ios": 4}}, repo.RangeCounts{})
-	sweep(repo.RangeCounts{}) // nobody to ask about
+	sweep(repo.RangeCounts{}) // no users
 	r := b.startedRange(t, b.backfill(imclient.KindPresence))
 	p := page[imclient.Presence]("k")
 	p.Users, p.Failed, p.Failures = 2, 2, failures(imclient.UserError{UserID: "a", Code: "70107"}, imclient.UserError{UserID: "b", Code: "70107"})
 	save(t, b.store.Presence(), r, p, 0)
 	b.finish(t, r, "")
-	// A run that did not go through counts nobody.
+	// A run that did not go through counts no users.
 	r = b.startedRange(t, b.backfill(imclient.KindPresence))
 	p = page[imclient.Presence]("k")
 	p.Counts = repo.RangeCounts{"online": {"all": 1}}

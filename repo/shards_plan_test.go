@@ -12,7 +12,7 @@ import (
 // setKeyPattern is an assignment to a column of the key by which users are cut up.
 var setKeyPattern = regexp.MustCompile(`(?:\bSET|,)\s*(user_id|app_id) = `)
 
-// setsKey gives such a column that a statement sets, "" when it sets none.
+// setsKey returns such a column that a statement sets, "" if it sets none.
 func setsKey(sql string) string {
 	if m := setKeyPattern.FindStringSubmatch(sql); m != nil {
 		return m[1]
@@ -20,7 +20,7 @@ func setsKey(sql string) string {
 	return ""
 }
 
-// planNode is a node of a plan as EXPLAIN tells it.
+// planNode is a node of a plan as EXPLAIN shows it.
 type planNode struct {
 	Type         string   `json:"Node Type"`
 	Relation     string   `json:"Relation Name"`
@@ -68,7 +68,7 @@ func newReading(userTables map[string]bool) *reading {
 	return &reading{userTables: userTables, tables: map[string]string{}, ctes: map[string][]string{}, class: map[string]string{}, derived: map[string]bool{}, app: map[string]bool{}}
 }
 
-// read reads a node with all below it, and gives the aliases of its users' rows.
+// read reads a node with all below it, and returns the aliases of its users' rows.
 func (r *reading) read(n planNode) []string {
 	r.conditions(n)
 	var inputs, asked [][]string
@@ -106,7 +106,7 @@ func (r *reading) read(n planNode) []string {
 	return rows
 }
 
-// own gives the alias of the rows of users that a node reads itself.
+// own returns the alias of the rows of users that a node reads itself.
 func (r *reading) own(n planNode, reads bool) string {
 	table := strings.TrimSuffix(n.Relation, "_default")
 	switch {
@@ -156,7 +156,7 @@ func (r *reading) conditions(n planNode) {
 	}
 }
 
-// same gives the name of the class of an alias.
+// same returns the name of the class of an alias.
 func (r *reading) same(alias string) string {
 	alias = strings.Trim(alias, `"`)
 	for r.class[alias] != "" && r.class[alias] != alias {
@@ -173,7 +173,7 @@ func (r *reading) broken() []string {
 		r.unite(equal[0], equal[1])
 	}
 	for _, equal := range r.unlike {
-		// To be unlike a list of users gives none of them.
+		// A condition that excludes a list of users returns none of them.
 		if r.tables[equal[0]] != "" && r.tables[equal[1]] != "" {
 			r.unite(equal[0], equal[1])
 		}

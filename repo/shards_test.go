@@ -72,7 +72,7 @@ func TestStatementsFitShards(t *testing.T) {
 }
 
 // TestFunctionsFitShards reads the plans of the statements inside of functions,
-// which the server tells while they run.
+// which the server reports while they run.
 func TestFunctionsFitShards(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -110,13 +110,13 @@ VALUES ($1, 'presence', 'presence', 'backfill', 'succeeded', $2, $2, true, $2, $
 	}
 }
 
-// nestedPlan is a plan as auto_explain tells it.
+// nestedPlan is a plan as auto_explain reports it.
 type nestedPlan struct {
 	Query string `json:"Query Text"`
 	Plan  planNode
 }
 
-// nestedPlans runs a statement and gives the plans of all that it ran.
+// nestedPlans runs a statement and returns the plans of all that it ran.
 func nestedPlans(t *testing.T, url, sql string) []nestedPlan {
 	t.Helper()
 	config, err := pgx.ParseConfig(withParameters(t, url, "search_path", "syncer"))

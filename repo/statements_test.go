@@ -16,7 +16,7 @@ import (
 // statement is one SQL statement of repo or repo/reports.
 type statement struct{ name, sql string }
 
-// begins tells a whole statement from a part of one.
+// begins distinguishes a whole statement from a part of one.
 var begins = regexp.MustCompile(`^\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b`)
 
 // statements returns all statements that are made for syncer's own tables: the string

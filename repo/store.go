@@ -1,8 +1,3 @@
-// Package repo holds every line of SQL that runs at run time: one file per
-// aggregate, the statement beside the method that runs it.
-//
-// Statements name tables as syncer.table; the configured schema takes the place
-// of syncer. Times are given by the caller, from Store.Now, never by now().
 package repo
 
 import (
@@ -19,10 +14,10 @@ type Store struct {
 	*pg.DB
 
 	tenantsMu sync.Mutex
-	tenants   map[int16]string // with which EnsureApp found the apps; never changed, only replaced
+	tenants   map[int16]string // of apps, as EnsureApp found them; replaced, never changed
 
 	heldMu sync.Mutex
-	held   map[claim]struct{} // what this process works on at present
+	held   map[claim]struct{} // of this process, for Beat
 }
 
 // Open connects and reads the database's clock. Close the store after use.
@@ -42,8 +37,8 @@ func Open(ctx context.Context, c pg.Config) (*Store, error) {
 	return s, nil
 }
 
-// Functions name the schema in their search_path: all of them do, so one tells
-// whether the schema was renamed since.
+// All functions name the schema in their search_path, so that one of them shows whether
+// the schema was renamed since.
 const schemaStateSQL = `
 SELECT coalesce(max(m.version_id), 0),
        (SELECT pg_encoding_to_char(d.encoding) FROM pg_database AS d WHERE d.datname = current_database()),
@@ -56,17 +51,17 @@ SELECT coalesce(max(m.version_id), 0),
 FROM syncer.syncer_migration AS m
 WHERE m.is_applied`
 
-// ErrNoSchema reports that the tables are missing, incomplete, or in a schema that
-// was renamed: migrations mend it.
+// ErrNoSchema reports that the tables are missing, incomplete, or in a schema that was
+// renamed. Migrations correct it.
 var ErrNoSchema = errors.New("the database has no syncer schema, or an old one")
 
 // ErrEncoding reports that the database does not store text as UTF-8.
 var ErrEncoding = errors.New("the database's encoding is not UTF8")
 
-// CheckSchema compares the schema's version with want, the newest migration of
-// this program. It returns ErrNoSchema if the schema is missing, older or was
-// renamed, and ErrEncoding if the database does not store UTF-8. A newer schema is
-// fine, because migrations keep older programs working.
+// CheckSchema compares the schema's version with want, the newest migration of this
+// program. It returns ErrNoSchema if the schema is missing, older or was renamed, and
+// ErrEncoding if the database does not store UTF-8. A newer schema is accepted, because
+// migrations keep older programs working.
 func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	var version int64
 	var encoding, bound string

@@ -9,7 +9,7 @@ func TestAdopt(t *testing.T) {
 	t.Parallel()
 	local, server := time.Now(), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	first := reading{server: server, local: local, err: time.Millisecond}
-	// after gives the reading of a clock that goes like ours, off by a little.
+	// after returns a reading of a clock that runs like ours, with a small offset.
 	after := func(d, off, err time.Duration) reading {
 		return reading{server: server.Add(d + off), local: local.Add(d), err: err}
 	}
@@ -43,7 +43,7 @@ func TestAdopt(t *testing.T) {
 }
 
 // TestNow_setBack: time stands still while the database's clock, which was set back,
-// catches up. The queue, which compares with it, goes by it at once.
+// catches up. The queue, which compares with it, follows it at once.
 func TestNow_setBack(t *testing.T) {
 	t.Parallel()
 	local, server := time.Now(), time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)

@@ -106,7 +106,7 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// TestConnectTimeout: somebody who accepts a connection and never says a word is
+// TestConnectTimeout: a server that accepts a connection and sends nothing is
 // given up, in good time when the URL does not say when.
 func TestConnectTimeout(t *testing.T) {
 	t.Parallel()

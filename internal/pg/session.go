@@ -1,5 +1,3 @@
-// Package pg knows Postgres, and nothing of syncer's tables: which sessions hold what
-// others wait for.
 package pg
 
 import (
@@ -11,23 +9,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Querier is what the functions of this package ask: a connection or a pool.
-type Querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
 // Session is a session of the database, as pg_stat_activity shows it to this role.
 type Session struct {
 	PID         int32
 	User        string
 	Application string
 	State       string     // "" if this role may not see it
-	Since       *time.Time // when its transaction began; nil if this role may not see it, or there is none
+	Since       *time.Time // start of its transaction; nil: there is none, or this role may not see it
 }
 
 const sessionColumns = `a.pid, coalesce(a.usename, ''), coalesce(a.application_name, ''), coalesce(a.state, ''), a.xact_start`
 
-// String describes the session, and says how to end what it does.
+// String describes the session, with the statement that ends what it does.
 func (s Session) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session %d (user %q, application %q", s.PID, s.User, s.Application)
@@ -37,7 +30,7 @@ func (s Session) String() string {
 	if s.Since != nil {
 		fmt.Fprintf(&b, ", transaction begun %s", s.Since.UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
-	end := "pg_terminate_backend" // there is no statement that could be cancelled
+	end := "pg_terminate_backend" // it executes no statement that could be cancelled
 	if s.State == "active" {
 		end = "pg_cancel_backend"
 	}
@@ -45,7 +38,7 @@ func (s Session) String() string {
 	return b.String()
 }
 
-// Describe describes several sessions.
+// Describe describes up to three sessions, and the number of the others.
 func Describe(sessions []Session) string {
 	if len(sessions) == 0 {
 		return "a session that is gone by now, or a prepared transaction (SELECT * FROM pg_prepared_xacts;)"
@@ -69,14 +62,14 @@ JOIN pg_stat_activity AS a ON a.pid = b.pid
 WHERE w.datname = current_database() AND w.application_name = $1 AND a.application_name <> $1
 ORDER BY a.xact_start`
 
-// Blocking returns the sessions for whose locks the sessions of an application wait,
+// Blocking returns the sessions that hold locks which sessions of an application wait for,
 // the oldest transaction first.
 func Blocking(ctx context.Context, q Querier, application string) ([]Session, error) {
 	return sessions(ctx, q, blockingSQL, application)
 }
 
-// A role without the right to see when another one's transaction began sees that as null.
-// pg_partition_tree would wait for the locks that are asked about.
+// The start of a transaction that the role may not see is NULL. pg_partition_tree would
+// wait for the locks in question.
 const usingSQL = `
 WITH tables AS (
     SELECT unnest($1::text[]::regclass[])::oid AS oid
@@ -90,8 +83,8 @@ WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database
   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - $2::interval)
 ORDER BY a.xact_start NULLS FIRST`
 
-// Using returns the sessions that hold a lock of any kind on one of the partitioned
-// tables, or on a partition, in a transaction that is older than a given time.
+// Using returns the sessions that hold any lock on one of some partitioned tables, or on a
+// partition of them, in a transaction older than olderThan, the oldest first.
 func Using(ctx context.Context, q Querier, tables []string, olderThan time.Duration) ([]Session, error) {
 	return sessions(ctx, q, usingSQL, tables, olderThan)
 }
@@ -110,11 +103,7 @@ func HoldingAdvisory(ctx context.Context, q Querier, key int64) ([]Session, erro
 }
 
 func sessions(ctx context.Context, q Querier, statement string, args ...any) ([]Session, error) {
-	rows, err := q.Query(ctx, statement, args...)
-	if err != nil {
-		return nil, fmt.Errorf("look for the sessions that hold a lock: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Session])
+	found, err := Collect(ctx, q, pgx.RowToStructByPos[Session], statement, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for the sessions that hold a lock: %w", err)
 	}

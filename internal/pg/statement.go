@@ -122,6 +122,20 @@ func (db *DB) RunBatch(ctx context.Context, batch *pgx.Batch) error {
 	return s.RunBatch(ctx, batch)
 }
 
+// Querier is a DB, a Tx, or a pool or connection of the driver.
+type Querier interface {
+	Query(ctx context.Context, statement string, args ...any) (pgx.Rows, error)
+}
+
+// Collect returns the rows of a statement, each read by scan.
+func Collect[T any](ctx context.Context, q Querier, scan pgx.RowToFunc[T], statement string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, statement, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scan)
+}
+
 // rows calls done when its statement has ended.
 type rows struct {
 	pgx.Rows

@@ -64,17 +64,14 @@ func Read(ctx context.Context, db *pg.DB, f func(*Reader) error) error {
 
 // read returns the rows of a statement. what names them in errors.
 func read[T any](ctx context.Context, r *Reader, what, statement string, args ...any) ([]T, error) {
-	rows, err := r.tx.Query(ctx, statement, args...)
-	if err == nil {
-		var all []T
-		if all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[T]); err == nil {
-			return all, nil
-		}
-	}
-	if pg.SQLState(err) == pg.InvalidParameterValue {
+	all, err := pg.Collect(ctx, r.tx, pgx.RowToStructByPos[T], statement, args...)
+	switch {
+	case pg.SQLState(err) == pg.InvalidParameterValue:
 		return nil, fmt.Errorf("read %s: %w (does the database know the time zone?)", what, err)
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	return nil, fmt.Errorf("read %s: %w", what, err)
+	return all, nil
 }
 
 // readOne returns the first row of a statement, nil if there is none.
@@ -93,11 +90,7 @@ ORDER BY name`
 
 // AppNames returns the names of the apps that anything was ever collected of.
 func (r *Reader) AppNames(ctx context.Context) ([]string, error) {
-	rows, err := r.tx.Query(ctx, appNamesSQL)
-	if err != nil {
-		return nil, fmt.Errorf("read the apps: %w", err)
-	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	names, err := pg.Collect(ctx, r.tx, pgx.RowTo[string], appNamesSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read the apps: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestUsers_encodings: ids arrive as text whatever the database's encoding is. One that
-// is none fails alone; a key that is none is paged by all the same.
+// is none fails alone; a key that is none still serves for paging.
 func TestUsers_encodings(t *testing.T) {
 	t.Parallel()
 	// Bytes of the ids that are not ASCII, in hexadecimal.

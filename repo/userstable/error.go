@@ -30,7 +30,7 @@ func (t *Table) mistake(text string, err error) error {
 }
 
 // hiddenRows is the routine of Postgres that refuses a statement because row security
-// would hide rows. Neither the SQLSTATE nor the message tells it from a missing
+// would hide rows. Neither the SQLSTATE nor the message distinguishes it from a missing
 // privilege: the message is in the server's language.
 const hiddenRows = "check_enable_rls"
 

@@ -131,10 +131,25 @@ const (
 	indexNullsFirst
 )
 
-// key reads how the key column is ordered. A table that cannot be paged by it without
-// losing users is a mistake. The statement takes Postgres 10 ms, most of them to plan it, so
-// callers that come while it runs share its result: if the runs of many apps with one
-// users table begin at one tick, each needs it twice.
+// keyRow is the row of keySQL.
+type keyRow struct {
+	relkind                string
+	notNull                *bool
+	columnType, children   *string // columnType nil: there is no such column
+	encoding               string
+	typ, family, collation *string // typ nil: there is no order to page by
+	cast, isDefault        *bool
+	option                 *int16
+	operators              []string // <, <=, =, >=, >
+}
+
+// indexed reports whether the order is that of an index: views and foreign tables have none.
+func (r *keyRow) indexed() bool { return r.relkind != "v" && r.relkind != "f" }
+
+// key reads how the key column is ordered. It returns an Error if paging by it would lose
+// users. The statement takes Postgres 10 ms, most of them to plan it, so calls during it
+// share its result: if the runs of many apps with one users table begin at one tick, each
+// needs it twice.
 func (t *Table) key(ctx context.Context) (*key, error) {
 	name := strings.Join([]string{t.config.URL, t.name(), t.config.KeyColumn}, " ")
 	reading := t.keys.DoChan(name, func() (any, error) {
@@ -150,58 +165,55 @@ func (t *Table) key(ctx context.Context) (*key, error) {
 }
 
 func (t *Table) readKey(ctx context.Context) (*key, error) {
-	var relkind, encoding string
-	var notNull *bool
-	var columnType, children, typ, family, collation *string
-	var option *int16
-	var cast, usual *bool
-	var operators []string // <, <=, =, >=, >
+	var r keyRow
 	err := t.readRow(ctx, keySQL, []any{t.name(), t.config.KeyColumn},
-		&relkind, &notNull, &columnType, &encoding, &children, &typ, &cast, &usual, &family, &collation, &option, &operators)
+		&r.relkind, &r.notNull, &r.columnType, &r.encoding, &r.children, &r.typ, &r.cast, &r.isDefault, &r.family, &r.collation, &r.option, &r.operators)
 	column := t.config.KeyColumn
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, t.mistake("does not exist (or this role may not see it): check [users] table, and url if it is in another database", nil)
 	case err != nil:
 		return nil, t.explain("look at the table", err)
-	case columnType == nil:
+	case r.columnType == nil:
 		return nil, t.mistake(fmt.Sprintf("has no column %s: check [users] key_column", column), nil)
-	}
-	indexed := relkind != "v" && relkind != "f"
-	switch {
-	case children != nil:
-		return nil, t.mistake(fmt.Sprintf("is the parent of %s, whose rows its unique index does not cover, so a key could occur twice: set [users] table to a view, CREATE VIEW … AS SELECT … FROM ONLY %s, or of all of them if no key occurs twice", *children, t.name()), nil)
-	case typ == nil && indexed:
+	case r.children != nil:
+		return nil, t.mistake(fmt.Sprintf("is the parent of %s, whose rows its unique index does not cover, so a key could occur twice: set [users] table to a view, CREATE VIEW … AS SELECT … FROM ONLY %s, or of all of them if no key occurs twice", *r.children, t.name()), nil)
+	case r.typ == nil && r.indexed():
 		return nil, t.mistake(fmt.Sprintf("column %s has no unique index of its own, so paging by it would lose users: set [users] key_column to the primary key, or create a unique index (without a condition, and not of an operator class that borrows its operators from another)", column), nil)
-	case typ == nil || len(operators) != 5:
-		return nil, t.mistake(fmt.Sprintf("column %s is of type %s, whose values have no order to page by: set [users] key_column to a column of another type", column, *columnType), nil)
+	case r.typ == nil || len(r.operators) != 5:
+		return nil, t.mistake(fmt.Sprintf("column %s is of type %s, whose values have no order to page by: set [users] key_column to a column of another type", column, *r.columnType), nil)
 	}
+	return t.keyOf(&r), nil
+}
+
+// keyOf returns the key that a row describes.
+func (t *Table) keyOf(r *keyRow) *key {
 	k := &key{
-		typ: *typ, encoding: encoding, nullable: !indexed || !*notNull, order: *typ + " by " + *family,
-		less: operators[0], lessEqual: operators[1], equal: operators[2], greater: operators[4],
+		typ: *r.typ, encoding: r.encoding, nullable: !r.indexed() || !*r.notNull, order: *r.typ + " by " + *r.family,
+		less: r.operators[0], lessEqual: r.operators[1], equal: r.operators[2], greater: r.operators[4],
 	}
-	if collation != nil {
-		k.order += " in " + *collation
-		if indexed { // elsewhere it is the column's, and a foreign server may not know it by name
-			k.collate = " COLLATE " + *collation
+	if r.collation != nil {
+		k.order += " in " + *r.collation
+		if r.indexed() { // elsewhere it is the column's, and a foreign server may not know it by name
+			k.collate = " COLLATE " + *r.collation
 		}
 	}
-	nulls := "LAST"
-	// A descending index is read backwards.
-	if descending, first := *option&indexDescending != 0, *option&indexNullsFirst != 0; descending != first {
-		nulls = "FIRST"
-	}
 	k.column = t.column()
-	if *cast { // a cast to the column's own type would hide the index from the planner
+	if *r.cast { // a cast to the column's own type would hide the index from the planner
 		k.column += "::" + k.typ
 	}
 	k.column += k.collate
 	k.sort = fmt.Sprintf("%s USING %s", k.column, k.less)
-	if *usual { // ORDER BY finds the default by itself, also for a domain over an enum, which has no operators
+	if *r.isDefault { // ORDER BY finds the default by itself, also for a domain over an enum, which has no operators
 		k.sort = t.column() + k.collate
 	}
-	k.sort += " NULLS " + nulls
-	return k, nil
+	// A descending index is read backwards.
+	if descending, first := *r.option&indexDescending != 0, *r.option&indexNullsFirst != 0; descending != first {
+		k.sort += " NULLS FIRST"
+	} else {
+		k.sort += " NULLS LAST"
+	}
+	return k
 }
 
 // present returns the condition that a row has a key. IS NOT NULL is false for a

@@ -66,8 +66,8 @@ func TestUsersDatabases_shared(t *testing.T) {
 	}
 }
 
-// TestUsersDatabases_lockedTable: who waits for a table that somebody has locked
-// leaves connections to the others.
+// TestUsersDatabases_lockedTable: statements that wait for a locked table
+// leave connections to the others.
 func TestUsersDatabases_lockedTable(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t)

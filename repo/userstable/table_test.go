@@ -61,7 +61,7 @@ func walkPages(t testing.TB, users *userstable.Table, after, upto *string, limit
 	}
 }
 
-// nullsLast puts the rows without an id, NULL or empty, of which a page gives the
+// nullsLast puts the rows without an id, NULL or empty, of which a page returns the
 // number only, behind all others.
 func nullsLast(ids []string) []string {
 	for i, id := range ids {
@@ -103,7 +103,7 @@ func walkRanges(t testing.TB, users *userstable.Table, rangeSize, pageSize int) 
 	}
 }
 
-// collation gives a collation whose order differs from that of bytes.
+// collation returns a collation whose order differs from that of bytes.
 func collation(t testing.TB, conn *pgx.Conn) string {
 	t.Helper()
 	names := pgtest.Lines(t, conn, `
@@ -287,7 +287,7 @@ INSERT INTO public.users SELECT '2026-03-01 00:00:00+00'::timestamptz + n * inte
 	}
 }
 
-// Rows come and go while a table is paged: whoever was there all the time is
+// Rows come and go while a table is paged: a row that was there all the time is
 // visited once.
 func TestChangesWhilePaging(t *testing.T) {
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 )
 
 // TestEndSilentRun: a run is ended for an outage only when it has been open for so
-// long, has written no page meanwhile, and its API, no other one, has answered nobody.
+// long, has written no page meanwhile, and its API, no other one, has given no answer.
 func TestEndSilentRun(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -7,13 +7,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
-// FailureGroup is how many users of an app fail for the same reason.
+// FailureGroup is the number of users of an app who fail with the same code.
 type FailureGroup struct {
 	Code    string
 	Message string // of one of them
-	Varied  bool   // the message of others differs
+	Varied  bool   // messages differ
 	Users   int64
 }
 
@@ -25,14 +26,9 @@ GROUP BY code
 ORDER BY count(*) DESC, code
 LIMIT 10`
 
-// FailureGroups gives the ten most frequent reasons for which users of an app
-// fail now.
+// FailureGroups returns the ten most frequent codes with which users of an app fail now.
 func (s *Store) FailureGroups(ctx context.Context, appID int16, kind imclient.Kind) ([]FailureGroup, error) {
-	rows, err := s.Query(ctx, failureGroupsSQL, appID, kind)
-	if err != nil {
-		return nil, fmt.Errorf("group failures: %w", err)
-	}
-	groups, err := pgx.CollectRows(rows, pgx.RowToStructByPos[FailureGroup])
+	groups, err := pg.Collect(ctx, s, pgx.RowToStructByPos[FailureGroup], failureGroupsSQL, appID, kind)
 	if err != nil {
 		return nil, fmt.Errorf("group failures: %w", err)
 	}

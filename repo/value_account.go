@@ -109,7 +109,7 @@ SELECT $1, user_id, prev_status, status, not_before, observed_at, $2
 FROM gone
 ORDER BY user_id`
 
-// Accounts gives the account snapshots and their history.
+// Accounts returns access to the account snapshots and their history.
 func (s *Store) Accounts() *Values[imclient.AccountStatus] {
 	return &Values[imclient.AccountStatus]{
 		store:      s,

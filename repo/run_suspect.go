@@ -13,17 +13,17 @@ import (
 	"syncer/repo/userstable"
 )
 
-// SuspectPage is a page of a range that is not written, because its answers are
-// suspect. It becomes a range of its own, so that nothing else waits for it: its
-// recheck or, if Reason is given, one that is done, with its answers rejected.
+// SuspectPage is a page that is not written, because its answers are suspect. It becomes
+// a range of its own, so that no other page waits for it: its recheck or, with a Reason,
+// a range that is done, with its answers rejected.
 type SuspectPage struct {
-	After        *string // the key before the page; nil: it is the first
+	After        *string // the key before the page; nil: it is the first page
 	LastKey      string
 	Answers      int // suspect answers in a row, this one included
 	RecheckAfter time.Time
 
-	// Reason says why the answers are rejected. The page's users then count as
-	// Rejected, and among Users and Failed.
+	// Reason is why the answers are rejected; "": they are not. The page's users then
+	// count as Rejected, and among Users and Failed.
 	Reason   string
 	Rejected int64
 	Counters // Calls and Retries of the page; Changed is ignored
@@ -50,15 +50,14 @@ SET cursor_key = $3, calls = calls + $4, retries = retries + $5,
     suspect_pages = suspect_pages + CASE WHEN suspect_answers = 0 THEN 1 ELSE 0 END, beat_at = $6
 WHERE run_id = $1 AND range_no = $2`
 
-// SaveSuspect makes a range of a suspect page and moves the cursor of its old
-// range past it, in one transaction, or does nothing at all. It returns the new
-// range's number. ErrGone: as for SavePage.
+// SaveSuspect makes a range of a suspect page and moves the cursor of its old range past
+// it, in one transaction. It returns the new range's number, or ErrGone as SavePage.
 func (s *Store) SaveSuspect(ctx context.Context, r *Range, p SuspectPage, enqueue Enqueue) (no int, err error) {
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
-		if _, err := s.fence(ctx, tx, r, forProgress); err != nil {
-			return err
-		}
-		if err := tx.QueryRow(ctx, numberSuspectSQL, r.Run.ID).Scan(&no); err != nil {
+		var batch pgx.Batch
+		fence(&batch, r, forProgress, new(bool))
+		batch.Queue(numberSuspectSQL, r.Run.ID).QueryRow(func(row pgx.Row) error { return row.Scan(&no) })
+		if err := tx.RunBatch(ctx, &batch); err != nil {
 			return err
 		}
 		if err := s.addSuspect(ctx, tx, r.Run, no, p, enqueue); err != nil {
@@ -90,10 +89,10 @@ func (s *Store) addSuspect(ctx context.Context, tx *pg.Tx, run Run, no int, p Su
 	return err
 }
 
-// EarlyError says that a recheck may not begin yet.
+// EarlyError reports that a recheck may not begin yet.
 type EarlyError struct{ RecheckAfter time.Time }
 
-// Error says until when.
+// Error returns the time from which the recheck may begin.
 func (e *EarlyError) Error() string {
 	return fmt.Sprintf("the recheck is not to begin before %s", e.RecheckAfter.Format(time.RFC3339Nano))
 }
@@ -106,7 +105,7 @@ JOIN syncer.app AS a USING (app_id)
 WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND r.status IN ('pending', 'running') AND u.status = 'running'`
 
-// unclaimed says why a range could not be claimed.
+// unclaimed returns why a range could not be claimed.
 func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID int64) error {
 	var moved, held bool
 	var recheckAfter *time.Time
@@ -132,8 +131,8 @@ SET suspect = EXISTS (
     WHERE run_id = $1 AND suspect_answers > 0 AND status IN ('pending', 'running'))
 WHERE run_id = $1`
 
-// settleSuspect takes note, in sync_run.suspect, that a recheck came or went. The
-// caller has locked the run.
+// settleSuspect updates sync_run.suspect after a recheck was added or ended. The caller has
+// locked the run.
 func (s *Store) settleSuspect(ctx context.Context, tx *pg.Tx, runID int64) error {
 	_, err := tx.Exec(ctx, settleSuspectSQL, runID)
 	return err
@@ -144,7 +143,7 @@ SELECT coalesce(sum(rejected_answers), 0)::bigint, coalesce((array_agg(error ORD
 FROM syncer.sync_range
 WHERE run_id = $1 AND rejected_answers > 0`
 
-// rejection says in words which answers a run rejected, "" if none.
+// rejection describes the answers that a run rejected, "" if none.
 func (s *Store) rejection(ctx context.Context, tx *pg.Tx, runID int64) (string, error) {
 	var users int64
 	var reasons []string

@@ -34,7 +34,7 @@ func saveSuspect(t testing.TB, b *bench, r *repo.Range, a repo.SuspectPage) (no 
 	return no
 }
 
-// suspect tells what the run says of itself, now and when it is closed.
+// suspect returns what the run records of its suspect pages, now and when it is closed.
 func (b *bench) suspect(t testing.TB, runID int64) string {
 	t.Helper()
 	run := b.find(t, runID)

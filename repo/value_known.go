@@ -10,7 +10,7 @@ import (
 	"syncer/internal/pg"
 )
 
-// Snapshot is the newest known value of one user. The zero Snapshot stands for
+// Snapshot is the newest known value of one user. The zero Snapshot means that there is
 // none.
 type Snapshot[V comparable] struct {
 	Value     V
@@ -21,9 +21,9 @@ type Snapshot[V comparable] struct {
 // Exists reports whether there is one.
 func (s *Snapshot[V]) Exists() bool { return s != nil && !s.ChangedAt.IsZero() }
 
-// Known is what the tables say about the users of a page.
+// Known is what the tables have of the users of a page.
 type Known[V comparable] struct {
-	Snapshots []Snapshot[V] // of the users asked about, in their order; nil: none has one
+	Snapshots []Snapshot[V] // of the users, in their order; nil: none has one
 	// Failing are the users with a user_failure row.
 	Failing map[string]KnownFailure
 }
@@ -40,14 +40,14 @@ func (k *Known[V]) Snapshot(at int) *Snapshot[V] {
 // KnownFailure is a user_failure row.
 type KnownFailure struct {
 	Code string
-	// KnownAt is when the user was last known to have the value of the snapshot,
-	// zero when there was none.
+	// KnownAt is when the user was last known to have the value of the snapshot, zero if
+	// there was none.
 	KnownAt time.Time
 	LastAt  time.Time // when it was last recorded
 }
 
-// Snapshots and failures are read in the order of their keys, up to a number of
-// rows, which the planner would take for a reason to sort if it knew too little.
+// Snapshots and failures are read in the order of their keys up to a limit. Without
+// statistics the planner would sort.
 const inOrderSQL = `
 SELECT set_config('enable_bitmapscan', 'off', true),
        set_config('enable_seqscan', 'off', true),
@@ -71,11 +71,10 @@ CROSS JOIN LATERAL (
 ) AS f
 ORDER BY f.user_id`
 
-// Load gives what is known about users, whose ids must be distinct and in order.
-// It reads all from the first id to the last, which is several times as fast as
-// looking up each: most often the users of a page are neighbours in our tables
-// too. When many others lie between them it looks them up one by one, and goes
-// on so.
+// Load returns what is known about users, whose ids must be distinct and ascending. It reads
+// all rows from the first id to the last, which is several times as fast as looking up
+// each: the users of a page are usually neighbours in our tables too. If many others lie
+// between them, it looks up each, now and in later calls.
 func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[V], error) {
 	if len(ids) == 0 {
 		return Known[V]{}, nil
@@ -90,8 +89,7 @@ func (v *Values[V]) Load(ctx context.Context, appID int16, ids []string) (Known[
 	return v.find(ctx, appID, ids)
 }
 
-// load reads the neighbourhood of the ids; whole is false when there are too many
-// others in it.
+// load reads all rows from the first id to the last. It reports false if there are too many.
 func (v *Values[V]) load(ctx context.Context, appID int16, ids []string) (known Known[V], whole bool, err error) {
 	limit := 2*len(ids) + 100
 	first, last := ids[0], ids[len(ids)-1]
@@ -120,8 +118,7 @@ func (v *Values[V]) find(ctx context.Context, appID int16, ids []string) (known 
 	return known, nil
 }
 
-// collector puts rows, which come in the order of their user ids, to the ids
-// that they are about.
+// collector assigns rows, which are in the order of their user ids, to ids.
 type collector[V comparable] struct {
 	values *Values[V]
 	ids    []string
@@ -132,7 +129,7 @@ func (v *Values[V]) collect(ids []string, known *Known[V]) collector[V] {
 	return collector[V]{v, ids, known}
 }
 
-// upTo passes over the ids before id, and reports whether it is the next.
+// upTo skips the ids before id, and reports whether id is the next.
 func upTo(ids []string, at *int, id pg.RawText) bool {
 	for *at < len(ids) && ids[*at] < string(id) {
 		*at++

@@ -10,26 +10,26 @@ import (
 	"syncer/internal/pg"
 )
 
-// Population is the users of some rows, told from others by their number and by a
-// hash of their ids: enough to see that nobody left, without a row for each. A user
-// of several rows counts as often.
+// Population identifies the users of some rows by their number and a hash of their ids,
+// which shows that no user left without a row for each. A user of several rows counts for
+// each.
 type Population struct {
 	Users int64
-	Hash  int64 // the sum of the ids' hashes, modulo 2^62
+	Hash  int64 // sum of the ids' hashes, modulo 2^62
 }
 
-// populationHash bounds hashes so that the sum of two does not overflow a bigint.
-// XOR in place of the sum would not see users of two rows.
+// populationHash limits hashes so that the sum of two does not overflow a bigint. XOR would
+// not see users of two rows.
 const populationHash = 1<<62 - 1
 
-// Add adds a user of so many rows.
+// Add adds a user of some rows.
 func (p *Population) Add(id string, rows int) {
 	p.Users += int64(rows)
 	p.Hash = (p.Hash + int64(rows)*hashOf(id)) & populationHash
 }
 
 func hashOf(id string) int64 {
-	// FNV-1a, whose last bytes stir little, and the finish of SplitMix64.
+	// FNV-1a, which mixes the last bytes little, and the finalizer of SplitMix64.
 	h := uint64(14695981039346656037)
 	for i := range len(id) {
 		h = (h ^ uint64(id[i])) * 1099511628211
@@ -39,8 +39,8 @@ func hashOf(id string) int64 {
 	return int64(h^h>>31) & populationHash
 }
 
-// lapsesSQL are the users whom the API has rejected for too long: $3 user_id,
-// $4 prev_changed_at, $5 not_before, $6 asked_at, $7 observed_at.
+// lapsesSQL are the users whom the API has rejected for too long: the columns of
+// lapseColumns.
 const lapsesSQL = `unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[])
         AS l (user_id, prev_changed_at, not_before, asked_at, observed_at)`
 
@@ -49,20 +49,20 @@ CREATE TEMPORARY TABLE sync_users (user_id text COLLATE "C" NOT NULL, hash bigin
 
 const analyzeUsersSQL = `ANALYZE pg_temp.sync_users`
 
-// The users with a snapshot ($1 app) who were not in the users table when it
-// was read, from $3 to $6. What was seen later is newer than that.
+// The users of app $1 with a snapshot who were not in the users table when it was read,
+// from $3 on. A later snapshot is newer than that.
 const leftUsersTableSQL = `s.app_id = $1 AND s.changed_at < $3
       AND NOT EXISTS (SELECT FROM pg_temp.sync_users AS u WHERE u.user_id = s.user_id)`
 
-// When such a user was last known to have the value: in the previous complete
-// run ($4), if the snapshot was there before it and unless the API rejected the user.
+// When such a user was last known to have the value: in the previous complete run ($4),
+// if the snapshot is older and the API did not reject the user.
 const lastKnownSQL = `least($3, coalesce((
                   SELECT coalesce(f.known_at, s.asked_at)
                   FROM syncer.user_failure AS f
                   WHERE f.app_id = $1 AND f.kind = $5 AND f.user_id = s.user_id
               ), CASE WHEN s.changed_at <= $4 THEN $4 ELSE s.asked_at END))`
 
-// How many users the complete run before run $2 knew; NULL if there was none.
+// The number of users that the complete run before run $2 knew; NULL if there was none.
 const prevKnownSQL = `(
     SELECT coalesce(prev.known_users, prev.users - prev.failed)
     FROM syncer.sync_run AS u
@@ -80,29 +80,30 @@ WHERE run_id = $1`
 // Leavers are the users with a snapshot who are not in the users table.
 type Leavers struct {
 	Users int64
-	// Known is how many users the previous complete run knew, and at least Users.
-	// Users who came since do not count: with them, a table that was exchanged for
-	// another one would look as if half of its users had stayed.
+	// Known is the number of users that the previous complete run knew, at least Users.
+	// New users do not count: with them, a table replaced by another one would look as if
+	// half of its users had stayed.
 	Known    int64
 	HeldBack string // why they were not removed; "": they were
 }
 
-// Reconcile finds out who left the users table since the previous complete run,
-// by comparing the whole of it with the snapshots, and removes them. next gives
-// the ids of the table part by part, none at its end; the table may be in
-// another database, so it is copied over. If hold returns a reason, no user is
-// removed: the run will end as partial, with the reason as its error, and is not
-// complete. r is the run's last open range.
+// Reconcile removes the users who left the users table since the previous complete run. It
+// compares the whole table, which may be in another database, with the snapshots: next
+// returns the ids of its next part, none at its end. If hold returns a reason, no user is
+// removed: the run will end as partial, with the reason as its error, and not be complete.
+// r is the run's last open range. Reconcile returns ErrGone if r has another owner.
 func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.Context) ([]string, error), hold func(Leavers) string) (Leavers, error) {
 	var leavers Leavers
 	readFrom := v.store.Now()
 	err := v.store.InTxOnce(ctx, func(tx *pg.Tx) error {
-		// First what takes long, then the locks.
+		// Before the locks, because it takes long.
 		if err := copyUsers(ctx, tx, next); err != nil {
 			return err
 		}
 		readUntil := v.store.Now()
-		if _, err := v.store.fence(ctx, tx, r, forProgress); err != nil {
+		var batch pgx.Batch
+		fence(&batch, r, forProgress, new(bool))
+		if err := tx.RunBatch(ctx, &batch); err != nil {
 			return err
 		}
 		leavers = Leavers{}
@@ -127,7 +128,7 @@ func (v *Values[V]) Reconcile(ctx context.Context, r *Range, next func(context.C
 		var left *int64
 		var hash int64
 		if err := tx.Patient().QueryRow(ctx, v.countSQL, r.Run.AppID).Scan(&left, &hash); err != nil {
-			return fmt.Errorf("count who is left: %w", err)
+			return fmt.Errorf("count the users left: %w", err)
 		}
 		_, err := tx.Exec(ctx, setReconciledSQL, r.Run.ID, leavers.Users, left, hash, 0, "")
 		return err
@@ -148,12 +149,12 @@ func copyUsers(ctx context.Context, tx *pg.Tx, next func(context.Context) ([]str
 	source := &usersCopy{next: func() ([]string, error) { return next(ctx) }}
 	_, err := tx.Patient().CopyFrom(ctx, pgx.Identifier{"pg_temp", "sync_users"}, []string{"user_id", "hash"}, source)
 	if source.err != nil {
-		return source.err // of which the database only has the words
+		return source.err // the database returns only its text
 	}
 	if err != nil {
 		return fmt.Errorf("copy the users table: %w", err)
 	}
-	// Without it the planner would take it for a small table.
+	// Without statistics the planner would assume a small table.
 	_, err = tx.Exec(ctx, analyzeUsersSQL)
 	return err
 }
@@ -166,7 +167,7 @@ type usersCopy struct {
 	err  error
 }
 
-// Next goes to the next user.
+// Next implements pgx.CopyFromSource.
 func (c *usersCopy) Next() bool {
 	c.at++
 	if c.at < len(c.part) {
@@ -177,8 +178,8 @@ func (c *usersCopy) Next() bool {
 	return c.err == nil && len(c.part) > 0
 }
 
-// Values gives the user.
+// Values implements pgx.CopyFromSource.
 func (c *usersCopy) Values() ([]any, error) { return []any{c.part[c.at], hashOf(c.part[c.at])}, nil }
 
-// Err says why there was no further part.
+// Err implements pgx.CopyFromSource.
 func (c *usersCopy) Err() error { return c.err }

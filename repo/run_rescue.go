@@ -12,8 +12,8 @@ import (
 	"syncer/internal/pg"
 )
 
-// A range that is locked has a page in flight, which is its sign of life: one
-// slow page must not silence all other ranges of the process.
+// A locked range has a page in flight, and needs no heartbeat: one slow page must not
+// delay those of the process's other ranges.
 const beatRangesSQL = `
 UPDATE syncer.sync_range AS r
 SET beat_at = $1
@@ -33,9 +33,9 @@ FROM unnest($2::bigint[], $3::int[], $4::int[], $5::uuid[]) AS held (run_id, ran
 WHERE u.run_id = held.run_id AND held.range_no = 0 AND u.plan_attempt = held.attempt AND u.plan_claim = held.claim
   AND u.status = 'running' AND NOT u.planned AND u.plan_beat_at IS NOT NULL`
 
-// Beat gives a sign of life for all that this process works on: what it claimed
-// and has not called Done for. Two transactions: one that held ranges while it
-// waits for a run could deadlock with a page.
+// Beat sends the heartbeat of all claims of this process whose Done was not called. It
+// uses two transactions: one that held ranges while it waits for a run could deadlock
+// with a page.
 func (s *Store) Beat(ctx context.Context) error {
 	var runIDs []int64
 	var rangeNos, attempts []int
@@ -56,10 +56,9 @@ func (s *Store) Beat(ctx context.Context) error {
 	return nil
 }
 
-// A range is lost when its worker gave no sign of life, or when it waits for a
-// job that the queue no longer has (discarded, deleted by hand) or that a worker
-// took long ago without claiming the range, because it died in between. The same
-// goes for the planning of a run.
+// A range is lost if its heartbeat stopped, or if it waits for a job that the queue no
+// longer has (discarded, deleted by hand), or that a worker took long ago and died before it
+// claimed the range. The same holds for the planning of a run.
 const lostSQL = `
 SELECT ` + runColumns + `, r.range_no
 FROM syncer.sync_range AS r
@@ -95,10 +94,9 @@ UPDATE syncer.sync_run
 SET plan_beat_at = NULL, plan_job_id = $2, plan_attempt = plan_attempt + 1, plan_claim = NULL
 WHERE run_id = $1`
 
-// A process that froze while it was sending a page to the database keeps what the
-// page has locked, and the database waits for the rest of it without end: to it
-// the session is not idle. Whoever sent no sign of life and lets the database
-// wait has its session ended. $3 is for how long, in the database's own time.
+// A process that froze while sending a page keeps the page's locks, and Postgres waits for
+// the rest without a limit: the session is not idle. The session is ended if its process
+// sent no heartbeat and has kept Postgres waiting for $3, by the database's own clock.
 const endSilentSQL = `
 SELECT count(pg_terminate_backend(a.pid))
 FROM syncer.sync_range AS r
@@ -120,9 +118,9 @@ func scanLost(row pgx.CollectableRow) (lostWork, error) {
 	return l, err
 }
 
-// Rescue gives the lost work of the given apps to new jobs of the queue and
-// returns how much there was. A worker that wakes up later finds that its job
-// owns nothing any more.
+// Rescue gives the lost ranges and planning of some apps to new jobs of the queue. Lost is
+// what has no heartbeat since staleBefore, or no job. It returns their number. A worker
+// that wakes up later gets ErrGone.
 func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Time, enqueue Enqueue) (int, error) {
 	if _, err := s.Exec(ctx, endSilentSQL, appIDs, staleBefore, s.Now().Sub(staleBefore)); err != nil {
 		return 0, fmt.Errorf("end the sessions of silent processes: %w", err)
@@ -131,11 +129,7 @@ func (s *Store) Rescue(ctx context.Context, appIDs []int16, staleBefore time.Tim
 	err := s.InTx(ctx, func(tx *pg.Tx) error {
 		lost = nil
 		for _, statement := range []string{lostPlanSQL, lostSQL} {
-			rows, err := tx.Query(ctx, statement, appIDs, staleBefore)
-			if err != nil {
-				return err
-			}
-			found, err := pgx.CollectRows(rows, scanLost)
+			found, err := pg.Collect(ctx, tx, scanLost, statement, appIDs, staleBefore)
 			if err != nil {
 				return err
 			}
@@ -166,7 +160,7 @@ func (s *Store) requeue(ctx context.Context, tx *pg.Tx, run Run, rangeNo int, en
 		tag, err = tx.Exec(ctx, requeueRangeSQL, run.ID, rangeNo, jobID)
 	}
 	if err == nil && tag.RowsAffected() == 0 {
-		return ErrGone // dropped at this very moment
+		return ErrGone // deleted meanwhile
 	}
 	return err
 }

@@ -13,8 +13,8 @@ const queueChannelSQL = `
 SELECT name
 FROM syncer.queue_channel`
 
-// QueueChannel returns the name, after the schema and a dot, of the channel on which
-// work is announced. Only workers can read it, so that no other role can send on it.
+// QueueChannel returns the name, without the schema and a dot, of the channel on which work
+// is announced. Only workers can read it, so that no other role can send on it.
 func (s *Store) QueueChannel(ctx context.Context) (string, error) {
 	var name string
 	err := s.QueryRow(ctx, queueChannelSQL).Scan(&name)
@@ -27,12 +27,12 @@ func (s *Store) QueueChannel(ctx context.Context) (string, error) {
 	return name, nil
 }
 
-// The words are those in which the queue's own clients announce a new job.
+// The payload is that of the queue's own clients.
 const announceSQL = `
 SELECT pg_notify($1 || '.' || name, jsonb_build_object('queue', $2::text)::text)
 FROM syncer.queue_channel`
 
-// Announce tells all processes, when tx is committed, that a queue has a new job.
+// Announce notifies all processes, when tx is committed, that a queue has a new job.
 func (s *Store) Announce(ctx context.Context, tx pgx.Tx, queue string) error {
 	if _, err := tx.Exec(ctx, s.SQL(announceSQL), s.Schema(), queue); err != nil {
 		return fmt.Errorf("announce a job: %w", err)
@@ -40,9 +40,8 @@ func (s *Store) Announce(ctx context.Context, tx pgx.Tx, queue string) error {
 	return nil
 }
 
-// A job of the queue can become due without an announcement: its time comes (a
-// snooze, a retry), or it is given back. now() is the clock by which the queue's
-// clients take jobs, even where Store.Now is a simulation's.
+// A job can become due without an announcement: after a snooze or a retry, or if it is
+// given back. The queue's clients take jobs by now(), also where Store.Now is simulated.
 const announceDueSQL = `
 SELECT pg_notify($1 || '.' || name, jsonb_build_object('queue', due.queue)::text)
 FROM syncer.queue_channel, (
@@ -51,8 +50,8 @@ FROM syncer.queue_channel, (
     WHERE state = 'available' AND scheduled_at <= now() AND queue = ANY ($2)
 ) AS due`
 
-// AnnounceDue tells all processes of the given queues that have jobs to be
-// worked on. Each of them asks then for as many as it has workers free.
+// AnnounceDue notifies all processes of those of the queues that have due jobs. Each
+// process then takes as many as it has free workers.
 func (s *Store) AnnounceDue(ctx context.Context, queues []string) error {
 	if _, err := s.Exec(ctx, announceDueSQL, s.Schema(), queues); err != nil {
 		return fmt.Errorf("announce due jobs: %w", err)

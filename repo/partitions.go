@@ -9,12 +9,12 @@ import (
 	"syncer/internal/pg"
 )
 
-// ErrHistoryInUse says that maintenance gave way to another session that uses a
-// history, a long report for instance, or maintains it. What could be done without a
-// lock on it is done; the rest can be tried again soon.
+// ErrHistoryInUse reports that maintenance gave way to another session that uses a history,
+// such as a long report, or maintains it. What needs no lock on it is done; the caller can
+// retry the rest soon.
 var ErrHistoryInUse = errors.New("another session uses the history")
 
-// inUse returns ErrHistoryInUse, and names the sessions.
+// inUse returns ErrHistoryInUse with the sessions.
 func (s *Store) inUse(ctx context.Context) error {
 	const lockTimeout = 800 * time.Millisecond // of the functions
 	tables := quoted(s.Schema(), []string{"presence_history", "account_history"})
@@ -29,10 +29,10 @@ func (s *Store) inUse(ctx context.Context) error {
 
 const makePartitionsSQL = `SELECT syncer.make_history_partitions($1, $2, $3)`
 
-// MakePartitions makes the partitions of both histories that are missing until
-// the given time, and returns how many it made; period is day, week or month.
-// Rows for which there was none went to the default partition, so being late is
-// no failure, and are moved from there.
+// MakePartitions makes the missing partitions of both histories until a time, and returns
+// their number. period is day, week or month. Rows without a partition are in the default
+// one, from which they are moved, so making partitions late loses nothing. It returns
+// ErrHistoryInUse if a history is locked.
 func (s *Store) MakePartitions(ctx context.Context, period string, until time.Time) (int, error) {
 	made, err := s.changePartitions(ctx, makePartitionsSQL, period, s.Now(), until)
 	if err != nil {
@@ -43,8 +43,9 @@ func (s *Store) MakePartitions(ctx context.Context, period string, until time.Ti
 
 const dropPartitionsSQL = `SELECT syncer.drop_history_partitions($1)`
 
-// DropPartitions drops the partitions that end at or before the given time, and
-// returns how many it dropped. What is older goes from the default ones too.
+// DropPartitions drops the partitions that end at or before a time, and older rows of the
+// default partitions. It returns the number dropped, and ErrHistoryInUse if a history is
+// locked.
 func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, error) {
 	dropped, err := s.changePartitions(ctx, dropPartitionsSQL, before)
 	if err != nil {
@@ -53,12 +54,12 @@ func (s *Store) DropPartitions(ctx context.Context, before time.Time) (int, erro
 	return dropped, nil
 }
 
-// mostPartitions is how many partitions are changed at once before the rest waits for
-// the next round of maintenance. Usual are two dozen.
+// mostPartitions limits the partitions changed in one round of maintenance. Two dozen are
+// usual.
 const mostPartitions = 250
 
-// changePartitions calls a function, which changes only so many partitions in
-// one transaction, until it has none to change, or many were changed.
+// changePartitions calls a function, which changes a few partitions in one transaction,
+// until it changes none, or mostPartitions are changed.
 func (s *Store) changePartitions(ctx context.Context, statement string, args ...any) (int, error) {
 	for all := 0; ; {
 		var changed *int
@@ -67,7 +68,7 @@ func (s *Store) changePartitions(ctx context.Context, statement string, args ...
 		case err == nil && changed == nil || pg.SQLState(err) == pg.LockNotAvailable:
 			return all, s.inUse(ctx)
 		case pg.SQLState(err) == pg.InsufficientPrivilege:
-			return all, fmt.Errorf("this role may not; whoever owns schema %s lets it with: syncer grant-worker: %w", s.Schema(), err)
+			return all, fmt.Errorf("this role may not; the owner of schema %s lets it with: syncer grant-worker: %w", s.Schema(), err)
 		case err != nil:
 			return all, err
 		}
@@ -77,7 +78,7 @@ func (s *Store) changePartitions(ctx context.Context, statement string, args ...
 	}
 }
 
-// The lists go with the ranges, in one statement: see leftSQL.
+// Lists and ranges are deleted in one statement: see leftSQL.
 const dropOldRangesSQL = `
 WITH lists AS (
     DELETE FROM syncer.sync_run_user AS l
@@ -90,9 +91,8 @@ USING syncer.sync_run AS u
 WHERE u.run_id = r.run_id
   AND u.finished_at < $1`
 
-// DropOldRanges removes the ranges, and the lists of users, of runs that were
-// closed before the given time: nobody will resume or ask about them. It
-// returns how many ranges it removed.
+// DropOldRanges deletes the ranges and lists of users of runs that were closed before a
+// time, which then cannot be resumed. It returns the number of ranges deleted.
 func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, error) {
 	tag, err := s.Patient().Exec(ctx, dropOldRangesSQL, before)
 	if err != nil {
@@ -101,9 +101,8 @@ func (s *Store) DropOldRanges(ctx context.Context, before time.Time) (int64, err
 	return tag.RowsAffected(), nil
 }
 
-// What the next runs build on stays: the newest complete run of an app and
-// kind, which startRunSQL reads, and the newest tick of a job, which lastTickSQL
-// reads. So does a run that may be resumed.
+// Later runs need the newest complete run of an app and kind (startRunSQL) and the newest
+// tick of a job (lastTickSQL), so these stay, as does a run that may be resumed.
 const dropOldRunsSQL = `
 WITH dropped AS (
     DELETE FROM syncer.sync_run
@@ -130,9 +129,9 @@ WITH dropped AS (
 )
 SELECT count(*) FROM dropped`
 
-// A gap says how much of a stretch nobody watched, so it stays as long as any
-// stretch that it may have interrupted: one that is still open, or one that
-// ended since and is told by its last row of the history.
+// A gap is the part of a stretch that was not observed, so it stays as long as any stretch
+// that it may have interrupted: one that is still open, or one whose end is in the
+// history.
 const dropOldGapsSQL = `
 DELETE FROM syncer.observation_gap AS g
 WHERE g.next_seen_by < $1
@@ -145,12 +144,11 @@ WHERE g.next_seen_by < $1
           OR EXISTS (SELECT FROM syncer.account_history AS h WHERE h.app_id = g.app_id AND h.not_before <= g.next_seen_by AND h.observed_at >= g.started_at)
       END`
 
-// runsDropped is how many runs are removed at once, with up to 40 counts each.
+// runsDropped is the number of runs deleted at once, with up to 40 counts each.
 const runsDropped = 5000
 
-// DropOldRuns removes what has lost its history: the runs that were closed
-// before the given time, with their counts, and the gaps that had ended by
-// then. It returns how many runs it removed.
+// DropOldRuns deletes what has no history left: the runs that were closed before a time, with
+// their counts, and the gaps that had ended by then. It returns the number of runs deleted.
 func (s *Store) DropOldRuns(ctx context.Context, before time.Time) (int64, error) {
 	db := s.Patient()
 	if _, err := db.Exec(ctx, dropOldGapsSQL, before); err != nil {

@@ -19,17 +19,17 @@ type QueueOf struct {
 	Name  string
 }
 
-// Waiting is work that is due, and that no worker has taken up.
+// Waiting is work that is due and that no worker has taken.
 type Waiting struct {
 	Queue    QueueOf
 	RunID    int64
-	RangeNo  *int       // PlanRange: the planning; nil: all ranges are done, and the run is not closed
+	RangeNo  *int       // PlanRange: the planning; nil: all ranges are done, but the run is open
 	JobState string     // of the queue's job; "" if there is none
-	PausedAt *time.Time // since when the queue is paused; nil: it is not
+	PausedAt *time.Time // when the queue was paused; nil: it is not
 }
 
-// Work is due when it is not put off, neither by the run (recheck_after, $4) nor by the
-// queue. A run whose ranges are all done is closed by the transaction that ends the last.
+// Work is due unless the run (recheck_after, $4) or the queue postpones it. The transaction
+// that ends the last range closes the run.
 const waitingSQL = `
 SELECT DISTINCT ON (q.app_id, q.kind) q.app_id, q.kind, q.name, u.run_id, w.range_no, coalesce(j.state::text, ''), p.paused_at
 FROM unnest($1::smallint[], $2::text[], $3::text[]) AS q (app_id, kind, name)
@@ -52,34 +52,29 @@ LEFT JOIN syncer.river_queue AS p ON p.name = q.name
 WHERE j.id IS NULL OR j.state NOT IN ('available', 'scheduled', 'retryable', 'pending') OR j.scheduled_at <= now()
 ORDER BY q.app_id, q.kind, w.range_no`
 
-// WaitingWork returns, for each of the queues with work that is due and not taken up,
-// the first piece of it.
+// WaitingWork returns the first piece of waiting work of each of the queues that has any.
 func (s *Store) WaitingWork(ctx context.Context, queues []QueueOf) ([]Waiting, error) {
 	ids, kinds, names := make([]int16, len(queues)), make([]string, len(queues)), make([]string, len(queues))
 	for i, q := range queues {
 		ids[i], kinds[i], names[i] = q.AppID, string(q.Kind), q.Name
 	}
-	rows, err := s.Query(ctx, waitingSQL, ids, kinds, names, s.Now())
-	if err != nil {
-		return nil, fmt.Errorf("look for work that waits: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Waiting, error) {
+	all, err := pg.Collect(ctx, s, func(row pgx.CollectableRow) (Waiting, error) {
 		var w Waiting
 		err := row.Scan(&w.Queue.AppID, &w.Queue.Kind, &w.Queue.Name, &w.RunID, &w.RangeNo, &w.JobState, &w.PausedAt)
 		return w, err
-	})
+	}, waitingSQL, ids, kinds, names, s.Now())
 	if err != nil {
 		return nil, fmt.Errorf("look for work that waits: %w", err)
 	}
 	return all, nil
 }
 
-// Describe says what waits and, if that can be told, why.
+// Describe returns what is waiting and, if that is known, why and what to do.
 func (s *Store) Describe(w Waiting) string {
 	var b strings.Builder
 	switch {
 	case w.RangeNo == nil:
-		fmt.Fprintf(&b, "run %d has no range left and is not closed; to end it: UPDATE %s SET status = 'failed', finished_at = now() WHERE run_id = %d;", w.RunID, "syncer.sync_run", w.RunID)
+		fmt.Fprintf(&b, "run %d has no range left and is not closed; to end it: UPDATE %s SET status = 'failed', finished_at = now() WHERE run_id = %d;", w.RunID, s.SQL("syncer.sync_run"), w.RunID)
 		return b.String()
 	case *w.RangeNo == PlanRange:
 		fmt.Fprintf(&b, "the planning of run %d", w.RunID)
@@ -89,7 +84,7 @@ func (s *Store) Describe(w Waiting) string {
 	switch {
 	case w.PausedAt != nil:
 		fmt.Fprintf(&b, ": its queue has been paused since %s; to go on: UPDATE %s SET paused_at = NULL WHERE name = %s;",
-			w.PausedAt.UTC().Format("2006-01-02 15:04:05 UTC"), "syncer.river_queue", pg.Literal(w.Queue.Name))
+			pg.Instant(*w.PausedAt), s.SQL("syncer.river_queue"), pg.Literal(w.Queue.Name))
 	case w.JobState == "":
 		b.WriteString(" has no job in the queue")
 	default:
@@ -109,24 +104,15 @@ FROM (
 ) AS j (app_id, kind, job, no)
 ORDER BY j.no`
 
-// NewestTicks returns the newest recorded tick of each of the jobs, whatever became of
-// it; zero if there is none.
+// NewestTicks returns the newest recorded tick of each of the jobs, zero if there is none.
 func (s *Store) NewestTicks(ctx context.Context, wanted []AppJob) ([]time.Time, error) {
-	ids, kinds, names := make([]int16, len(wanted)), make([]string, len(wanted)), make([]string, len(wanted))
-	for i, w := range wanted {
-		ids[i], kinds[i], names[i] = w.AppID, string(w.Kind), w.Job
-	}
-	rows, err := s.Query(ctx, newestTicksSQL, ids, kinds, names)
-	if err != nil {
-		return nil, fmt.Errorf("find the newest ticks of the jobs: %w", err)
-	}
-	ticks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (time.Time, error) {
+	ticks, err := pg.Collect(ctx, s, func(row pgx.CollectableRow) (time.Time, error) {
 		var tick *time.Time
 		if err := row.Scan(&tick); err != nil || tick == nil {
 			return time.Time{}, err
 		}
 		return tick.UTC(), nil
-	})
+	}, newestTicksSQL, jobColumns(wanted)...)
 	if err != nil {
 		return nil, fmt.Errorf("find the newest ticks of the jobs: %w", err)
 	}

@@ -19,7 +19,7 @@ WHERE run_id = $1 AND status IN ('failed', 'cancelled')
     SELECT FROM syncer.sync_run AS other
     WHERE other.app_id = sync_run.app_id AND other.kind = sync_run.kind AND other.status = 'running')`
 
-// What is old is dropped; what is left of such a run must not pass for all of it.
+// The ranges of an old run are deleted. Those left must not pass for all of it.
 const leftSQL = `
 SELECT u.plan_ranges = (SELECT count(*) FROM syncer.sync_range AS r WHERE r.run_id = u.run_id)
    AND (NOT u.listed OR EXISTS (SELECT FROM syncer.sync_run_user AS l WHERE l.run_id = u.run_id))
@@ -37,33 +37,15 @@ SELECT max(range_no)
 FROM syncer.sync_range
 WHERE run_id = $1`
 
-// ResumeRun opens a failed or cancelled run again and enqueues what is left of
-// it. ErrBusy: another run of the app and kind is going. ErrGone: it was closed
-// so long ago that its ranges have been dropped; start a new one.
+// ResumeRun reopens a failed or cancelled run and enqueues the rest of it. It returns
+// ErrBusy if another run of the app and kind is running, and ErrGone if the run's ranges
+// have been deleted: a new run is needed.
 func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 	err := s.InTx(ctx, func(tx *pg.Tx) error {
-		if _, err := tx.Exec(ctx, keepAppSQL, run.AppID); err != nil {
+		if err := s.reopen(ctx, tx, run); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, reopenRunSQL, run.ID, s.Now())
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return ErrBusy
-		}
-		var left bool
-		if err := tx.QueryRow(ctx, leftSQL, run.ID).Scan(&left); err != nil {
-			return err
-		}
-		if !left {
-			return ErrGone
-		}
-		rows, err := tx.Query(ctx, undoneSQL, run.ID)
-		if err != nil {
-			return err
-		}
-		undone, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		undone, err := pg.Collect(ctx, tx, pgx.RowTo[int], undoneSQL, run.ID)
 		if err != nil {
 			return err
 		}
@@ -82,21 +64,42 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 		if !errors.Is(err, ErrUnreconciled) {
 			return err
 		}
-		// Whoever finishes its last range finds out who left.
+		// The worker that finishes its last range will reconcile.
 		var last int
 		if err := tx.QueryRow(ctx, lastRangeSQL, run.ID).Scan(&last); err != nil {
 			return err
 		}
 		return s.requeue(ctx, tx, run, last, enqueue)
 	})
-	if errors.Is(err, ErrBusy) || pg.SQLState(err) == pg.UniqueViolation {
+	switch {
+	case errors.Is(err, ErrBusy) || pg.SQLState(err) == pg.UniqueViolation:
+		return ErrBusy
+	case errors.Is(err, ErrGone):
+		return ErrGone
+	case err != nil:
+		return fmt.Errorf("resume run %d: %w", run.ID, err)
+	}
+	return nil
+}
+
+// reopen makes a closed run running, if no other one is and none of its ranges is deleted.
+func (s *Store) reopen(ctx context.Context, tx *pg.Tx, run Run) error {
+	if _, err := tx.Exec(ctx, keepAppSQL, run.AppID); err != nil {
+		return err
+	}
+	tag, err := tx.Exec(ctx, reopenRunSQL, run.ID, s.Now())
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() == 0 {
 		return ErrBusy
 	}
-	if errors.Is(err, ErrGone) {
-		return ErrGone
+	var left bool
+	if err := tx.QueryRow(ctx, leftSQL, run.ID).Scan(&left); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("resume run %d: %w", run.ID, err)
+	if !left {
+		return ErrGone
 	}
 	return nil
 }

@@ -9,22 +9,22 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
-// AppWatch is how it stands with one kind of an app.
+// AppWatch is the state of one kind of an app.
 type AppWatch struct {
 	AppID        int16
 	Kind         imclient.Kind
-	RunningSince *time.Time // start of the run that is going; nil: none is
-	Suspect      bool       // some of its pages are suspect
+	RunningSince *time.Time // start of the running run; nil: none is running
+	Suspect      bool       // pages are waiting for their recheck
 	Users        int64      // of the newest complete run, as is Failed
 	Failed       int64
-	HeldBack     int64 // users whom a run since that one would have removed, and did not
-	Gaps         int64 // recorded: those that are over
-	// ObservedUntil is when the last look of any complete run ended, and MaxGap how
-	// long after it the time begins to count as not observed. nil: no run was
-	// complete; MaxGap also when the last one was a backfill, after which nothing is
-	// sure to come.
+	HeldBack     int64 // users held back by a run since that one
+	Gaps         int64 // recorded, which are those that ended
+	// ObservedUntil is when the newest complete run ended, and MaxGap how long after that a
+	// gap begins. Both are nil if no run was complete, and MaxGap also after a backfill,
+	// which no scheduled run has to follow.
 	ObservedUntil *time.Time
 	MaxGap        *time.Duration
 }
@@ -59,7 +59,7 @@ LEFT JOIN (
 ) AS gap ON gap.app_id = k.app_id AND gap.kind = k.kind
 ORDER BY k.app_id, k.kind`
 
-// WatchApps tells how it stands with all kinds of some apps.
+// WatchApps returns the state of all kinds of some apps.
 func (s *Store) WatchApps(ctx context.Context, appIDs []int16) ([]AppWatch, error) {
 	var ids []int16
 	var kinds []string
@@ -68,11 +68,7 @@ func (s *Store) WatchApps(ctx context.Context, appIDs []int16) ([]AppWatch, erro
 			ids, kinds = append(ids, id), append(kinds, string(kind))
 		}
 	}
-	rows, err := s.Query(ctx, watchAppsSQL, ids, kinds)
-	if err != nil {
-		return nil, fmt.Errorf("look how it stands with the apps: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AppWatch])
+	all, err := pg.Collect(ctx, s, pgx.RowToStructByPos[AppWatch], watchAppsSQL, ids, kinds)
 	if err != nil {
 		return nil, fmt.Errorf("look how it stands with the apps: %w", err)
 	}
@@ -86,15 +82,24 @@ type AppJob struct {
 	Job   string
 }
 
-// JobWatch is how far a job of an app came. All are nil when it never did.
+// jobColumns are $1 app_id, $2 kind, $3 job.
+func jobColumns(all []AppJob) []any {
+	ids, kinds, names := make([]int16, len(all)), make([]string, len(all)), make([]string, len(all))
+	for i, j := range all {
+		ids[i], kinds[i], names[i] = j.AppID, string(j.Kind), j.Job
+	}
+	return []any{ids, kinds, names}
+}
+
+// JobWatch is the progress of a job of an app. All are nil if it never ran.
 type JobWatch struct {
 	FirstTick  *time.Time // the oldest tick on record
 	LastTick   *time.Time // that of the newest complete run
 	LastDoneAt *time.Time // when that run was closed
 }
 
-// By the index of the ticks: to find the newest complete run only those that came
-// after it are walked over.
+// The index of ticks serves this: to find the newest complete run Postgres reads only the
+// ticks after it.
 const watchJobsSQL = `
 SELECT first.tick, done.tick, done.finished_at
 FROM (
@@ -116,37 +121,29 @@ LEFT JOIN LATERAL (
 ) AS done ON true
 ORDER BY j.no`
 
-// WatchJobs tells how far some jobs came, in their order.
+// WatchJobs returns the progress of some jobs, in their order.
 func (s *Store) WatchJobs(ctx context.Context, wanted []AppJob) ([]JobWatch, error) {
-	ids, kinds, names := make([]int16, len(wanted)), make([]string, len(wanted)), make([]string, len(wanted))
-	for i, w := range wanted {
-		ids[i], kinds[i], names[i] = w.AppID, string(w.Kind), w.Job
-	}
-	rows, err := s.Query(ctx, watchJobsSQL, ids, kinds, names)
-	if err != nil {
-		return nil, fmt.Errorf("look how far the jobs came: %w", err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[JobWatch])
+	all, err := pg.Collect(ctx, s, pgx.RowToStructByPos[JobWatch], watchJobsSQL, jobColumns(wanted)...)
 	if err != nil {
 		return nil, fmt.Errorf("look how far the jobs came: %w", err)
 	}
 	return all, nil
 }
 
-// QuotaWatch is how a quota stands, for all instances together.
+// QuotaWatch is the state of a quota, which all instances share.
 type QuotaWatch struct {
 	AppID int16
 	Kind  imclient.Kind
-	Limit float64       // the configured calls a second
-	Rate  float64       // those in force: fewer for a while after a rate-limit answer
-	Pause time.Duration // until the next call time that is not taken
+	Limit float64       // configured calls per second
+	Rate  float64       // calls per second in force: fewer for a while after a rate-limit answer
+	Pause time.Duration // until the next free call time
 }
 
 const watchQuotasSQL = `
 SELECT app_id, api, rate, throttled_at, next_at
 FROM syncer.api_quota`
 
-// WatchQuotas tells how some quotas stand, in their order.
+// WatchQuotas returns the state of some quotas, in their order.
 func (s *Store) WatchQuotas(ctx context.Context, quotas []*Quota) ([]QuotaWatch, error) {
 	type key struct {
 		appID int16
@@ -158,17 +155,13 @@ func (s *Store) WatchQuotas(ctx context.Context, quotas []*Quota) ([]QuotaWatch,
 		throttledAt *time.Time
 		nextAt      time.Time
 	}
-	rows, err := s.Query(ctx, watchQuotasSQL)
-	if err != nil {
-		return nil, fmt.Errorf("look how the quotas stand: %w", err)
-	}
 	used := make(map[key]row)
-	_, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (struct{}, error) {
+	_, err := pg.Collect(ctx, s, func(r pgx.CollectableRow) (struct{}, error) {
 		var q row
 		err := r.Scan(&q.key.appID, &q.key.api, &q.rate, &q.throttledAt, &q.nextAt)
 		used[q.key] = q
 		return struct{}{}, err
-	})
+	}, watchQuotasSQL)
 	if err != nil {
 		return nil, fmt.Errorf("look how the quotas stand: %w", err)
 	}
@@ -187,8 +180,8 @@ func (s *Store) WatchQuotas(ctx context.Context, quotas []*Quota) ([]QuotaWatch,
 	return all, nil
 }
 
-// recovered is rateSQL in Go: the rate in force some time after a throttling that
-// left the given one.
+// recovered is rateSQL in Go: the rate in force some time after a throttling that left the
+// given rate.
 func recovered(left, limit float64, since time.Duration) float64 {
 	steps := max(math.Floor(since.Seconds()/recoveryStep.Seconds()), 0)
 	return min(limit, left+limit*recoveryGain*steps)

@@ -15,7 +15,7 @@ SELECT user_id, prev_state::text, state::text, platforms::text, prev_since, not_
 FROM presence_history
 ORDER BY observed_at, user_id`
 
-// table gives users as a users table is read: part by part.
+// table returns users as a users table is read, part by part.
 func table(parts ...[]string) func(context.Context) ([]string, error) {
 	return func(context.Context) ([]string, error) {
 		if len(parts) == 0 {
@@ -59,7 +59,7 @@ func TestReconcile(t *testing.T) {
 
 	first := b.startedRange(t, b.every(time.Minute))
 	b.meet(t, first, nil, []string{"alice", "bob", "carol"})
-	b.finish(t, first, "") // nobody was there before, so nobody can have left
+	b.finish(t, first, "") // there were no users before, so none can have left
 
 	b.clock.pass(time.Minute)
 	second := b.startedRange(t, b.every(time.Minute))
@@ -200,7 +200,7 @@ func TestReconcileAfterMissedUser(t *testing.T) {
 	third := b.startedRange(t, b.every(time.Minute))
 	b.meet(t, third, []string{"alice"}, []string{"alice"})
 	b.reconcile(t, third, 1, "alice")
-	// Somebody leaves after having been met, and somebody else is missed.
+	// One user leaves after having been met, and another one is missed.
 	b.clock.pass(time.Minute)
 	fourth := b.startedRange(t, b.every(time.Minute))
 	b.meet(t, fourth, []string{"alice"}, []string{"alice", "carol"})
@@ -248,7 +248,7 @@ func TestReconcileThatFails(t *testing.T) {
 	wantLines(t, b.conn, "snapshots", `SELECT user_id FROM presence_snapshot`, "alice")
 	wantLines(t, b.conn, "the run", `SELECT status, reconciled FROM sync_run`, "running false")
 
-	// A worker whose range was taken over removes nobody.
+	// A worker whose range was taken over removes no user.
 	b.clock.pass(2 * time.Minute)
 	b.claim(t, r.Run.ID, 1)
 	if _, err := b.store.Presence().Reconcile(t.Context(), r, table([]string{"bob"}), letLeave); !errors.Is(err, repo.ErrGone) {

@@ -32,7 +32,7 @@ func TestWatchApps(t *testing.T) {
 	}
 }
 
-// TestWatchJobs: failed and skipped runs are no success, and each job is told of by
+// TestWatchJobs: failed and skipped runs are no success, and each job is reported by
 // itself, in the order asked for.
 func TestWatchJobs(t *testing.T) {
 	t.Parallel()
@@ -56,7 +56,7 @@ func TestWatchJobs(t *testing.T) {
 	}
 }
 
-// TestWatchQuotas: the rate told of is the one by which calls are spaced, all the
+// TestWatchQuotas: the reported rate is the one by which calls are spaced, all the
 // way through a recovery.
 func TestWatchQuotas(t *testing.T) {
 	t.Parallel()

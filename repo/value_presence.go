@@ -16,9 +16,9 @@ WHERE app_id = $1 AND user_id BETWEEN $2 AND $3
 ORDER BY user_id
 LIMIT $4`
 
-// One look into the primary key for each id, whatever the planner knows: of a
-// table that has just been filled it knows so little that it would read the
-// whole of it for every page.
+// LATERAL with LIMIT makes the planner look up each id by the primary key. Without
+// statistics, in a table that has just been filled, it would read the whole table for
+// each page.
 const findPresenceSQL = `
 SELECT s.user_id, s.state::text, s.platforms::text, s.changed_at, s.asked_at
 FROM unnest($2::text[]) AS asked (user_id)
@@ -30,12 +30,12 @@ CROSS JOIN LATERAL (
 ) AS s
 ORDER BY s.user_id`
 
-// One statement writes snapshot and history of what changed. The snapshot is
-// touched only where it is still the one that the change was compared with, and
-// where its answer had arrived before the question of the change was sent: of two
-// questions that overlap only the backend knows which it answered first. The history
-// gets only rows whose snapshot was touched: replaying a page writes nothing. The history's row takes along since when the previous state
-// lasted, so that it is a whole stretch of it, whatever retention has dropped.
+// One statement writes snapshot and history of what changed. A snapshot is updated only if
+// it is still the one that the change was compared with, and its answer arrived before the
+// question of the change was sent: which of two overlapping questions was answered first,
+// only the backend knows. Only users whose snapshot was written get a row of the history,
+// so replaying a page writes nothing. That row has the start of the previous state, and so
+// describes a whole stretch, whatever retention has dropped.
 const savePresenceSQL = `
 WITH changed AS (
     SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
@@ -80,9 +80,8 @@ WITH changed AS (
 )
 SELECT (SELECT count(*) FROM updated) + (SELECT count(*) FROM inserted)`
 
-// A user who lapses or leaves loses the snapshot, and the history says so. A user
-// who has been answered since, on another page, has no user_failure any more and
-// does not lapse.
+// The snapshot of a user who lapses or leaves is deleted, with a row of the history. A user
+// answered since, on another page, has no user_failure any more and does not lapse.
 const lapsePresenceSQL = `
 WITH gone AS (
     DELETE FROM syncer.presence_snapshot AS s
@@ -116,8 +115,8 @@ CROSS JOIN (
     WHERE ` + leftUsersTableSQL + `
 ) AS gone`
 
-// The rows of the users table whose user has a snapshot, as a Population; null if a
-// user has a snapshot and no row.
+// The rows of the users table whose user has a snapshot, as a Population; NULL if a user has
+// a snapshot and no row.
 const countPresenceSQL = `
 SELECT CASE WHEN count(*) = count(u.user_id) THEN count(*) END, (coalesce(sum(u.hash), 0) % 4611686018427387904)::bigint
 FROM syncer.presence_snapshot AS s
@@ -130,7 +129,7 @@ SELECT $1, user_id, prev_state, prev_since, prev_since_after, state, '{}', not_b
 FROM gone
 ORDER BY user_id`
 
-// Presence gives the presence snapshots and their history.
+// Presence returns access to the presence snapshots and their history.
 func (s *Store) Presence() *Values[imclient.Presence] {
 	return &Values[imclient.Presence]{
 		store:      s,
@@ -155,8 +154,7 @@ func (s *Store) Presence() *Values[imclient.Presence] {
 	}
 }
 
-// presenceScanner remembers the values that it has read: there are few different
-// ones.
+// presenceScanner caches the values that it has read: there are few different ones.
 func presenceScanner() func(pgx.Rows) (pg.RawText, Snapshot[imclient.Presence], error) {
 	read := make(map[string]imclient.Presence)
 	var id, state, platforms pg.RawText

@@ -333,7 +333,7 @@ func TestBeat(t *testing.T) {
 	done.Done()
 	plan.Done()
 	beats(20, "0 12:00:10", "1 12:00:10", "2 12:00:20", "3 12:00:20")
-	// Range 2 was lost all the same, and is another process's now.
+	// Range 2 was lost, and is another process's now.
 	b.clock.pass(2 * time.Minute)
 	if _, err := b.open(t, "second").ClaimRange(t.Context(), runID, 2, b.rangeJob(t, runID, 2), b.clock.Now()); err != nil {
 		t.Fatal(err)

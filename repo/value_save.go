@@ -21,7 +21,7 @@ import (
 type Change[V comparable] struct {
 	UserID     string
 	Value      V
-	Prev       *Snapshot[V] // the snapshot it was compared with; nil: first seen
+	Prev       *Snapshot[V] // the snapshot it was compared with; nil: there is none
 	NotBefore  time.Time    // ignored when Prev is nil
 	AskedAt    time.Time
 	ObservedAt time.Time
@@ -30,13 +30,13 @@ type Change[V comparable] struct {
 // Failure is a user without a value.
 type Failure struct {
 	imclient.UserError
-	// KnownAt is when the user was last known to have the value of the snapshot;
-	// zero when there is none. Of a user who failed before it changes nothing.
+	// KnownAt is when the user was last known to have the value of the snapshot, zero if
+	// there is none. It is ignored if the user has failed before.
 	KnownAt time.Time
 }
 
-// Lapse is a user whose snapshot is given up, because the API has rejected the
-// user for too long.
+// Lapse is a user whose snapshot is deleted, because the API has rejected the user for
+// longer than max_gap.
 type Lapse struct {
 	UserID     string
 	ChangedAt  time.Time // of the snapshot
@@ -51,25 +51,25 @@ type Recovery struct {
 	AskedAt time.Time
 }
 
-// Page is all that one page of a range leads to; SavePage writes it at once.
+// Page is everything that follows from one page of a range.
 type Page[V comparable] struct {
-	LastKey   string      // the range goes on after this key
+	LastKey   string      // the range continues after this key
 	Changes   []Change[V] // sorted by user id, each user once
 	Failures  []Failure
 	Lapses    []Lapse
 	Recovered []Recovery
-	Counters              // Changed is ignored: what was written counts
+	Counters              // Changed is ignored
 	Counts    RangeCounts // of the whole range so far
 	Kept      Population  // the page's users who had a snapshot before
 	Known     Population  // the page's users who have one after
 }
 
-// RangeCounts counts the users of a range by state and platform; the platform
-// "all" counts each user once.
+// RangeCounts counts the users of a range by state and platform. The platform "all" counts
+// each user once.
 type RangeCounts map[string]map[string]int64
 
-// Values reads and writes the snapshots and history of one kind. Those of a range
-// should be of its own: they learn how its users lie in the tables.
+// Values reads and writes the snapshots and history of one kind. Each range should use its
+// own: Values learns where its users are in the tables.
 type Values[V comparable] struct {
 	store      *Store
 	kind       imclient.Kind
@@ -80,18 +80,17 @@ type Values[V comparable] struct {
 	removeSQL  string
 	leaversSQL string
 	countSQL   string
-	// scanner makes a function that reads a row of loadSQL or findSQL.
+	// scanner returns a function that reads a row of loadSQL or findSQL.
 	scanner func() func(pgx.Rows) (userID pg.RawText, s Snapshot[V], err error)
-	// columns gives the arguments of saveSQL after the common ones.
+	// columns returns the arguments of saveSQL after the common ones.
 	columns func(changes []Change[V]) []any
-	// firstSeen says how users who are new are copied.
+	// firstSeen are the copies of users without a snapshot.
 	firstSeen []copyTo[V]
 	// scattered: see Load.
 	scattered atomic.Bool
 }
 
-// Writes find their rows by the primary key, for the same reason for which
-// loadPresenceSQL is written as it is.
+// Writes find their rows by the primary key: see findPresenceSQL.
 const byKeySQL = `
 SELECT set_config('enable_hashjoin', 'off', true),
        set_config('enable_mergejoin', 'off', true),
@@ -107,7 +106,7 @@ SET code = excluded.code, message = excluded.message, last_at = excluded.last_at
     first_at = CASE WHEN f.code = excluded.code THEN f.first_at ELSE excluded.first_at END,
     times = CASE WHEN f.code = excluded.code THEN f.times ELSE 0 END + 1`
 
-// A failure that was recorded after the question was sent is the newer one, and stays.
+// A failure that was recorded after the question was sent is newer, and stays.
 const dropFailuresSQL = `
 DELETE FROM syncer.user_failure AS f
 USING unnest($3::text[], $4::timestamptz[]) AS n (user_id, asked_at)
@@ -121,38 +120,20 @@ SET cursor_key = $3, users = users + $4, changed = changed + $5, failed = failed
     known_users = known_users + $13, known_hash = (known_hash + $14) & 4611686018427387903
 WHERE run_id = $1 AND range_no = $2`
 
-// SavePage writes a page and moves the range's cursor past it, in one
-// transaction, or nothing at all. It returns how many users were changed: a
-// change whose snapshot is no longer the one it was compared with, or is newer
-// than its question (the same user on two pages), is left out. ErrGone: the range has another owner, or the
-// run is closed.
+// SavePage writes a page and moves the range's cursor past it, in one transaction. It
+// returns the number of users changed. It leaves out a change if the snapshot is not the
+// one that the change was compared with, or is newer than the change's question: another
+// page has the same user. It returns ErrGone, having written nothing, if the range has
+// another owner or the run is closed.
 func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, error) {
 	counts, err := json.Marshal(p.Counts)
 	if err != nil {
 		return 0, fmt.Errorf("write counts: %w", err)
 	}
-	var changed int64
-	now := v.store.Now()
-	save := func(changes, copied []Change[V]) error {
-		return v.store.InTx(ctx, func(tx *pg.Tx) error {
-			changed = 0
-			if err := v.savePage(ctx, tx, r, p, changes, now, &changed); err != nil {
-				return err
-			}
-			n, err := v.copy(ctx, tx, r, copied)
-			if err != nil {
-				return err
-			}
-			changed += n
-			_, err = tx.Exec(ctx, moveRangeSQL, r.Run.ID, r.No, p.LastKey,
-				p.Users, changed, p.Failed, p.Calls, p.Retries, counts, now,
-				p.Kept.Users, p.Kept.Hash, p.Known.Users, p.Known.Hash)
-			return err
-		})
-	}
-	err = save(apart(p.Changes))
-	if pg.SQLState(err) == pg.UniqueViolation {
-		err = save(p.Changes, nil) // another page has a user of this one
+	w := pageWriter[V]{v, r, p, counts, v.store.Now()}
+	changed, err := w.save(ctx, apart(p.Changes))
+	if pg.SQLState(err) == pg.UniqueViolation { // another page has a user of this one
+		changed, err = w.save(ctx, split[V]{update: p.Changes})
 	}
 	if errors.Is(err, ErrGone) {
 		return 0, ErrGone
@@ -160,12 +141,12 @@ func (v *Values[V]) SavePage(ctx context.Context, r *Range, p Page[V]) (int64, e
 	if err != nil {
 		return 0, fmt.Errorf("save the page up to key %s of range %d of run %d: %w", userstable.ShownKey(p.LastKey), r.No, r.Run.ID, err)
 	}
-	r.pageAt, r.position = now, &p.LastKey
+	r.pageAt, r.position = w.now, &p.LastKey
 	return changed, nil
 }
 
-// A run that wrote no page for longer than its max_gap was not looking in the
-// meantime: whoever killed or froze the processes, or kept the API from them.
+// A run that wrote no page for longer than its max_gap observed nothing meanwhile: its
+// processes were killed or frozen, or the API was away.
 const standstillSQL = `
 UPDATE syncer.sync_run
 SET observed_from = $2::timestamptz
@@ -175,43 +156,70 @@ WHERE run_id = $1
     FROM syncer.sync_range
     WHERE run_id = $1))`
 
-// savePage sends fence and writes in one round trip; when the fence holds no
-// row, the writes after it are rolled back with it.
-func (v *Values[V]) savePage(ctx context.Context, tx *pg.Tx, r *Range, p Page[V], changes []Change[V], now time.Time, changed *int64) error {
-	var batch pgx.Batch
-	var planned bool
-	v.store.queueRunLock(&batch, r.Run.ID, forPage, &planned)
-	// While this worker goes on, the run does.
-	if now.Sub(r.pageAt) > r.Run.MaxGap {
-		batch.Queue(standstillSQL, r.Run.ID, now)
-	}
-	v.store.queueFence(&batch, r)
-	batch.Queue(byKeySQL)
-	if len(changes) > 0 {
-		args := append([]any{r.Run.AppID, r.Run.ID}, changeColumns(changes)...)
-		batch.Queue(v.saveSQL, append(args, v.columns(changes)...)...).QueryRow(func(row pgx.Row) error {
-			return row.Scan(changed)
-		})
-	}
-	if len(p.Lapses) > 0 {
-		args := append([]any{r.Run.AppID, r.Run.ID}, lapseColumns(p.Lapses)...)
-		batch.Queue(v.lapseSQL, args...)
-	}
-	if len(p.Failures) > 0 {
-		batch.Queue(saveFailuresSQL, append([]any{r.Run.AppID, v.kind, now}, failureColumns(p.Failures)...)...)
-	}
-	if len(p.Recovered) > 0 {
-		batch.Queue(dropFailuresSQL, append([]any{r.Run.AppID, v.kind}, recoveredColumns(p.Recovered)...)...)
-	}
-	return tx.RunBatch(ctx, &batch)
+// pageWriter writes one page.
+type pageWriter[V comparable] struct {
+	*Values[V]
+	r      *Range
+	p      Page[V]
+	counts []byte
+	now    time.Time
 }
 
-// maxFailureID is the longest id, in bytes, that is recorded as it is. An index
-// holds keys of up to 2,700; a wrong expression can yield ids of any length.
+// save writes the page in one transaction. It returns the number of users changed.
+func (w pageWriter[V]) save(ctx context.Context, changes split[V]) (changed int64, err error) {
+	err = w.store.InTx(ctx, func(tx *pg.Tx) error {
+		updated, err := w.write(ctx, tx, changes.update)
+		if err != nil {
+			return err
+		}
+		copied, err := w.copy(ctx, tx, w.r, changes.copy)
+		if err != nil {
+			return err
+		}
+		changed = updated + copied
+		p := w.p
+		_, err = tx.Exec(ctx, moveRangeSQL, w.r.Run.ID, w.r.No, p.LastKey,
+			p.Users, changed, p.Failed, p.Calls, p.Retries, w.counts, w.now,
+			p.Kept.Users, p.Kept.Hash, p.Known.Users, p.Known.Hash)
+		return err
+	})
+	return changed, err
+}
+
+// write sends the fence and all that is not copied in one round trip. If the fence fails,
+// the writes after it are rolled back.
+func (w pageWriter[V]) write(ctx context.Context, tx *pg.Tx, changes []Change[V]) (changed int64, err error) {
+	var batch pgx.Batch
+	app, run := w.r.Run.AppID, w.r.Run
+	// While this worker writes pages, the run goes on. The statement locks the run, so it
+	// comes before the range is locked.
+	if w.now.Sub(w.r.pageAt) > run.MaxGap {
+		batch.Queue(standstillSQL, run.ID, w.now)
+	}
+	fence(&batch, w.r, forPage, new(bool))
+	batch.Queue(byKeySQL)
+	if len(changes) > 0 {
+		args := append([]any{app, run.ID}, changeColumns(changes)...)
+		batch.Queue(w.saveSQL, append(args, w.columns(changes)...)...).QueryRow(func(row pgx.Row) error { return row.Scan(&changed) })
+	}
+	if len(w.p.Lapses) > 0 {
+		batch.Queue(w.lapseSQL, append([]any{app, run.ID}, lapseColumns(w.p.Lapses)...)...)
+	}
+	if len(w.p.Failures) > 0 {
+		batch.Queue(saveFailuresSQL, append([]any{app, w.kind, w.now}, failureColumns(w.p.Failures)...)...)
+	}
+	if len(w.p.Recovered) > 0 {
+		batch.Queue(dropFailuresSQL, append([]any{app, w.kind}, recoveredColumns(w.p.Recovered)...)...)
+	}
+	return changed, tx.RunBatch(ctx, &batch)
+}
+
+// maxFailureID is the longest id, in bytes, that is recorded as it is. An index holds keys
+// of up to 2,700 bytes; a wrong expression can yield ids of any length.
 const maxFailureID = 1000
 
-// failureID is the id under which a user's failure is recorded: of an overlong
-// one the beginning, and a hash that tells it from others.
+// failureID returns the id under which a user's failure is recorded: a longer one as its
+// beginning and a hash.
 func failureID(id string) string {
 	if len(id) <= maxFailureID {
 		return id
@@ -256,10 +264,9 @@ func lapseColumns(lapses []Lapse) []any {
 	return []any{ids, changedAt, notBefore, askedAt, observedAt}
 }
 
-// changeColumns are the columns that every kind has: $3 user_id,
-// $4 prev_changed_at, $5 not_before, $6 asked_at, $7 observed_at. No bracket
-// ends before it begins, although the database's clock may have been set back
-// in between: the tables would refuse the page, and every one after it.
+// changeColumns are the columns that every kind has: $3 user_id, $4 prev_changed_at,
+// $5 not_before, $6 asked_at, $7 observed_at. No bracket ends before it begins, even if
+// the database's clock was set back: the tables would refuse the page, and all later ones.
 func changeColumns[V comparable](changes []Change[V]) []any {
 	n := len(changes)
 	ids := make([]string, n)

@@ -96,7 +96,7 @@ func save[V comparable](t testing.TB, values *repo.Values[V], r *repo.Range, p r
 	}
 }
 
-// load gives the snapshot of one user, which must be there.
+// load returns the snapshot of one user, which must exist.
 func load[V comparable](t testing.TB, values *repo.Values[V], appID int16, userID string) repo.Snapshot[V] {
 	t.Helper()
 	known, err := values.Load(t.Context(), appID, []string{userID})
@@ -166,7 +166,7 @@ func TestSaveAccounts(t *testing.T) {
 		"alice - not_imported - 12:00:01 1", "alice not_imported imported 12:00:00 12:00:07 1", "bob - imported - 12:00:01 1")
 }
 
-// writesSQL tells every row version of the values' tables.
+// writesSQL lists every row version of the values' tables.
 const writesSQL = `
 SELECT 'snapshot', user_id, xmin::text, ctid::text FROM presence_snapshot
 UNION ALL SELECT 'history', user_id, xmin::text, ctid::text FROM presence_history

@@ -66,7 +66,7 @@ func TestRescueOfPlans(t *testing.T) {
 	b := newBench(t)
 	runID := b.start(t, b.backfill(imclient.KindPresence))
 	oldJob := b.planJob(t, runID)
-	b.rescue(t, 0) // nobody plans, but the job is there
+	b.rescue(t, 0) // no process plans, but the job exists
 	lost, err := b.store.ClaimPlan(t.Context(), runID, oldJob)
 	if err != nil {
 		t.Fatal(err)

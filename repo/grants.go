@@ -12,8 +12,8 @@ import (
 	"syncer/internal/pg"
 )
 
-// What reporting reads, and what that is made of: functions read as whoever
-// calls them. Not the queue's tables, nor the quota: they hold nothing to report.
+// What reporting reads, with what its views and functions read, which have the rights of
+// the caller. Not the queue's tables and the quota, which have nothing to report.
 var (
 	readTables = []string{
 		"syncer_migration", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
@@ -28,9 +28,8 @@ var (
 	}
 )
 
-// What a worker writes: all tables but those that tell the schema's version. Not
-// the partitions of the histories, which functions make and drop with the rights
-// of their owner.
+// What a worker writes: all tables but those with the schema's version. Not the partitions
+// of the histories, which functions make and drop with the rights of their owner.
 var (
 	writtenTables = []string{
 		"app", "sync_run", "sync_range", "sync_run_user", "observation_gap", "user_failure", "api_quota",
@@ -45,8 +44,8 @@ var (
 	}
 )
 
-// GrantReaderSQL gives the statements that let a role read everything that
-// reporting reads, and nothing else. Running them again changes nothing.
+// GrantReaderSQL returns the statements that let a role read what reporting reads, and
+// nothing else. They can be repeated.
 func GrantReaderSQL(schema, role string) []string {
 	return []string{
 		"GRANT USAGE ON SCHEMA " + pgx.Identifier{schema}.Sanitize() + to(role),
@@ -55,9 +54,9 @@ func GrantReaderSQL(schema, role string) []string {
 	}
 }
 
-// GrantWorkerSQL gives the statements that let a role do what the daemon and
-// backfills do: a reader's, and what they write. The users table is another
-// matter. Running them again changes nothing.
+// GrantWorkerSQL returns the statements that let a role do what the daemon and backfills
+// do: read as a reader, and write syncer's tables. They do not include the users table,
+// and can be repeated.
 func GrantWorkerSQL(schema, role string) []string {
 	return append(GrantReaderSQL(schema, role),
 		grantSQL("SELECT, INSERT, UPDATE, DELETE", "TABLE", schema, writtenTables, role),
@@ -81,7 +80,7 @@ func quoted(schema string, names []string) []string {
 	return all
 }
 
-// Who has a right, but may not grant it, only gets a warning.
+// To a role that has a privilege but may not grant it, Postgres only issues a warning.
 const notGrantedSQL = `
 SELECT name
 FROM (
@@ -102,9 +101,9 @@ WHERE c.oid = 'syncer.river_job'::regclass`
 // ErrForeignJobs reports that another program works with the queue's tables.
 var ErrForeignJobs = errors.New("another program uses the queue's tables")
 
-// CheckQueue reports whether the role that is connected owns the queue's tables,
-// which it takes to make their indexes anew. It returns ErrForeignJobs if another
-// program has jobs there: the queue would discard them.
+// CheckQueue reports whether this role owns the queue's tables, and so can rebuild their
+// indexes. It returns ErrForeignJobs if another program has jobs there, which the queue
+// would discard.
 func (s *Store) CheckQueue(ctx context.Context) (owns bool, err error) {
 	var foreign string
 	if err := s.QueryRow(ctx, checkQueueSQL).Scan(&owns, &foreign); err != nil {
@@ -126,8 +125,8 @@ func (s *Store) GrantWorker(ctx context.Context, role string) error {
 	return s.grant(ctx, role, "work", GrantWorkerSQL(s.Schema(), role), writtenTables, workerFunctions)
 }
 
-// grant runs the statements, all or none, and looks whether the role has the
-// rights then. do says for what they are.
+// grant executes the statements, all or none, and checks that the role has the privileges
+// then. do names their purpose.
 func (s *Store) grant(ctx context.Context, role, do string, statements, written, functions []string) error {
 	err := s.InTxOnce(ctx, func(tx *pg.Tx) error {
 		for _, statement := range statements {

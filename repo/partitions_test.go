@@ -50,7 +50,7 @@ func TestPartitions_many(t *testing.T) {
 	}
 }
 
-// TestPartitions_afterAbsence: times that nobody observed get no partitions, but rows
+// TestPartitions_afterAbsence: times that were not observed get no partitions, but rows
 // that wait in the default partition do. A clock that is years ahead makes as few.
 func TestPartitions_afterAbsence(t *testing.T) {
 	t.Parallel()
@@ -72,7 +72,7 @@ func TestPartitions_afterAbsence(t *testing.T) {
 	b.makePartitions(t, "month", 61*day, 0)
 }
 
-// A page without a partition is written all the same; it is moved when there is
+// A page without a partition is written; it is moved when there is
 // one, and dropped with the rest if that never happens.
 func TestPartitions_missing(t *testing.T) {
 	t.Parallel()
@@ -106,7 +106,7 @@ func TestPartitions_inUse(t *testing.T) {
 	}
 	exec(t, b.conn, `COMMIT`)
 	b.makePartitions(t, "day", day, 1) // the other's has been made
-	// So is the default partition, taken for good by somebody.
+	// So is the default partition, locked for good by another session.
 	exec(t, b.conn, `BEGIN`)
 	exec(t, b.conn, `LOCK TABLE presence_history_default`)
 	if _, err := b.store.DropPartitions(t.Context(), noon); !errors.Is(err, repo.ErrHistoryInUse) {

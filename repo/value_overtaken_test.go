@@ -39,7 +39,7 @@ func overtaken[V comparable](t *testing.T, b *bench, values *repo.Values[V], kin
 	wantLines(t, b.conn, "history", history, "alice "+one+" 12:00:10", "alice "+two+" 12:00:20", "bob "+one+" 12:00:10", "carol "+one+" 12:00:10")
 
 	// A failure that is newer than the question stays. A user lapses only if the
-	// rejection is newer than the snapshot and nobody has answered since.
+	// rejection is newer than the snapshot and there is no answer since.
 	b.clock.pass(time.Minute)
 	p = page[V]("3")
 	for _, id := range []string{"alice", "bob"} {
@@ -64,7 +64,7 @@ func overtaken[V comparable](t *testing.T, b *bench, values *repo.Values[V], kin
 	b.clock.pass(-time.Minute)
 }
 
-// A users table with several rows of one user: nobody is missed who left, although
+// A users table with several rows of one user: every user who left is found, although
 // the rows of two users cancel each other out in an XOR of their hashes.
 func TestLeaversAmongRepeatedIDs(t *testing.T) {
 	t.Parallel()

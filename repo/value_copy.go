@@ -9,21 +9,23 @@ import (
 	"syncer/internal/pg"
 )
 
-// manyNew is from how many users on, who are new on one page, they are copied.
-// COPY takes about half the time that INSERT takes, but two round trips for
-// each table.
+// manyNew is the number of users without a snapshot on one page from which on they are
+// copied. COPY takes about half the time of INSERT, but two round trips for each table.
 const manyNew = 200
 
-// copyTo is how users who are seen for the first time are copied into a table.
+// copyTo describes the copy of users without a snapshot into a table.
 type copyTo[V comparable] struct {
 	table   string
 	columns []string // after app_id, user_id, run_id
 	row     func(c *Change[V]) []any
 }
 
-// apart splits changes into those to be saved one by one and those to be copied,
-// when that is worth it.
-func apart[V comparable](changes []Change[V]) (saved, copied []Change[V]) {
+// split are the changes of a page by how they are written.
+type split[V comparable] struct{ update, copy []Change[V] }
+
+// apart splits changes into those of users with a snapshot and, if they are many, those of
+// users without one.
+func apart[V comparable](changes []Change[V]) split[V] {
 	isNew := 0
 	for i := range changes {
 		if changes[i].Prev == nil {
@@ -32,18 +34,19 @@ func apart[V comparable](changes []Change[V]) (saved, copied []Change[V]) {
 	}
 	switch {
 	case isNew < manyNew:
-		return changes, nil
+		return split[V]{update: changes}
 	case isNew == len(changes):
-		return nil, changes
+		return split[V]{copy: changes}
 	}
+	var s split[V]
 	for i := range changes {
 		if changes[i].Prev == nil {
-			copied = append(copied, changes[i])
+			s.copy = append(s.copy, changes[i])
 		} else {
-			saved = append(saved, changes[i])
+			s.update = append(s.update, changes[i])
 		}
 	}
-	return saved, copied
+	return s
 }
 
 // copy writes users who are new. When one of them is not, it fails with

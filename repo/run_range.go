@@ -11,28 +11,25 @@ import (
 	"syncer/internal/pg"
 )
 
-// Range is a claim on a range.
+// Range is a claim on a range. Not safe for concurrent use.
 type Range struct {
-	Run    Run
-	No     int
-	Lower  *string // keys above it; nil: from the start. After a resumption: the last key written
-	Upper  *string // keys up to and with it; nil: to the end
-	Counts []byte  // JSON: users so far by state and platform
-	// SuspectAnswers is how many answers in a row about its page have been suspect;
-	// 0: an ordinary range, more: a recheck.
-	SuspectAnswers int
+	Run            Run
+	No             int
+	Lower          *string // exclusive bound, the last key written if there is one; nil: from the start
+	Upper          *string // inclusive bound; nil: to the end
+	Counts         []byte  // a RangeCounts of the users so far, as JSON
+	SuspectAnswers int     // suspect answers in a row about its page; 0: not a recheck
 	store          *Store
 	claim          claim
-	position       *string   // the last key that this worker, or the one before it, has dealt with; nil: none
-	pageAt         time.Time // when this worker wrote its last page of it; zero: none yet
+	position       *string   // the last key dealt with by this worker or the one before it; nil: none
+	pageAt         time.Time // when this worker wrote its last page; zero: none yet
 }
 
-// Done says that this process works on the range no more, however it ended:
-// Beat gives no further sign of life for it. Call it always, or a range that
-// could not be given back is kept from everybody as long as the process lives.
+// Done ends the heartbeat of the range. The worker must call it however the work ended, or
+// no other process can take the range over while this one lives.
 func (r *Range) Done() { r.store.letGo(r.claim) }
 
-// App a is still the tenant's with which this store knows it, by $4, if it does.
+// sameTenantSQL is the condition that app a has the tenant that this process knows, by $4.
 const sameTenantSQL = `coalesce($4::jsonb ->> a.app_id::text, a.tenant) IS NOT DISTINCT FROM a.tenant`
 
 const claimRangeSQL = `
@@ -46,10 +43,10 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameTenantSQL + `)
 RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspect_answers, r.attempt, r.claim`
 
-// ClaimRange takes a range for the queue's job. ErrHeld: another worker has it
-// and gave a sign of life since staleBefore. ErrGone: it is done, its run is
-// closed, or it was given to another job. EarlyError: it is a recheck, and its
-// time has not come. ErrMoved: its app is another tenant's now.
+// ClaimRange claims a range for the queue's job. It returns ErrHeld if another worker has
+// it, with a heartbeat since staleBefore; ErrGone if it is done, its run is closed, or it
+// has another job; an EarlyError if it is a recheck whose time has not come; ErrMoved if
+// its app has moved to another tenant.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
 	rows, err := s.Query(ctx, claimRangeSQL, runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.Process())
 	var claimed Range
@@ -77,9 +74,9 @@ UPDATE syncer.sync_range
 SET status = 'pending', beat_at = NULL, error = nullif($5, ''), calls = calls + $6, retries = retries + $7
 WHERE ` + heldSQL
 
-// ReleaseRange gives a range back unfinished, to be claimed again by the same
-// job of the queue. reason says why when it failed; unsaved are the calls made
-// for pages that were not written. ErrGone: it has another owner.
+// ReleaseRange gives back an unfinished range, for the same job of the queue to claim again.
+// reason is why it failed, or "". unsaved counts the calls for pages that were not
+// written. It returns ErrGone if the range has another owner.
 func (s *Store) ReleaseRange(ctx context.Context, r *Range, reason string, unsaved Counters) error {
 	tag, err := s.Exec(ctx, releaseRangeSQL, r.claim.args(reason, unsaved.Calls, unsaved.Retries)...)
 	if err != nil {
@@ -96,8 +93,8 @@ UPDATE syncer.sync_range
 SET calls = calls + $5, retries = retries + $6
 WHERE ` + heldSQL
 
-// AddCalls counts calls made for pages that will not be written, before a range
-// is given up.
+// AddCalls counts the calls for pages that will not be written, before a range is given
+// up.
 func (s *Store) AddCalls(ctx context.Context, r *Range, unsaved Counters) error {
 	if _, err := s.Exec(ctx, addCallsSQL, r.claim.args(unsaved.Calls, unsaved.Retries)...); err != nil {
 		return fmt.Errorf("count the calls of range %d of run %d: %w", r.No, r.Run.ID, err)
@@ -110,23 +107,22 @@ UPDATE syncer.sync_range
 SET status = $3, beat_at = NULL, error = nullif($4, '')
 WHERE run_id = $1 AND range_no = $2`
 
-// FinishRange ends a range as done, or as failed when reason is given, and with
-// the last one closes the run. complete runs in the same transaction. With
-// ErrUnreconciled nothing has happened: it is the last one, and must Reconcile
-// the run first.
+// FinishRange ends a range as done or, if there is a reason, as failed, and with the last
+// range closes the run. It reports whether it did. complete runs in the same transaction.
+// It returns ErrGone if the range has another owner, and ErrUnreconciled, having changed
+// nothing, if it is the last range and the caller has to Reconcile first.
 func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, complete func(pgx.Tx) error) (closed bool, err error) {
-	status := "done"
+	status := rangeDone
 	if reason != "" {
-		status = "failed"
+		status = rangeFailed
 	}
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
-		// No page in flight can be of a range that is done, so the run is closed
-		// without waiting for any.
-		planned, err := s.fence(ctx, tx, r, forProgress)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, endRangeSQL, r.Run.ID, r.No, status, reason); err != nil {
+		// A range that is done has no page in flight, so closing the run waits for none.
+		var batch pgx.Batch
+		var planned bool
+		fence(&batch, r, forProgress, &planned)
+		batch.Queue(endRangeSQL, r.Run.ID, r.No, status, reason)
+		if err := tx.RunBatch(ctx, &batch); err != nil {
 			return err
 		}
 		if r.SuspectAnswers > 0 {
@@ -134,6 +130,7 @@ func (s *Store) FinishRange(ctx context.Context, r *Range, reason string, comple
 				return err
 			}
 		}
+		var err error
 		if closed, err = s.closeIfDone(ctx, tx, r.Run.ID, planned); err != nil {
 			return err
 		}

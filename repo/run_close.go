@@ -17,39 +17,29 @@ FROM syncer.sync_run
 WHERE run_id = $1 AND status = 'running'
 `
 
-// runLock is how strongly a run is locked.
+// runLock is the strength of the lock on a run.
 type runLock string
 
 const (
-	// forPage is the weakest lock there is: it holds up only the end of the run.
+	// forPage is the weakest lock: it holds up only the end of the run.
 	forPage runLock = "FOR KEY SHARE"
-	// forProgress excludes all others that plan, finish ranges or close, but not
-	// pages: in a big sweep there is hardly a moment without one in flight.
+	// forProgress excludes others that plan, finish ranges or close, but not pages: in a
+	// large sweep there is almost always one in flight.
 	forProgress runLock = "FOR NO KEY UPDATE"
-	// forEnd waits for the pages in flight too.
+	// forEnd also waits for the pages in flight.
 	forEnd runLock = "FOR UPDATE"
 )
 
-// lockRun locks an open run, or says ErrGone. Locks are always taken in the
-// order run, range.
-func (s *Store) lockRun(ctx context.Context, tx *pg.Tx, runID int64, lock runLock) (planned bool, err error) {
-	err = tx.QueryRow(ctx, lockRunSQL+string(lock), runID).Scan(&planned)
-	return planned, goneIfNone(err)
+// lockRun locks an open run. It returns ErrGone if the run is closed.
+func lockRun(ctx context.Context, tx *pg.Tx, runID int64, lock runLock) error {
+	return goneIfNone(tx.QueryRow(ctx, lockRunSQL+string(lock), runID).Scan(new(bool)))
 }
 
-// queueRunLock adds lockRun to a batch.
-func (s *Store) queueRunLock(batch *pgx.Batch, runID int64, lock runLock, planned *bool) {
-	batch.Queue(lockRunSQL+string(lock), runID).QueryRow(func(row pgx.Row) error {
-		return goneIfNone(row.Scan(planned))
-	})
-}
-
-// EndRun closes a run that is still open as failed or cancelled; pages in
-// flight elsewhere write nothing from then on. A run that is closed already
-// stays as it is: ErrGone.
+// EndRun closes an open run as failed or cancelled. Pages in flight elsewhere write nothing
+// from then on. It returns ErrGone if the run is closed already.
 func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reason string) error {
 	err := s.InTx(ctx, func(tx *pg.Tx) error {
-		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
+		if err := lockRun(ctx, tx, runID, forEnd); err != nil {
 			return err
 		}
 		return s.closeRun(ctx, tx, runID, status, reason)
@@ -60,9 +50,8 @@ func (s *Store) EndRun(ctx context.Context, runID int64, status RunStatus, reaso
 	return err
 }
 
-// A run is silent when it was opened, last wrote a page and its API last answered
-// anybody before $2. A run that is slow, because it has few call times, is not: it
-// has answers.
+// A run is silent if it was opened, last wrote a page, and its API last answered any
+// process, all before $2. A slow run with few call times is not silent: it gets answers.
 const silentSQL = `
 SELECT greatest(page.last_at, quota.answered_at)
 FROM syncer.sync_run AS u
@@ -75,9 +64,9 @@ LEFT JOIN syncer.api_quota AS quota ON quota.app_id = u.app_id AND quota.api = u
 WHERE u.run_id = $1
   AND greatest(u.observed_from, page.last_at, quota.answered_at) < $2`
 
-// silent reports whether a run has been silent since before a time, and when the
-// last answer came that anybody knows of, or the zero time.
-func (s *Store) silent(ctx context.Context, tx *pg.Tx, runID int64, before time.Time) (lastAnswer time.Time, silent bool, err error) {
+// silent reports whether a run has been silent since before a time. It returns the time of
+// the last known answer, or zero.
+func silent(ctx context.Context, tx *pg.Tx, runID int64, before time.Time) (lastAnswer time.Time, silent bool, err error) {
 	var last *time.Time
 	err = tx.QueryRow(ctx, silentSQL, runID, before).Scan(&last)
 	switch {
@@ -90,24 +79,23 @@ func (s *Store) silent(ctx context.Context, tx *pg.Tx, runID int64, before time.
 	}
 }
 
-// EndSilentRun closes an open run as failed of which nobody has written a page for
-// so long, and whose API has given nobody an answer either, and reports whether it
-// did. reason is given when the last answer came that anybody knows of, or the zero
-// time.
+// EndSilentRun fails a running run if no process wrote a page of it, or got an answer of
+// its API, for silence. It reports whether it did. reason is called with the time of the
+// last known answer, or zero.
 func (s *Store) EndSilentRun(ctx context.Context, runID int64, silence time.Duration, reason func(lastAnswer time.Time) string) (ended bool, err error) {
 	before := s.Now().Add(-silence)
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
-		// Without the lock first: a process that is cut off alone asks often, and the
-		// lock would hold up the pages of the others.
-		_, silent, err := s.silent(ctx, tx, runID, before)
-		if ended = false; err != nil || !silent {
+		// First without the lock, which would hold up the pages of other processes: one
+		// that is cut off alone calls this often.
+		_, isSilent, err := silent(ctx, tx, runID, before)
+		if ended = false; err != nil || !isSilent {
 			return err
 		}
-		if _, err := s.lockRun(ctx, tx, runID, forEnd); err != nil {
+		if err := lockRun(ctx, tx, runID, forEnd); err != nil {
 			return err
 		}
-		lastAnswer, silent, err := s.silent(ctx, tx, runID, before)
-		if err != nil || !silent {
+		lastAnswer, isSilent, err := silent(ctx, tx, runID, before)
+		if err != nil || !isSilent {
 			return err
 		}
 		ended = true
@@ -129,10 +117,9 @@ SELECT count(*) FILTER (WHERE status IN ('pending', 'running')),
 FROM syncer.sync_range
 WHERE run_id = $1`
 
-// Nobody has left the users table when the users whom the run met and who had a
-// snapshot are those whom the previous complete run knew, and no other run has
-// met any since that one began: it failed, was limited to a list, or was opened
-// again after a newer one.
+// No user has left the users table if the users with a snapshot that the run met are
+// those that the previous complete run knew, and no other run met any since that one
+// began (a run that failed, was limited to a list, or was reopened after a newer one).
 const reconciledSQL = `
 SELECT u.listed OR u.reconciled
     OR CASE WHEN prev.run_id IS NULL THEN r.kept_users = 0
@@ -157,12 +144,12 @@ LEFT JOIN LATERAL (
 ) AS prev ON true
 WHERE u.run_id = $1`
 
-// ErrUnreconciled says that a run cannot be closed yet: users may have left the
-// users table, and it must be found out who. See Values.Reconcile.
+// ErrUnreconciled reports that a run cannot be closed before Values.Reconcile: users may
+// have left the users table.
 var ErrUnreconciled = errors.New("users may have left the users table")
 
-// closeIfDone closes a run whose ranges are all cut and none of them is open.
-// The caller has locked the run.
+// closeIfDone closes a run if it is planned and no range is open. It reports whether it
+// did. The caller has locked the run.
 func (s *Store) closeIfDone(ctx context.Context, tx *pg.Tx, runID int64, planned bool) (closed bool, err error) {
 	if !planned {
 		return false, nil
@@ -195,11 +182,10 @@ func (s *Store) closeIfDone(ctx context.Context, tx *pg.Tx, runID int64, planned
 	return true, s.closeRun(ctx, tx, runID, RunSucceeded, "")
 }
 
-// A run that has written no page since it was opened again, or none at all, has
-// looked no longer than until its last one. Of a run that read the whole users
-// table known_users and known_hash are the rows whose user had a snapshot then: if
-// they are not those that it met, it does not know all. A run that held users back did
-// not see them, so it is not complete; Reconcile has said why.
+// A run that wrote no page since it was reopened, or none at all, observed only until its
+// last one. After Reconcile known_users and known_hash are those of the users table's rows
+// with a snapshot; if the run met others, it does not know them all. A run that held users
+// back did not see them, so it is not complete; Reconcile set the reason.
 const closeRunSQL = `
 UPDATE syncer.sync_run AS u
 SET status = CASE WHEN $2 = 'succeeded' AND (r.failed > 0 OR u.held_back > 0) THEN 'partial' ELSE $2 END,
@@ -221,10 +207,9 @@ FROM (
 ) AS r
 WHERE u.run_id = $1`
 
-// The time between two complete runs, in the order in which they ended, is a gap
-// when it is longer than either of them allows. Of a run that stood still, or was
-// opened again, only the time since then counts: some users were seen after it
-// alone.
+// The time between two complete runs, in the order in which they ended, is a gap if it
+// is longer than either of them allows. A run that stood still or was reopened counts
+// from then on, because it saw some users only after that.
 const saveGapSQL = `
 INSERT INTO syncer.observation_gap (app_id, kind, started_at, ended_at, last_seen_from, next_seen_by, run_id)
 SELECT u.app_id, u.kind, prev.observed_until, u.observed_from, prev.started_at, u.observed_until, u.run_id
@@ -241,8 +226,8 @@ WHERE u.run_id = $1 AND u.complete
   AND (prev.max_gap IS NULL OR u.observed_from - prev.observed_until > least(prev.max_gap, u.max_gap))
 ON CONFLICT DO NOTHING`
 
-// A run without answers has a row too, or curves would go on from the last value:
-// of users who all failed nothing is known, and of no users none is online.
+// A run without answers has a row too, or curves would continue from the last value: if
+// all users failed nothing is known, and if there are none, none is online.
 const savePresenceCountSQL = `
 INSERT INTO syncer.presence_count (app_id, run_id, observed_at, state, platform, users)
 SELECT u.app_id, u.run_id, u.finished_at, states.key::syncer.presence_state, platforms.key, sum(platforms.value::bigint)
@@ -259,9 +244,8 @@ FROM syncer.sync_run AS u
 WHERE u.run_id = $1 AND u.complete AND u.kind = 'presence'
   AND NOT EXISTS (SELECT FROM syncer.sync_range AS r WHERE r.run_id = $1 AND r.counts <> '{}')`
 
-// A failure that a complete run which records all of them did not meet again is
-// of a user who left the users table, or of rows that were mended: users who
-// succeed have none left.
+// A failure that a complete run with RecordFailures did not meet is of a user who left the
+// users table, or of rows that were corrected: users who succeed have none left.
 const dropPastFailuresSQL = `
 DELETE FROM syncer.user_failure AS f
 USING syncer.sync_run AS u
@@ -276,9 +260,8 @@ const dropListedSQL = `
 DELETE FROM syncer.sync_run_user
 WHERE run_id = $1`
 
-// closeRun sums up the ranges, in one round trip. Those of a run that went
-// through are dropped, and so is its list of users: there is nothing left to
-// resume.
+// closeRun adds up the ranges, in one round trip. If the run went through all its users, it
+// also deletes its ranges and its list of users: there is nothing to resume.
 func (s *Store) closeRun(ctx context.Context, tx *pg.Tx, runID int64, status RunStatus, reason string) error {
 	var batch pgx.Batch
 	batch.Queue(closeRunSQL, runID, string(status), s.Now(), reason)

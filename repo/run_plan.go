@@ -10,7 +10,7 @@ import (
 	"syncer/internal/pg"
 )
 
-// Plan is a claim on the planning of a run: where to go on cutting.
+// Plan is a claim on the planning of a run. Not safe for concurrent use.
 type Plan struct {
 	Run    Run
 	store  *Store
@@ -18,11 +18,10 @@ type Plan struct {
 	cursor *string
 }
 
-// Done says that this process works on the planning no more, however it ended:
-// Beat gives no further sign of life for it. Call it always.
+// Done ends the heartbeat of the planning. The worker must call it however the work ended.
 func (p *Plan) Done() { p.store.letGo(p.claim) }
 
-// Cursor is the key up to which ranges have been cut; nil at the start.
+// Cursor returns the key up to which ranges have been cut, nil at the start.
 func (p *Plan) Cursor() *string { return p.cursor }
 
 const claimPlanSQL = `
@@ -31,8 +30,8 @@ SET plan_attempt = plan_attempt + 1, plan_claim = gen_random_uuid(), plan_owner 
 WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned
 RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor`
 
-// ClaimPlan takes over the planning of a run for the queue's job. ErrGone: the
-// run is closed or planned, or the planning was given to another job.
+// ClaimPlan claims the planning of a run for the queue's job. It returns ErrGone if the
+// run is closed or planned, or the planning has another job.
 func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error) {
 	var p Plan
 	rows, err := s.Query(ctx, claimPlanSQL, runID, jobID, s.Process(), s.Now())
@@ -55,8 +54,7 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 	return &p, nil
 }
 
-// planHeldSQL is true of the run whose planning the claim holds. $1 to $3 are
-// Plan.args.
+// planHeldSQL is the condition that the claim holds the planning. $1 to $3 are Plan.args.
 const planHeldSQL = `run_id = $1 AND plan_attempt = $2 AND plan_claim = $3 AND status = 'running' AND NOT planned`
 
 func (p *Plan) args(more ...any) []any {
@@ -68,8 +66,8 @@ UPDATE syncer.sync_run
 SET plan_beat_at = NULL
 WHERE ` + planHeldSQL
 
-// ReleasePlan gives the planning back unfinished, to be claimed again by the
-// same job of the queue. ErrGone: it has another owner, or the run is closed.
+// ReleasePlan gives back unfinished planning, for the same job of the queue to claim again.
+// It returns ErrGone if it has another owner or the run is closed.
 func (s *Store) ReleasePlan(ctx context.Context, p *Plan) error {
 	tag, err := s.Exec(ctx, releasePlanSQL, p.args()...)
 	if err != nil {
@@ -85,18 +83,18 @@ const addRangeSQL = `
 INSERT INTO syncer.sync_range (run_id, range_no, lower_key, upper_key, job_id)
 VALUES ($1, $2, $3, $4, $5)`
 
-// Ranges are numbered by the run, under the lock that the UPDATE takes, which is
-// that of forProgress: suspect pages become ranges too.
+// The run numbers its ranges, of which suspect pages are some, under the lock of this
+// UPDATE, which is that of forProgress.
 const movePlanSQL = `
 UPDATE syncer.sync_run
 SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6, key_order = nullif($7, '')
 WHERE ` + planHeldSQL + ` AND plan_cursor IS NOT DISTINCT FROM $4
 RETURNING plan_ranges`
 
-// AddRange adds the range after the plan's cursor, up to and with key upper
-// (nil: to the end of the table, which ends the planning), and enqueues it. The
-// run's KeyOrder must be that of upper. A plan that has been taken over, or is not
-// where p left it, is ErrGone.
+// AddRange adds and enqueues the range after the plan's cursor up to and including key
+// upper; nil means the end of the table, which ends the planning. The run's KeyOrder must
+// be that of upper. It returns ErrGone if the planning was taken over, or is not where p
+// left it.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.InTx(ctx, func(tx *pg.Tx) error {
 		var no int
