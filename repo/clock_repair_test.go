@@ -1,7 +1,6 @@
 package repo_test
 
 import (
-	"errors"
 	"testing"
 
 	"syncer/internal/pg"
@@ -87,15 +86,12 @@ func TestRepairClock(t *testing.T) {
 	b := newBench(t)
 	store := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "repair"})
 	other := openStore(t, pg.Config{URL: b.url, Schema: "syncer", MaxConns: 2, Process: "other"})
-	if _, err := store.RepairClock(t.Context(), true); !errors.Is(err, repo.ErrNothingToRepair) {
-		t.Errorf("RepairClock of nothing: %v", err)
-	}
+	_, err := store.RepairClock(t.Context(), true)
+	wantErr(t, "RepairClock of nothing", err, repo.ErrNothingToRepair)
 	exec(t, b.conn, `SELECT make_history_partitions('month', now(), now() + interval '1 month')`)
 	exec(t, b.conn, `SELECT make_history_partitions('day', now() + interval '3 years', now() + interval '3 years 5 days')`)
 	exec(t, b.conn, lateSQL)
-	if err := other.CheckClock(t.Context()); !errors.Is(err, pg.ErrClockBehind) {
-		t.Errorf("CheckClock before: %v", err)
-	}
+	wantErr(t, "CheckClock before", other.CheckClock(t.Context()), pg.ErrClockBehind)
 	wrong := lines(t, b.conn, value[string](t, b.conn, futureSQL))
 	if len(wrong) < 25 {
 		t.Errorf("only %d columns hold a time in the future: %s", len(wrong), wrong)
@@ -132,7 +128,6 @@ func TestRepairClock(t *testing.T) {
 	if err := store.RollUp(t.Context(), noon.Location(), noon); err != nil {
 		t.Error(err)
 	}
-	if _, err := store.RepairClock(t.Context(), true); !errors.Is(err, repo.ErrNothingToRepair) {
-		t.Errorf("a second RepairClock: %v", err)
-	}
+	_, err = store.RepairClock(t.Context(), true)
+	wantErr(t, "a second RepairClock", err, repo.ErrNothingToRepair)
 }

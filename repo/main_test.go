@@ -2,6 +2,7 @@ package repo_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -95,6 +96,14 @@ func openStore(t testing.TB, c pg.Config) *repo.Store {
 	}
 	t.Cleanup(store.Close)
 	return store
+}
+
+// wantErr fails the test unless err is want.
+func wantErr(t testing.TB, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
 }
 
 // migrated returns the URL of a fresh database with all migrations applied.

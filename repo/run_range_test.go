@@ -20,9 +20,8 @@ func TestClaimPlan(t *testing.T) {
 	b := newBench(t)
 	runID := b.start(t, b.backfill(imclient.KindPresence))
 	job := b.planJob(t, runID)
-	if _, err := b.store.ClaimPlan(t.Context(), runID, job+1); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("claim by another job: %v, want ErrGone", err)
-	}
+	_, err := b.store.ClaimPlan(t.Context(), runID, job+1)
+	wantErr(t, "claim by another job", err, repo.ErrGone)
 	old, err := b.store.ClaimPlan(t.Context(), runID, job)
 	if err != nil {
 		t.Fatal(err)
@@ -39,12 +38,8 @@ func TestClaimPlan(t *testing.T) {
 	if plan.Cursor() == nil || *plan.Cursor() != "g" {
 		t.Errorf("Cursor = %v, want g", plan.Cursor())
 	}
-	if err := b.store.AddRange(t.Context(), old, &m, enqueue); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("AddRange under the old claim: %v, want ErrGone", err)
-	}
-	if err := b.store.ReleasePlan(t.Context(), old); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("ReleasePlan under the old claim: %v, want ErrGone", err)
-	}
+	wantErr(t, "AddRange under the old claim", b.store.AddRange(t.Context(), old, &m, enqueue), repo.ErrGone)
+	wantErr(t, "ReleasePlan under the old claim", b.store.ReleasePlan(t.Context(), old), repo.ErrGone)
 	if n := value[int](t, b.conn, `SELECT count(*)::int FROM sync_run WHERE plan_beat_at IS NOT NULL AND plan_owner = 'second'`); n != 1 {
 		t.Error("the old claim released the new one")
 	}
@@ -53,12 +48,9 @@ func TestClaimPlan(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.store.AddRange(t.Context(), plan, nil, enqueue); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("AddRange after the end: %v, want ErrGone", err)
-	}
-	if _, err := b.store.ClaimPlan(t.Context(), runID, job); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("claim of a plan that is done: %v, want ErrGone", err)
-	}
+	wantErr(t, "AddRange after the end", b.store.AddRange(t.Context(), plan, nil, enqueue), repo.ErrGone)
+	_, err = b.store.ClaimPlan(t.Context(), runID, job)
+	wantErr(t, "claim of a plan that is done", err, repo.ErrGone)
 	wantLines(t, b.conn, "ranges", `SELECT range_no, status, lower_key, upper_key, job_id IS NOT NULL FROM sync_range ORDER BY range_no`,
 		"1 pending - g true", "2 pending g m true", "3 pending m - true")
 	wantLines(t, b.conn, "plan", `SELECT planned, plan_cursor, plan_ranges, plan_attempt FROM sync_run`, "true - 3 2")
@@ -67,9 +59,7 @@ func TestClaimPlan(t *testing.T) {
 	if err := b.store.EndRun(t.Context(), runID, repo.RunFailed, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.store.AddRange(t.Context(), plan, nil, enqueue); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("AddRange to a closed run: %v, want ErrGone", err)
-	}
+	wantErr(t, "AddRange to a closed run", b.store.AddRange(t.Context(), plan, nil, enqueue), repo.ErrGone)
 }
 
 func TestPlannersAtOnce(t *testing.T) {
@@ -124,24 +114,18 @@ func TestClaimRange(t *testing.T) {
 		_, err := b.store.ClaimRange(t.Context(), runID, 1, jobID, b.clock.Now().Add(-time.Minute))
 		return err
 	}
-	if err := claim(job + 100); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("claim by another job: %v, want ErrGone", err)
-	}
+	wantErr(t, "claim by another job", claim(job+100), repo.ErrGone)
 	r := b.claim(t, runID, 1)
 	if r.Lower != nil || r.Upper == nil || *r.Upper != "g" || string(r.Counts) != "{}" || r.Run.ID != runID || r.Run.Kind != imclient.KindPresence {
 		t.Errorf("claimed %+v", r)
 	}
-	if err := claim(job); !errors.Is(err, repo.ErrHeld) {
-		t.Errorf("claim of a held range: %v, want ErrHeld", err)
-	}
+	wantErr(t, "claim of a held range", claim(job), repo.ErrHeld)
 	b.clock.pass(59 * time.Second)
 	if err := b.store.Beat(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.clock.pass(59 * time.Second)
-	if err := claim(job); !errors.Is(err, repo.ErrHeld) {
-		t.Errorf("claim of a range whose holder gave a sign of life: %v, want ErrHeld", err)
-	}
+	wantErr(t, "claim of a range whose holder gave a sign of life", claim(job), repo.ErrHeld)
 	// Another process's signs of life are not those of the holder.
 	if err := b.open(t, "second").Beat(t.Context()); err != nil {
 		t.Fatal(err)
@@ -150,19 +134,15 @@ func TestClaimRange(t *testing.T) {
 	if err := claim(job); err != nil {
 		t.Errorf("claim of a range without a sign of life: %v", err)
 	}
-	if _, err := b.store.FinishRange(t.Context(), r, "", nothing); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("FinishRange under the old claim: %v, want ErrGone", err)
-	}
+	_, err := b.store.FinishRange(t.Context(), r, "", nothing)
+	wantErr(t, "FinishRange under the old claim", err, repo.ErrGone)
 	if err := b.store.EndRun(t.Context(), runID, repo.RunFailed, "test"); err != nil {
 		t.Fatal(err)
 	}
 	b.clock.pass(time.Hour)
-	if err := claim(job); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("claim in a closed run: %v, want ErrGone", err)
-	}
-	if _, err := b.store.ClaimRange(t.Context(), runID, 99, job, noon); !errors.Is(err, repo.ErrGone) {
-		t.Errorf("claim of a range that is not there: %v, want ErrGone", err)
-	}
+	wantErr(t, "claim in a closed run", claim(job), repo.ErrGone)
+	_, err = b.store.ClaimRange(t.Context(), runID, 99, job, noon)
+	wantErr(t, "claim of a range that is not there", err, repo.ErrGone)
 }
 
 func TestClaimantsAtOnce(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,13 +28,13 @@ func statements(t *testing.T) []statement {
 	return append(statementsIn(t, "."), statementsIn(t, "reports")...)
 }
 
-func statementsIn(t *testing.T, folder string) []statement {
+// parsed returns the files of a package without its tests.
+func parsed(t *testing.T, positions *token.FileSet, folder string) []*ast.File {
 	t.Helper()
 	entries, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	positions := token.NewFileSet()
 	var files []*ast.File
 	for _, entry := range entries {
 		if !strings.HasSuffix(entry.Name(), ".go") || strings.HasSuffix(entry.Name(), "_test.go") {
@@ -45,6 +46,13 @@ func statementsIn(t *testing.T, folder string) []statement {
 		}
 		files = append(files, file)
 	}
+	return files
+}
+
+func statementsIn(t *testing.T, folder string) []statement {
+	t.Helper()
+	positions := token.NewFileSet()
+	files := parsed(t, positions, folder)
 	// The imports are not needed to put strings together.
 	config := types.Config{Error: func(error) {}, Importer: noImports{}, IgnoreFuncBodies: true}
 	info := types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}}
@@ -75,22 +83,25 @@ func statementsIn(t *testing.T, folder string) []statement {
 			})
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if literal, ok := n.(*ast.BasicLit); ok && !inConstant[literal] && begins.MatchString(strings.Trim(literal.Value, "`\"")) && strings.Contains(literal.Value, "syncer.") {
+			if literal, ok := n.(*ast.BasicLit); ok && !inConstant[literal] && isStatement(literal.Value) {
 				t.Errorf("%s: a statement that is no constant: %s", positions.Position(literal.Pos()), literal.Value)
 			}
 			return true
 		})
 	}
+	constants = slices.DeleteFunc(constants, func(c *types.Const) bool { return c.Val().Kind() != constant.String || parts[c] })
 	var all []statement
 	for _, c := range constants {
-		if c.Val().Kind() != constant.String || parts[c] {
-			continue
-		}
 		if sql := constant.StringVal(c.Val()); begins.MatchString(sql) {
 			all = append(all, statement{strings.Trim(folder, ".") + c.Name(), sql})
 		}
 	}
 	return all
+}
+
+// isStatement reports whether a string literal is a whole statement on our tables.
+func isStatement(literal string) bool {
+	return begins.MatchString(strings.Trim(literal, "`\"")) && strings.Contains(literal, "syncer.")
 }
 
 // noImports is an importer that finds nothing.

@@ -12,6 +12,47 @@ import (
 	"syncer/repo/userstable"
 )
 
+// readAll reads a table in ranges and pages. It returns the ids, and the texts of unfit ids.
+func readAll(t *testing.T, users *userstable.Table, rangeSize, pageSize int) (ids []string, unfit map[string]string) {
+	t.Helper()
+	unfit = map[string]string{}
+	walk := users.Walk("")
+	var after, upper *string
+	for more := true; more; {
+		var upto string
+		var err error
+		if upto, more, err = walk.Cut(t.Context(), after, rangeSize); err != nil {
+			t.Fatal(err)
+		}
+		if upper = &upto; !more {
+			upper = nil
+		}
+		for inRange := true; inRange; {
+			page, err := walk.Page(t.Context(), after, upper, pageSize)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, page.IDs...)
+			for _, u := range page.Unfit {
+				unfit[u.ID] = u.Text
+			}
+			after, inRange = &page.LastKey, page.More
+		}
+	}
+	return ids, unfit
+}
+
+// wantUnfit checks that one of the unfit ids is shown in a way.
+func wantUnfit(t *testing.T, unfit map[string]string, shown string) {
+	t.Helper()
+	for id, text := range unfit {
+		if strings.HasPrefix(id, shown+"…") && strings.Contains(text, "not text in UTF-8") && strings.Contains(text, "key "+shown) {
+			return
+		}
+	}
+	t.Errorf("none of the unfit ids %q is %s", unfit, shown)
+}
+
 // TestUsers_encodings: ids arrive as text whatever the database's encoding is. One that
 // is none fails alone; a key that is none still serves for paging.
 func TestUsers_encodings(t *testing.T) {
@@ -45,35 +86,7 @@ func TestUsers_encodings(t *testing.T) {
 			slices.Sort(want)
 			users := openUsers(t, userstable.Config{URL: url})
 			for _, limit := range []int{1, 100, 2000} {
-				var got []string
-				unfit := map[string]string{}
-				walk := users.Walk("")
-				for after := (*string)(nil); ; {
-					upto, more, err := walk.Cut(t.Context(), after, 450)
-					if err != nil {
-						t.Fatal(err)
-					}
-					upper := &upto
-					if !more {
-						upper = nil
-					}
-					for {
-						page, err := walk.Page(t.Context(), after, upper, limit)
-						if err != nil {
-							t.Fatal(err)
-						}
-						got = append(got, page.IDs...)
-						for _, u := range page.Unfit {
-							unfit[u.ID] = u.Text
-						}
-						if after = &page.LastKey; !page.More {
-							break
-						}
-					}
-					if !more {
-						break
-					}
-				}
+				got, unfit := readAll(t, users, 450, limit)
 				slices.Sort(got)
 				if diff := gocmp.Diff(want, got); diff != "" {
 					t.Errorf("pages of %d (-want +got):\n%s", limit, diff)
@@ -82,13 +95,7 @@ func TestUsers_encodings(t *testing.T) {
 					t.Errorf("pages of %d: unfit ids %q", limit, unfit)
 				}
 				for _, shown := range test.unfit {
-					found := false
-					for id, text := range unfit {
-						found = found || strings.HasPrefix(id, shown+"…") && strings.Contains(text, "not text in UTF-8") && strings.Contains(text, "key "+shown)
-					}
-					if !found {
-						t.Errorf("pages of %d: none of the unfit ids %q is %s", limit, unfit, shown)
-					}
+					wantUnfit(t, unfit, shown)
 				}
 			}
 			// A user is found in it, with a key that is shown.

@@ -139,15 +139,37 @@ func awkward() []string {
 	return slices.Compact(keys)
 }
 
-func TestEveryRowIsVisitedOnce(t *testing.T) {
-	t.Parallel()
-	url := pgtest.Database(t)
-	conn := pgtest.Connect(t, url)
+// fillTable inserts rows with awkward keys of the type of column id.
+func fillTable(t *testing.T, conn *pgx.Conn, table string) {
+	t.Helper()
 	numbers := make([]int64, 0, 260)
 	for i := range int64(250) {
 		numbers = append(numbers, i*i-700)
 	}
 	numbers = append(numbers, -1<<63, 1<<63-1)
+	column := pgtest.Value[string](t, conn, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = 'id'`, table)
+	switch column {
+	case "text", "character varying", "name_of_user":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::text[])`, awkward())
+	case "uuid":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT gen_random_uuid() FROM generate_series(1, 200)`)
+	case "timestamptz", "timestamp with time zone":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT '2026-10-25 00:59:59.999997+00'::timestamptz + n * interval '13 minutes 0.000001 s' FROM generate_series(1, 200) AS n`)
+	case "bytea":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT decode(md5(n::text), 'hex') FROM generate_series(1, 200) AS n`)
+	case "numeric", "double precision":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT (n * n / 7.0 - 100)::numeric(20,4) FROM generate_series(1, 200) AS n`)
+	case "integer":
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT n - 100 FROM generate_series(1, 200) AS n`)
+	default:
+		pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::bigint[])`, numbers)
+	}
+}
+
+func TestEveryRowIsVisitedOnce(t *testing.T) {
+	t.Parallel()
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
 	collated := collation(t, conn)
 	for i, test := range []struct {
 		name, table string
@@ -182,23 +204,7 @@ func TestEveryRowIsVisitedOnce(t *testing.T) {
 			conn, table := pgtest.Connect(t, url), fmt.Sprintf("users%d", i)
 			pgtest.Exec(t, conn, `SET search_path = public`)
 			pgtest.Exec(t, conn, fmt.Sprintf(test.table, table))
-			column := pgtest.Value[string](t, conn, `SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = $1::regclass AND attname = 'id'`, table)
-			switch column {
-			case "text", "character varying", "name_of_user":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::text[])`, awkward())
-			case "uuid":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT gen_random_uuid() FROM generate_series(1, 200)`)
-			case "timestamptz", "timestamp with time zone":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT '2026-10-25 00:59:59.999997+00'::timestamptz + n * interval '13 minutes 0.000001 s' FROM generate_series(1, 200) AS n`)
-			case "bytea":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT decode(md5(n::text), 'hex') FROM generate_series(1, 200) AS n`)
-			case "numeric", "double precision":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT DISTINCT (n * n / 7.0 - 100)::numeric(20,4) FROM generate_series(1, 200) AS n`)
-			case "integer":
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT n - 100 FROM generate_series(1, 200) AS n`)
-			default:
-				pgtest.Exec(t, conn, `INSERT INTO `+table+` (id) SELECT unnest($1::bigint[])`, numbers)
-			}
+			fillTable(t, conn, table)
 			test.config.URL, test.config.Table = url, []string{"public", table}
 			users := openUsers(t, test.config)
 			expression := cmp.Or(test.want, "id::text")
