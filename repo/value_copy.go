@@ -49,8 +49,8 @@ func apart[V comparable](changes []Change[V]) split[V] {
 	return s
 }
 
-// copy writes users who are new. When one of them is not, it fails with
-// pg.UniqueViolation, which ends the transaction.
+// copy writes users without a snapshot, and returns their number. If one of them has a
+// snapshot it fails with pg.UniqueViolation, which ends the transaction.
 func (v *Values[V]) copy(ctx context.Context, tx *pg.Tx, r *Range, changes []Change[V]) (int64, error) {
 	if len(changes) == 0 {
 		return 0, nil
