@@ -24,6 +24,9 @@ const (
 	CodeMissing = "missing"
 	// CodeUnknownValue: the answer has no state or status for the id, or an unknown one.
 	CodeUnknownValue = "unknown_value"
+	// CodeHTTPError: a call about the id alone was answered with an HTTP status and no
+	// code of the provider.
+	CodeHTTPError = "http_error"
 )
 
 // Answer is the result of one batch. Unless the call returned an error, every id of the

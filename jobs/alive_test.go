@@ -11,13 +11,15 @@ import (
 // TestAlive: rounds that fail are signs of life, a round that hangs is none.
 func TestAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &Engine{config: Config{RescueAfter: time.Minute}}
+		k := &keeper{}
+		e := &Engine{shared: &shared{config: Config{RescueAfter: time.Minute}}, keeper: k}
 		if e.Alive() {
 			t.Error("alive before it was started")
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		hanging := false
-		do := e.rounds.of(func(ctx context.Context) error {
+		k.heartbeat.beat()
+		do := k.heartbeat.of(func(ctx context.Context) error {
 			if hanging {
 				<-ctx.Done()
 			}

@@ -78,7 +78,7 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 			}
 		}
 	}
-	runID, err := e.start(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, LetLeave: b.LetLeave, MaxGap: b.MaxGap})
+	runID, err := e.queue.run(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, LetLeave: b.LetLeave, MaxGap: b.MaxGap})
 	if err != nil {
 		return repo.Run{}, err
 	}
@@ -87,7 +87,7 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 
 func (e *Engine) resume(ctx context.Context, last repo.Run) error {
 	if last.Status == repo.RunFailed || last.Status == repo.RunCancelled {
-		return e.store.ResumeRun(ctx, last, e.enqueue(ctx))
+		return e.store.ResumeRun(ctx, last, e.queue.enqueue(ctx))
 	}
 	return nil
 }

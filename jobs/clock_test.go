@@ -25,7 +25,7 @@ func TestClockAhead(t *testing.T) {
 	set := pgtest.Clock(t, w.url)
 	s := w.spec()
 	s.RescueAfter = 3 * time.Second // a reading of the clock every half a second
-	e := w.newEngine(s, func(e *Engine) { e.maintainEvery = time.Second })
+	e := w.newEngine(s, func(e *Engine) { e.keeper.maintainEvery = time.Second })
 	w.begin(e)
 	app := e.app(tencentApp)
 	id, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultStatus, Status: 503, Path: imsim.PathQueryOnlineStatus})
@@ -81,7 +81,7 @@ func TestStart_waitsForNothing(t *testing.T) {
 		return w.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'syncer.observation_gap'::regclass`) > 0
 	})
 	select {
-	case <-e.maintained:
+	case <-e.keeper.maintained:
 		t.Error("the tables were maintained")
 	default:
 	}
@@ -91,7 +91,7 @@ func TestStart_waitsForNothing(t *testing.T) {
 	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)
 	w.eventually("the tables are maintained", func() bool {
 		select {
-		case <-e.maintained:
+		case <-e.keeper.maintained:
 			return true
 		default:
 			return false

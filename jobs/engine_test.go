@@ -12,6 +12,7 @@ import (
 	"syncer/imclient/openim"
 	"syncer/imclient/tencent"
 	"syncer/internal/pg"
+	"syncer/jobs/ask"
 	"syncer/repo"
 	"syncer/repo/userstable"
 )
@@ -139,11 +140,11 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	if err != nil {
 		return e, err
 	}
-	e.Engine.firstRetry = s.FirstRetry
-	for _, b := range e.breakers {
-		b.hold = cmp.Or(s.Hold, batchBudget)
+	e.workers.firstRetry = s.FirstRetry
+	for _, l := range e.lanes {
+		l.breaker.Hold = cmp.Or(s.Hold, ask.BatchBudget)
 	}
-	e.Engine.maintainEvery = cmp.Or(s.MaintainEvery, maintainEvery)
+	e.keeper.maintainEvery = cmp.Or(s.MaintainEvery, maintainEvery)
 	return e, nil
 }
 
@@ -157,8 +158,8 @@ func (e *testEngine) open(ctx context.Context, s engineSpec, store *repo.Store, 
 		quotas = append(quotas, store.Quota(app.ID, kind, s.Rate))
 		return imclient.NewGate(quotas[len(quotas)-1], store.Now)
 	}
-	var client apiClient
 	http := imclient.HTTPConfig{Timeout: s.Timeout, Now: store.Now, Observer: e.counters.Calls(app.Name)}
+	var client apiClient
 	if provider == imclient.ProviderTencent {
 		client, err = tencent.New(tencent.Config{
 			SDKAppID: 1400000001, Identifier: "administrator", SecretKey: s.Key, BaseURL: s.Base, Detail: true,

@@ -188,7 +188,7 @@ func TestForgotten_run(t *testing.T) {
 	w := tr.work(0, run, open.no, open.job, 0, fate{what: freezes, page: 1})
 	tr.exec(`UPDATE syncer.sync_run SET started_at = started_at + interval '1 second' WHERE run_id = $1`, run.id)
 	tr.exec(`UPDATE syncer.sync_range SET claim = gen_random_uuid() WHERE run_id = $1`, run.id)
-	err = w.engine.settle(tr.ctx, outcome{
+	err = w.engine.workers.settle(tr.ctx, outcome{
 		run: lost, rangeNo: 1, err: &imclient.Error{Provider: imclient.ProviderTencent, Class: imclient.ClassFatal, Text: "bad secret"},
 		release: func(ctx context.Context, reason string) error {
 			return w.store.ReleaseRange(ctx, w.claimed, reason, repo.Counters{})

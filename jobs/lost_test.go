@@ -9,6 +9,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/imsim"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
@@ -25,7 +26,7 @@ func TestLostRelease(t *testing.T) {
 CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the disk is full'; END $$;
 CREATE TRIGGER refuse BEFORE UPDATE ON syncer.sync_range FOR EACH ROW
 WHEN (old.status = 'running' AND new.status = 'pending') EXECUTE FUNCTION public.refuse()`)
-	w.fault(imsim.Fault{Kind: imsim.FaultStatus, Status: 500, Times: batchTries, IDs: []string{userID(1)}})
+	w.fault(imsim.Fault{Kind: imsim.FaultStatus, Status: 500, Times: ask.Tries, IDs: []string{userID(1)}})
 	run := w.start(e, imclient.ProviderTencent, imclient.KindAccounts)
 	w.eventually("a range could not be given back", func() bool {
 		return len(w.log.lines("could not give the range back", "the disk is full")) > 0

@@ -12,57 +12,56 @@ import (
 // maintainEvery is how often the tables are maintained.
 const maintainEvery = time.Hour
 
-// maintainRetry is how soon it is tried again after it gave way. The longest
-// report is then not followed by the next before maintenance had its turn.
+// maintainRetry is how soon maintenance is tried again after it gave way to a
+// reader, so that it has its turn before the next long report.
 const maintainRetry = time.Minute
 
-// longInUse is after how many retries in a row giving way becomes a warning.
+// longInUse is the number of retries in a row after which giving way is a warning.
 const longInUse = 10
 
-// rangesKept is how long the ranges of a run that did not go through are kept,
-// to be resumed or asked about.
+// rangesKept is how long the ranges of a run that did not succeed are kept, so
+// that it can be resumed or examined.
 const rangesKept = 7 * 24 * time.Hour
 
-// ahead is how far ahead partitions of each period are made. Whoever stops
-// maintenance, a missing right or a lock, is to have a week or more to see the
-// warnings before rows go to the default partition; more would only be more
-// empty tables for every query to look at, and to make anew when the period
-// changes.
+// ahead is how far ahead partitions of each period are made. If maintenance is
+// stopped, by a missing right or a lock, the operator has a week or more to see the
+// warnings before rows go to the default partition. More would only be more empty
+// tables for every query to look at, and to rebuild when the period changes.
 var ahead = map[string]time.Duration{
 	"month": 2 * 31 * 24 * time.Hour,
 	"week":  5 * 7 * 24 * time.Hour,
 	"day":   14 * 24 * time.Hour,
 }
 
-// keepMaintained maintains the tables at once, and again and again until the context
-// ends.
-func (e *Engine) keepMaintained(ctx context.Context) {
-	timer := time.NewTimer(e.maintain(ctx))
+// keepMaintained maintains the tables, at once and then regularly, until the
+// context ends.
+func (k *keeper) keepMaintained(ctx context.Context) {
+	timer := time.NewTimer(k.maintain(ctx))
 	defer timer.Stop()
-	close(e.maintained)
+	close(k.maintained)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			timer.Reset(e.maintain(ctx))
+			timer.Reset(k.maintain(ctx))
 		}
 	}
 }
 
 // maintain makes partitions ahead and removes what is beyond the retention. It
-// returns after how long to do so again. One thing failing, for want of a right
-// for instance, keeps none of the others from being done.
-func (e *Engine) maintain(ctx context.Context) time.Duration {
+// returns when to do so again. If one part fails, for instance for a missing
+// right, the others are done all the same.
+func (k *keeper) maintain(ctx context.Context) time.Duration {
 	var errs []error
 	err := imclient.Guard(func() error {
-		now := e.store.Now()
-		_, err := e.store.MakePartitions(ctx, e.config.Partition, now.Add(ahead[e.config.Partition]))
+		now := k.store.Now()
+		_, err := k.store.MakePartitions(ctx, k.config.Partition, now.Add(ahead[k.config.Partition]))
 		errs = append(errs, err)
-		if e.config.Retention > 0 {
-			errs = append(errs, e.retain(ctx, now.Add(-e.config.Retention))...)
+		if k.config.Retention > 0 {
+			errs = append(errs, k.retain(ctx, now.Add(-k.config.Retention))...)
 		}
-		_, err = e.store.DropOldRanges(ctx, now.Add(-rangesKept))
+		_, err = k.store.DropOldRanges(ctx, now.Add(-rangesKept))
 		return err
 	})
 	inUse, failed := false, false
@@ -71,33 +70,33 @@ func (e *Engine) maintain(ctx context.Context) time.Duration {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, repo.ErrHistoryInUse):
 			inUse = true
-			if e.gaveWay < longInUse {
-				e.log.Info().Err(err).Stringer("again_in", e.maintainRetry).Msg("maintenance gave way")
+			if k.gaveWay < longInUse {
+				k.log.Info().Err(err).Stringer("again_in", k.maintainRetry).Msg("maintenance gave way")
 			} else {
-				e.again.warn("", "maintenance has given way for long: partitions are not made or dropped; it will be tried again, and sweeps go on without it", err, nil)
+				k.warnings.warn("", "maintenance has given way for long: partitions are not made or dropped; it will be tried again, and sweeps go on without it", err, nil)
 			}
 		default:
 			failed = true
-			warning(e.log, err).Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
+			warning(k.log, err).Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
 		}
 	}
 	if !inUse && !failed && ctx.Err() == nil {
-		e.config.Metrics.maintained.SetToCurrentTime()
+		k.config.Metrics.maintained.SetToCurrentTime()
 	}
 	if !inUse {
-		e.gaveWay = 0
-		return e.maintainEvery
+		k.gaveWay = 0
+		return k.maintainEvery
 	}
-	e.gaveWay++
-	return e.maintainRetry
+	k.gaveWay++
+	return k.maintainRetry
 }
 
 // retain removes what is older than the retention.
-func (e *Engine) retain(ctx context.Context, before time.Time) []error {
-	partitions, partitionsErr := e.store.DropPartitions(ctx, before)
-	runs, runsErr := e.store.DropOldRuns(ctx, before)
+func (k *keeper) retain(ctx context.Context, before time.Time) []error {
+	partitions, partitionsErr := k.store.DropPartitions(ctx, before)
+	runs, runsErr := k.store.DropOldRuns(ctx, before)
 	if partitions > 0 || runs > 0 {
-		e.log.Info().Int("partitions", partitions).Int64("runs", runs).Msg("dropped history beyond the retention")
+		k.log.Info().Int("partitions", partitions).Int64("runs", runs).Msg("dropped history beyond the retention")
 	}
 	return []error{partitionsErr, runsErr}
 }

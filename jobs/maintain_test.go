@@ -56,7 +56,7 @@ func TestMaintain_ahead(t *testing.T) {
 		days, longer int
 	}{{"month", 62, 31}, {"week", 35, 7}, {"day", 14, 1}} {
 		e := w.newEngine(w.spec(), func(e *Engine) { e.config.Partition = tc.period })
-		if next := e.maintain(w.ctx); next != maintainEvery {
+		if next := e.keeper.maintain(w.ctx); next != maintainEvery {
 			t.Errorf("%s: again in %s, want %s", tc.period, next, maintainEvery)
 		}
 		end := query(w, pgx.RowTo[time.Time], `SELECT max(upper_end) FROM syncer.history_partitions('syncer.presence_history')`)[0]
@@ -87,7 +87,7 @@ func TestMaintain_givesWay(t *testing.T) {
 	}
 	e := w.newEngine(w.spec(), func(e *Engine) {
 		e.config.Partition, e.config.Retention = "day", 24*time.Hour
-		e.maintainRetry = time.Millisecond
+		e.keeper.maintainRetry = time.Millisecond
 	})
 	w.begin(e)
 	w.ended(w.backfill(e, tencentApp, imclient.KindPresence), repo.RunSucceeded)

@@ -10,28 +10,28 @@ import (
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
-// statusAPI is what the client of a provider may have besides presenceAPI: a
-// second way to ask the same, as many users at once, whose answers do not fail
-// in the same way.
+// statusAPI is a second API for the same question, with batches of the same size,
+// that a provider's client may have besides presenceAPI. It does not fail in the
+// same way.
 type statusAPI interface {
 	// QueryStatus answers as QueryPresence does, but all devices are ModeOnline.
-	// errors.ErrUnsupported: this server does not offer it.
+	// It returns errors.ErrUnsupported if the server does not offer it.
 	QueryStatus(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error)
 }
 
-// secondOpinion is an app's statusAPI, and whether its server offers it.
+// secondOpinion is the statusAPI of an app. It is safe for concurrent use.
 type secondOpinion struct {
 	api statusAPI
 
 	mu        sync.Mutex
-	missingAt time.Time // when the server said that it does not
+	missingAt time.Time // when the server last did not offer it
 }
 
-// lookAgain is how long a server is taken not to offer a second opinion after
-// it said so.
+// lookAgain is when a server that did not offer a second opinion is asked again.
 const lookAgain = time.Hour
 
 func (o *secondOpinion) offered(now time.Time) bool {
@@ -40,7 +40,7 @@ func (o *secondOpinion) offered(now time.Time) bool {
 	return o.missingAt.IsZero() || now.Sub(o.missingAt) >= lookAgain
 }
 
-// missing notes that it is not offered, and reports whether that is news.
+// missing records that it is not offered, and reports whether that is new.
 func (o *secondOpinion) missing(now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -49,19 +49,18 @@ func (o *secondOpinion) missing(now time.Time) bool {
 	return news
 }
 
-// opinion is what the second opinion says of a user.
+// opinion is the second opinion about a user.
 type opinion struct {
 	value      imclient.Presence
 	answeredAt time.Time
-	rejected   *imclient.UserError // nil: it says value
+	rejected   *imclient.UserError // if nil, value holds
 }
 
-// consult asks for a second opinion about the users of a page who would go
-// offline, the keys of gone, and about those who would be online on other
-// platforms, in the same calls, and settles the page's answers with it. It takes
-// out of gone the users whom it does not confirm. Without a second opinion it
-// does nothing.
-func (v *reviewer) consult(ctx context.Context, p *page[imclient.Presence], gone map[string]int, flipped []string) error {
+// consult asks for a second opinion about the users of a page who would go offline
+// (the keys of gone) or would be online on other platforms (flipped), and settles
+// the page's answers with it. It deletes from gone the users who are not confirmed.
+// Without a second opinion it does nothing.
+func consult(ctx context.Context, s *sweep[imclient.Presence], p *page[imclient.Presence], gone map[string]int, flipped []string) error {
 	ids := flipped
 	for id := range gone {
 		ids = append(ids, id)
@@ -70,11 +69,11 @@ func (v *reviewer) consult(ctx context.Context, p *page[imclient.Presence], gone
 		return nil
 	}
 	slices.Sort(ids)
-	opinions, err := v.ask(ctx, p, ids)
+	opinions, err := askAgain(ctx, s, p, ids)
 	if err != nil || opinions == nil {
 		return err
 	}
-	p.result.answers, p.contradicted = settle(p.result.answers, opinions, func(id string) imclient.Platforms {
+	p.result.Answers, p.contradicted = settle(p.result.Answers, opinions, func(id string) imclient.Platforms {
 		return p.known.Snapshot(p.place(id, 0)).Value.Platforms
 	})
 	for id := range gone {
@@ -85,37 +84,39 @@ func (v *reviewer) consult(ctx context.Context, p *page[imclient.Presence], gone
 	return nil
 }
 
-// ask returns the second opinion about some users of a page, nil if there is
-// none. Its calls are the page's.
-func (v *reviewer) ask(ctx context.Context, p *page[imclient.Presence], ids []string) (map[string]opinion, error) {
-	now := v.engine.store.Now()
-	if v.second == nil || !v.second.offered(now) {
+// askAgain returns the second opinion about users of a page, nil if there is none.
+// Its calls count as the page's.
+func askAgain(ctx context.Context, s *sweep[imclient.Presence], p *page[imclient.Presence], ids []string) (map[string]opinion, error) {
+	now := s.store.Now()
+	second := s.lane.opinion
+	if second == nil || !second.offered(now) {
 		return nil, nil
 	}
-	asker := asker[imclient.Presence]{ask: tracedAsk(v.spans, v.second.api.QueryStatus), maxBatch: v.app.Presence.MaxPresenceBatch(), unsaved: v.unsaved, retries: v.retries}
-	var result batchResult[imclient.Presence]
-	err := asker.askAll(ctx, ids, &result)
-	p.result.made.Add(result.made)
+	// Not behind the breaker, which stands before the first API.
+	var result ask.Result[imclient.Presence]
+	err := s.behind(nil, second.api.QueryStatus).All(ctx, ids, &result)
+	p.result.Calls.Made += result.Calls.Made
+	p.result.Calls.Retries += result.Calls.Retries
 	if errors.Is(err, errors.ErrUnsupported) {
-		if v.second.missing(now) {
-			v.engine.log.Warn().Str("app", v.app.Name).Err(err).
+		if second.missing(now) {
+			s.log.Warn().Str("app", s.lane.app.Name).Err(err).
 				Msg("the server offers no second opinion: users go offline, and platforms change, by the first; suspect pages are confirmed by their rechecks")
 		}
 		return nil, nil
 	}
 	if apiErr, ok := errors.AsType[*imclient.Error](err); ok && apiErr.Class == imclient.ClassFatal {
-		// The operator has to mend it, and there is work to do meanwhile. If it is not
-		// this API alone that is refused, the next page ends the run.
+		// The operator has to act, and the work continues meanwhile. If the other API is
+		// refused too, the next page ends the run.
 		p.review.refused = apiErr
-		v.engine.again.warn(v.app.Name, "the second opinion is refused: users go offline, and platforms change, by the first; suspect pages are rejected", err, nil)
+		s.warnings.warn(s.lane.app.Name, "the second opinion is refused: users go offline, and platforms change, by the first; suspect pages are rejected", err, nil)
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	opinions := make(map[string]opinion, len(ids))
-	for i := range result.answers {
-		answer := &result.answers[i]
+	for i := range result.Answers {
+		answer := &result.Answers[i]
 		for _, o := range answer.Observed {
 			opinions[o.UserID] = opinion{value: o.Value, answeredAt: answer.AnsweredAt}
 		}
@@ -193,9 +194,9 @@ func union(answer, second, known imclient.Platforms) imclient.Platforms {
 const CodeContradicted = "contradicted"
 
 // contradict records that a user is contradicted. The user keeps the snapshot, and
-// counts with it, for by one opinion it holds; so it never lapses, unlike that of
-// a user about whom the API says nothing. The failure keeps since when nothing is
-// sure.
+// counts with it, because by one opinion it holds; it never lapses, unlike that of
+// a user about whom the API says nothing. The failure keeps since when the value is
+// uncertain.
 func (s *sweep[V]) contradict(run repo.Run, p *page[V], out *repo.Page[V], id string) {
 	prev := p.known.Snapshot(p.place(id, 0))
 	out.Kept.Add(id, p.rows(id))
@@ -209,11 +210,10 @@ func (s *sweep[V]) contradict(run repo.Run, p *page[V], out *repo.Page[V], id st
 	}, false)
 }
 
-// tellContradicted warns of the contradicted users of a page that is written.
-func (s *sweep[V]) tellContradicted(r *repo.Range, users int) {
-	app := s.engine.apps[r.Run.AppID].Name
+// warnContradicted logs the contradicted users of a page that is written.
+func (s *sweep[V]) warnContradicted(r *repo.Range, users int) {
 	const message = "users are offline in one answer and not in the second opinion; they keep their last known value"
-	s.engine.again.tell(repeated{app, message, CodeContradicted}, func(event *zerolog.Event) {
+	s.warnings.warnOf(warningKey{s.lane.app.Name, message, CodeContradicted}, func(event *zerolog.Event) {
 		event.Int64("run_id", r.Run.ID).Int("range", r.No).Int("contradicted", users)
 	})
 }

@@ -8,6 +8,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/imsim"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
@@ -21,10 +22,10 @@ func TestOutage_onePageOfARange(t *testing.T) {
 	s.Page, s.Workers = 200, 1
 	e := w.engine(s)
 	app := e.app(imclient.ProviderTencent)
-	w.fault(imsim.Fault{Kind: imsim.FaultCode, Code: 91000, Times: batchTries + 1, IDs: []string{userID(1)}})
+	w.fault(imsim.Fault{Kind: imsim.FaultCode, Code: 91000, Times: ask.Tries + 1, IDs: []string{userID(1)}})
 	run := w.backfill(e, app.Provider, imclient.KindPresence)
 	w.ended(run, repo.RunSucceeded)
-	if run.Users != 2000 || run.Calls != w.calls() || run.Retries < batchTries {
+	if run.Users != 2000 || run.Calls != w.calls() || run.Retries < ask.Tries {
 		t.Errorf("counters %+v, the API saw %d calls", run.Counters, w.calls())
 	}
 	w.truthful(presenceTables, app, userIDs(2000))
@@ -130,7 +131,7 @@ func TestOutage_ofOne(t *testing.T) {
 	if len(w.log.lines("no answer; the range waits")) == 0 {
 		t.Errorf("the engine that is cut off had no range:\n%s", w.log.tail())
 	}
-	since, open := away.outage(run)
+	since, open := away.lane(run).breaker.Outage()
 	if !open || time.Since(since) < s.Outage {
 		t.Errorf("the engine that is cut off knows of it: %t, since %s", open, since)
 	}
@@ -162,8 +163,9 @@ func TestOutage_poisonAmongAnswers(t *testing.T) {
 	if strings.Contains(run.Error, "no answer since") || !strings.Contains(run.Error, "503") {
 		t.Errorf("the run's error is %q", run.Error)
 	}
-	// An attempt in which the two take all probes counts for none.
-	if n := w.count(`SELECT max(attempt) FROM syncer.sync_range WHERE run_id = $1`, run.ID); n < maxAttempts || n > 3*maxAttempts {
-		t.Errorf("the range was tried %d times, want about %d", n, maxAttempts)
+	// An attempt in which the two take all probes counts for none, so there may be
+	// any number more.
+	if n := w.count(`SELECT max(attempt) FROM syncer.sync_range WHERE run_id = $1`, run.ID); n < maxAttempts {
+		t.Errorf("the range was tried %d times, want at least %d", n, maxAttempts)
 	}
 }

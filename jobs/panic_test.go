@@ -114,16 +114,16 @@ func TestPanics(t *testing.T) {
 	w.exec(`DELETE FROM public.users WHERE id > $1`, users-10)
 	w.rounds.SetRound(1)
 	places := []string{
-		"jobs.(*Engine).plan",
+		"jobs.(*workers).plan",
 		"imclient.(*Credentials).Get",      // asking
 		"jobs.(*afterwards).QueryPresence", // with the answer
-		"jobs.(*reviewer).review",
+		"jobs.reviewPresence",
 		"repo.(*Values).SavePage",
 		"repo.(*Values).Reconcile",
 		"repo.(*Store).closeRun",
-		"jobs.(*Engine).housekeeping",
-		"jobs.(*Engine).maintain",
-		"jobs.(*Engine).tick",
+		"jobs.(*keeper).housekeeping",
+		"jobs.(*keeper).maintain",
+		"jobs.(*scheduler).tick",
 		"jobs.(*State).read",
 	}
 	m.make(places...)

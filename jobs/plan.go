@@ -8,11 +8,12 @@ import (
 	"github.com/riverqueue/river"
 
 	"syncer/imclient"
+	"syncer/jobs/ask"
 	"syncer/repo"
 	"syncer/repo/userstable"
 )
 
-// planArgs and rangeArgs stand in the database: never change their kinds.
+// planArgs and rangeArgs are stored in the database: their kinds never change.
 type planArgs struct {
 	RunID int64 `json:"run_id"`
 }
@@ -25,18 +26,18 @@ func (planArgs) InsertOpts() river.InsertOpts {
 	return river.InsertOpts{Priority: 1, MaxAttempts: maxAttempts}
 }
 
-// userSource is where the users of a run come from, read by keyset: the users
+// userSource is where the users of a run come from, by keyset pagination: the users
 // table, or the list of a run that is limited to one.
 type userSource interface {
 	Cut(ctx context.Context, after *string, n int) (key string, ok bool, err error)
 	Page(ctx context.Context, after, upto *string, limit int) (userstable.Page, error)
-	// Order names the order of the keys, once one has been cut.
+	// Order names the order of the keys, once Cut has returned one.
 	Order() string
 }
 
-func (e *Engine) source(app *App, run repo.Run) userSource {
+func (s *shared) source(app *App, run repo.Run) userSource {
 	if run.Listed {
-		return e.store.Listed(run.ID)
+		return s.store.Listed(run.ID)
 	}
 	return app.Users.Walk(run.KeyOrder)
 }
@@ -45,50 +46,47 @@ func (e *Engine) source(app *App, run repo.Run) userSource {
 // as they are cut.
 type planWorker struct {
 	river.WorkerDefaults[planArgs]
-	engine *Engine
+	*workers
 }
 
-// NextRetry spaces the attempts.
-func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time {
-	return w.engine.nextRetry(job.Attempt)
-}
+// NextRetry returns when a failed attempt is repeated.
+func (w *planWorker) NextRetry(job *river.Job[planArgs]) time.Time { return w.nextRetry(job.Attempt) }
 
-// Work plans a run to its end, going on where an earlier attempt came to.
+// Work plans a run to its end, from where an earlier attempt ended.
 func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
-	e := w.engine
-	load := e.loads[job.Queue]
-	defer load.begin()()
-	if !e.awaitClock(ctx) {
+	lane := w.lanes[job.Queue]
+	defer lane.begin()()
+	if !w.awaitClock(ctx) {
 		return snooze(0)
 	}
-	plan, err := e.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
+	plan, err := w.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
 	if errors.Is(err, repo.ErrGone) {
 		return nil
 	}
 	if err != nil {
-		return e.unclaimed(ctx, job.Args.RunID, repo.PlanRange, err)
+		return w.claimFailed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()
-	load.claims.Add(1)
-	ctx, span := e.beginWork(ctx, plan.Run, "plan")
-	err = imclient.Guard(func() error { return e.plan(ctx, plan) })
+	lane.claims.Add(1)
+	ctx, span := w.beginWork(ctx, plan.Run, "plan")
+	err = imclient.Guard(func() error { return w.plan(ctx, plan) })
 	end(span, err)
-	return e.settle(ctx, outcome{
+	return w.settle(ctx, outcome{
 		run: plan.Run, err: err, last: job.Attempt >= job.MaxAttempts,
-		release: func(ctx context.Context, _ string) error { return e.store.ReleasePlan(ctx, plan) },
+		release: func(ctx context.Context, _ string) error { return w.store.ReleasePlan(ctx, plan) },
 		giveUp: func(ctx context.Context, reason string) error {
-			if err := e.store.ReleasePlan(ctx, plan); err != nil {
+			if err := w.store.ReleasePlan(ctx, plan); err != nil {
 				return err
 			}
-			return e.endRun(ctx, plan.Run, reason)
+			return w.endRun(ctx, plan.Run, reason)
 		},
 	})
 }
 
-func (e *Engine) plan(ctx context.Context, plan *repo.Plan) error {
-	source := e.source(e.apps[plan.Run.AppID], plan.Run)
-	for !e.isStopping() {
-		key, more, err := source.Cut(ctx, plan.Cursor(), e.config.RangeUsers)
+func (w *workers) plan(ctx context.Context, plan *repo.Plan) error {
+	source := w.source(w.apps[plan.Run.AppID], plan.Run)
+	for !w.isStopping() {
+		key, more, err := source.Cut(ctx, plan.Cursor(), w.config.RangeUsers)
 		if err != nil {
 			return err
 		}
@@ -97,12 +95,12 @@ func (e *Engine) plan(ctx context.Context, plan *repo.Plan) error {
 		if !more {
 			upper = nil
 		}
-		if err := e.store.AddRange(ctx, plan, upper, e.enqueue(ctx)); err != nil {
+		if err := w.store.AddRange(ctx, plan, upper, w.queue.enqueue(ctx)); err != nil {
 			return err
 		}
 		if !more {
 			return nil
 		}
 	}
-	return errStopped
+	return ask.ErrStopped
 }

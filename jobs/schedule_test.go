@@ -71,7 +71,7 @@ func TestSchedule_clockSet(t *testing.T) {
 	s.Providers = []imclient.Provider{openIMApp}
 	s.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	e := w.client(s)
-	e.longestWait = 50 * time.Millisecond
+	e.scheduler.longestWait = 50 * time.Millisecond
 	if err := e.Start(w.ctx); err != nil {
 		t.Fatal(err)
 	}

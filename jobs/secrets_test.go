@@ -7,6 +7,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/imsim"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
@@ -27,15 +28,15 @@ func TestSecrets(t *testing.T) {
 		status   repo.RunStatus
 		fault    imsim.Fault
 	}{
-		{tencentApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultCode, Code: 91000, Times: batchTries}},
+		{tencentApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultCode, Code: 91000, Times: ask.Tries}},
 		{tencentApp, repo.RunPartial, imsim.Fault{Kind: imsim.FaultPoison, IDs: []string{userID(1)}}},
 		{tencentApp, repo.RunFailed, imsim.Fault{Kind: imsim.FaultCode, Code: 70403}},
-		{tencentApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultReset, Times: batchTries}},
+		{tencentApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultReset, Times: ask.Tries}},
 		{tencentApp, repo.RunFailed, imsim.Fault{Kind: imsim.FaultRedirect, Body: "http://elsewhere/?usersig=eJwtzM0KgkAUhuF7me1Ac2Z0RgVaSNAiRTC3blqc9KDF4Mz4E9G9Z9nyfT74Pqw8X3ZBI0uYDAC2WUZqZuc1DYtV"}},
-		{openIMApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: batchTries}},
+		{openIMApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultCode, Code: 500, Times: ask.Tries}},
 		{openIMApp, repo.RunPartial, imsim.Fault{Kind: imsim.FaultPoison, IDs: []string{userID(1)}}},
 		{openIMApp, repo.RunFailed, imsim.Fault{Kind: imsim.FaultCode, Code: 1506}},
-		{openIMApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultHang, Times: batchTries}},
+		{openIMApp, repo.RunSucceeded, imsim.Fault{Kind: imsim.FaultHang, Times: ask.Tries}},
 	} {
 		tc.fault.Text = words[tc.provider]
 		w.fault(tc.fault)

@@ -19,8 +19,8 @@ import (
 // round of its housekeeping, each ten seconds, may come in between.
 func (w *world) watch(e *testEngine) error {
 	w.t.Helper()
-	for range e.stallRounds + 1 {
-		if err := e.watchWork(w.ctx); err != nil {
+	for range e.keeper.stallRounds + 1 {
+		if err := e.keeper.watchWork(w.ctx); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -68,7 +68,7 @@ func (e *testEngine) gauged(t *testing.T, name, app, kind string) bool {
 func TestStall(t *testing.T) {
 	t.Parallel()
 	w := setup(t, worldOptions{users: 300})
-	e := w.newEngine(w.spec(), func(e *Engine) { e.stallRounds = 3 })
+	e := w.newEngine(w.spec(), func(e *Engine) { e.keeper.stallRounds = 3 })
 	if err := w.watch(e); err != nil {
 		t.Errorf("nothing is to be done: %v", err)
 	}
@@ -114,7 +114,7 @@ func TestStall(t *testing.T) {
 
 	// No process records a tick.
 	from := e.store.Now().Add(-time.Minute)
-	e.watched.Store(&[]watchedJob{{followed{"sweep", imclient.KindPresence, app.ID}, Job{Name: "sweep", Schedule: schedule.Every(time.Second)}, from}})
+	e.scheduler.watched.Store(&[]watchedJob{{followed{"sweep", imclient.KindPresence, app.ID}, Job{Name: "sweep", Schedule: schedule.Every(time.Second)}, from}})
 	w.stallsAs(e, app.Name, "presence", "the tick of job sweep at ")
 	if _, err := e.StartTick(w.ctx, Job{Name: "sweep", Kind: imclient.KindPresence}, app.ID, e.store.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestStall_not(t *testing.T) {
 	w := setup(t, worldOptions{users: 900})
 	s := w.spec()
 	s.Workers, s.Range, s.Page, s.Batch, s.CollapseDelay, s.FirstRetry = 1, 300, 300, 100, time.Hour, time.Hour
-	e := w.newEngine(s, func(e *Engine) { e.stallRounds = 3 })
+	e := w.newEngine(s, func(e *Engine) { e.keeper.stallRounds = 3 })
 	w.begin(e)
 	tencent, openIM := e.app(tencentApp), e.app(openIMApp)
 
@@ -167,7 +167,7 @@ func TestStall_not(t *testing.T) {
 		return w.count(`SELECT count(*) FROM syncer.sync_range WHERE status = 'pending' AND recheck_after IS NOT NULL`) == 3
 	})
 	// Ticks before the schedule began.
-	e.watched.Store(&[]watchedJob{{followed{"sweep", imclient.KindPresence, tencent.ID}, Job{Schedule: schedule.Every(8760 * time.Hour)}, e.store.Now()}})
+	e.scheduler.watched.Store(&[]watchedJob{{followed{"sweep", imclient.KindPresence, tencent.ID}, Job{Schedule: schedule.Every(8760 * time.Hour)}, e.store.Now()}})
 	if err := w.watch(e); err != nil {
 		t.Errorf("while all work is put off: %v", err)
 	}

@@ -148,7 +148,7 @@ func (s *State) read(ctx context.Context, t *stateReading) error {
 // readJobs tells how far the scheduled jobs came.
 func (s *State) readJobs(ctx context.Context, t *stateReading, now time.Time) error {
 	e := s.Engine
-	all := e.scheduled.Load()
+	all := e.scheduler.jobs.Load()
 	if all == nil {
 		return nil
 	}
@@ -198,7 +198,7 @@ func lag(schedule cron.Schedule, w repo.JobWatch, now time.Time) time.Duration {
 // maxGap is the shortest that the scheduled jobs of an app and kind allow; 0: none
 // is scheduled.
 func (e *Engine) maxGap(appID int16, kind imclient.Kind) (shortest time.Duration) {
-	all := e.scheduled.Load()
+	all := e.scheduler.jobs.Load()
 	if all == nil {
 		return 0
 	}

@@ -6,6 +6,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/imsim"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
@@ -57,7 +58,7 @@ func TestStop_hard(t *testing.T) {
 	run = w.wait(b, run)
 	w.ended(run, repo.RunSucceeded)
 	// A call that the stop cancelled on its way is counted, but not seen.
-	if seen := w.calls(); run.Users != 6000 || run.Changed != 6000 || run.Calls < seen || run.Calls > seen+callsAhead {
+	if seen := w.calls(); run.Users != 6000 || run.Changed != 6000 || run.Calls < seen || run.Calls > seen+ask.CallsAhead {
 		t.Errorf("counters %+v, the API saw %d calls", run.Counters, seen)
 	}
 	w.truthful(accountTables, b.app(tencentApp), userIDs(6000))

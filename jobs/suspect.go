@@ -4,64 +4,51 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
 	"syncer/repo"
 )
 
-// verdict is what became of a page's answers.
+// verdict is the judgement on a page's answers.
 type verdict string
 
 const (
 	ordinary  verdict = ""          // they were not suspect
-	suspect   verdict = "suspect"   // not yet believed: the page is rechecked
-	cleared   verdict = "cleared"   // the recheck's answers are not suspect any more
-	confirmed verdict = "confirmed" // every recheck brought suspect answers again
-	rejected  verdict = "rejected"  // so it did, and the second opinion, which could say that they are wrong, is refused
+	suspect   verdict = "suspect"   // not written; the page is rechecked
+	cleared   verdict = "cleared"   // the answers of the recheck are not suspect
+	confirmed verdict = "confirmed" // every recheck brought suspect answers
+	rejected  verdict = "rejected"  // as confirmed, but the second opinion, which could contradict them, is refused
 )
 
-// written reports whether the page is to be written.
+// written reports whether the page is written.
 func (v verdict) written() bool { return v != suspect && v != rejected }
 
-// maxSuspectAnswers is how many answers in a row may be suspect; the last one
-// decides.
+// maxSuspectAnswers is how many answers in a row may be suspect; the last one is
+// final.
 const maxSuspectAnswers = 3
 
 // review is the judgement on a page's answers.
 type review struct {
 	verdict verdict
 	census        // of the page
-	calls   int   // that are suspect each for itself
-	refused error // why there is no second opinion although the server has one
+	calls   int   // that are suspect by themselves
+	refused error // why the server refused a second opinion
 }
 
-// census counts the users of a call, or of a page, who are answered about.
+// census counts answered users of a call or of a page.
 type census struct {
-	before int // those known not to be offline
-	gone   int // those of them who are offline now
+	before int // known not to be offline
+	gone   int // of them, offline now
 }
 
-// reviewer looks at the answers of presence pages before they are believed. A
-// backend that is half broken calls users offline, with a success code; and
-// OpenIM lists, of a user with connections to several gateways, the platforms of
-// one only, not always the same.
-type reviewer struct {
-	engine *Engine
-	app    *App
-	second *secondOpinion // nil: the provider has none
-	// unsaved counts its calls, retries those of them that repeat one.
-	unsaved *tally
-	retries prometheus.Counter
-	spans   spans
-}
-
-// review asks for the second opinions that a page needs, and judges the page.
-// What is left to judge is how many users go offline at once, by all opinions
-// there are.
-func (v *reviewer) review(ctx context.Context, r *repo.Range, p *page[imclient.Presence]) error {
-	calls := make([]census, len(p.result.answers))
+// reviewPresence judges a page's answers before they are written. A backend that
+// partly fails reports users as offline with a success code; and OpenIM lists, of a
+// user with connections to several gateways, the platforms of one only, not always
+// the same. reviewPresence asks for the second opinions that the page needs; what is
+// left to judge is how many users go offline at once by all opinions.
+func reviewPresence(ctx context.Context, s *sweep[imclient.Presence], r *repo.Range, p *page[imclient.Presence]) error {
+	calls := make([]census, len(p.result.Answers))
 	gone := make(map[string]int) // users to their calls
 	var flipped []string
 	for u := range p.sights() {
@@ -75,18 +62,18 @@ func (v *reviewer) review(ctx context.Context, r *repo.Range, p *page[imclient.P
 		}
 		calls[u.call].before++
 	}
-	if err := v.consult(ctx, p, gone, flipped); err != nil {
+	if err := consult(ctx, s, p, gone, flipped); err != nil {
 		return err
 	}
 	for _, call := range gone {
 		calls[call].gone++
 	}
-	p.review.judge(v.engine.config, calls, r.SuspectAnswers)
+	p.review.judge(s.config, calls, r.SuspectAnswers)
 	return nil
 }
 
-// judge gives the verdict, after so many suspect answers before. A call is judged
-// for itself too: one that goes wrong among good ones is too little for a page.
+// judge sets the verdict, after a number of suspect answers before. Each call is
+// judged by itself too: one bad call among good ones is too little for a page.
 func (j *review) judge(c Config, calls []census, before int) {
 	for _, call := range calls {
 		j.before += call.before
@@ -109,19 +96,18 @@ func (j *review) judge(c Config, calls []census, before int) {
 	}
 }
 
-// isSuspect reports whether too many users are gone at once to be believed. A
-// ratio of 1 is never exceeded.
+// isSuspect reports whether too many users are gone at once. A ratio of 1 is never
+// exceeded.
 func (n census) isSuspect(c Config) bool {
 	return n.gone >= c.CollapseMin && float64(n.gone) > c.CollapseRatio*float64(n.before)
 }
 
-// saveSuspect makes a range of its own of a page that is not written.
+// saveSuspect makes a page that is not written a range of its own.
 func (s *sweep[V]) saveSuspect(ctx context.Context, r *repo.Range, p *page[V]) error {
-	e := s.engine
-	app := e.apps[r.Run.AppID].Name
+	app := s.lane.app.Name
 	page := repo.SuspectPage{
-		After: p.after, LastKey: p.LastKey, Answers: r.SuspectAnswers + 1, RecheckAfter: e.store.Now().Add(e.config.CollapseDelay),
-		Counters: repo.Counters{Calls: p.result.made.Calls, Retries: p.result.made.Retries},
+		After: p.after, LastKey: p.LastKey, Answers: r.SuspectAnswers + 1, RecheckAfter: s.store.Now().Add(s.config.CollapseDelay),
+		Counters: repo.Counters{Calls: p.result.Calls.Made, Retries: p.result.Calls.Retries},
 	}
 	if p.review.verdict == rejected {
 		page.Reason = p.review.rejection()
@@ -129,36 +115,35 @@ func (s *sweep[V]) saveSuspect(ctx context.Context, r *repo.Range, p *page[V]) e
 		page.Users = int64(len(p.IDs) + p.Bad)
 		page.Failed = page.Users
 	}
-	no, err := e.store.SaveSuspect(ctx, r, page, e.enqueue(ctx))
+	no, err := s.store.SaveSuspect(ctx, r, page, s.enqueue(ctx))
 	if err != nil {
 		return err
 	}
-	e.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).
+	s.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).
 		Int64("calls", page.Calls).Int64("retries", page.Retries).Int("answers", page.Answers).Msg("page not written")
 	if p.review.verdict == rejected {
-		e.config.Metrics.rejectedAnswers.WithLabelValues(app).Add(float64(len(p.IDs)))
-		s.tellReview(r, p.review, "the answers of a suspect page are rejected; its users keep their last known value", nil)
+		s.config.Metrics.rejectedAnswers.WithLabelValues(app).Add(float64(len(p.IDs)))
+		s.warnReview(r, p.review, "the answers of a suspect page are rejected; its users keep their last known value", nil)
 		return nil
 	}
 	if r.SuspectAnswers == 0 {
-		e.config.Metrics.suspectPages.WithLabelValues(app).Inc()
+		s.config.Metrics.suspectPages.WithLabelValues(app).Inc()
 	}
-	s.tellReview(r, p.review, "too many users of a page are offline at once; it is rechecked", func(event *zerolog.Event) {
+	s.warnReview(r, p.review, "too many users of a page are offline at once; it is rechecked", func(event *zerolog.Event) {
 		event.Int("answers", page.Answers).Int("new_range", no).Time("recheck_after", page.RecheckAfter)
 	})
 	return nil
 }
 
-// rejection says why a page's answers are rejected.
+// rejection returns why a page's answers are rejected.
 func (j review) rejection() string {
 	return fmt.Sprintf("%d of %d users online went offline at once, and /user/get_users_status, which could confirm it, is refused: %v", j.gone, j.before, j.refused)
 }
 
-// tellReview warns of a suspect page: of one of many with as many answers.
-func (s *sweep[V]) tellReview(r *repo.Range, judged review, message string, fields func(*zerolog.Event)) {
-	app := s.engine.apps[r.Run.AppID].Name
+// warnReview logs a suspect page, one of many with as many answers.
+func (s *sweep[V]) warnReview(r *repo.Range, judged review, message string, fields func(*zerolog.Event)) {
 	reason := fmt.Sprintf("%s after %d answers", judged.verdict, r.SuspectAnswers+1)
-	s.engine.again.tell(repeated{app, message, reason}, func(event *zerolog.Event) {
+	s.warnings.warnOf(warningKey{s.lane.app.Name, message, reason}, func(event *zerolog.Event) {
 		event.Int64("run_id", r.Run.ID).Int("range", r.No).
 			Int("before", judged.before).Int("gone", judged.gone).Int("suspect_calls", judged.calls).Str("verdict", string(judged.verdict))
 		if fields != nil {

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"syncer/imclient"
+	"syncer/jobs/ask"
 	"syncer/repo"
 	"syncer/repo/userstable"
 )
@@ -34,22 +35,22 @@ type spans struct {
 var noSpan trace.Span = noop.Span{}
 
 // spansOf makes the spans of a run.
-func (e *Engine) spansOf(run repo.Run) spans {
-	if e.config.Tracer == nil {
+func (s *shared) spansOf(run repo.Run) spans {
+	if s.config.Tracer == nil {
 		return spans{}
 	}
-	return spans{tracer: e.config.Tracer, run: []attribute.KeyValue{
-		attribute.String("app", e.apps[run.AppID].Name), attribute.String("job", run.Job),
+	return spans{tracer: s.config.Tracer, run: []attribute.KeyValue{
+		attribute.String("app", s.apps[run.AppID].Name), attribute.String("job", run.Job),
 		attribute.String("kind", string(run.Kind)), attribute.Int64("run_id", run.ID),
 	}}
 }
 
 // beginWork begins a span right below that of the run.
-func (e *Engine) beginWork(ctx context.Context, run repo.Run, name string) (context.Context, trace.Span) {
-	if e.config.Tracer == nil {
+func (s *shared) beginWork(ctx context.Context, run repo.Run, name string) (context.Context, trace.Span) {
+	if s.config.Tracer == nil {
 		return ctx, noSpan
 	}
-	return e.spansOf(run).begin(trace.ContextWithRemoteSpanContext(ctx, e.rootOf(run)), name)
+	return s.spansOf(run).begin(trace.ContextWithRemoteSpanContext(ctx, s.rootOf(run)), name)
 }
 
 // begin begins a span. Attributes are to be made only for one that IsRecording.
@@ -92,7 +93,7 @@ func fail(span trace.Span, err error) {
 	}](err)
 	class, code := "other", ""
 	switch {
-	case errors.Is(err, errStopped) || errors.Is(err, errUnwritten) || imclient.IsContext(err):
+	case errors.Is(err, ask.ErrStopped) || errors.Is(err, errUnwritten) || imclient.IsContext(err):
 		class = classStopped
 	case usersMistake:
 		class = classUsersTable
@@ -120,14 +121,14 @@ func fail(span trace.Span, err error) {
 	}
 }
 
-// tracedAsk gives each call a span: ask, if nothing is traced.
-func tracedAsk[V comparable](s spans, ask func(context.Context, []string) (imclient.Answer[V], error)) func(context.Context, []string) (imclient.Answer[V], error) {
+// traced returns q with a span for each call; q itself if nothing is traced.
+func traced[V comparable](s spans, q queryFunc[V]) queryFunc[V] {
 	if s.tracer == nil {
-		return ask
+		return q
 	}
 	return func(ctx context.Context, ids []string) (imclient.Answer[V], error) {
 		ctx, span := s.begin(ctx, "call")
-		answer, err := ask(ctx, ids)
+		answer, err := q(ctx, ids)
 		if span.IsRecording() {
 			span.SetAttributes(attribute.Int("users", len(ids)), attribute.Int("calls", answer.Calls), attribute.Int("failed", len(answer.Rejected)))
 		}
@@ -141,7 +142,7 @@ func (p *page[V]) endPage(r *repo.Range, err error) {
 	if p.span.IsRecording() {
 		p.span.SetAttributes(attribute.Int("range", r.No), attribute.Int("users", len(p.IDs)+p.Bad),
 			attribute.Int64("changed", p.written.Changed), attribute.Int64("failed", p.written.Failed),
-			attribute.Int64("calls", p.result.made.Calls), attribute.Int64("retries", p.result.made.Retries))
+			attribute.Int64("calls", p.result.Calls.Made), attribute.Int64("retries", p.result.Calls.Retries))
 		if p.review.verdict != ordinary {
 			p.span.SetAttributes(attribute.String("verdict", string(p.review.verdict)),
 				attribute.Int("before", p.review.before), attribute.Int("gone", p.review.gone))
@@ -160,16 +161,16 @@ func counted(c repo.Counters) []attribute.KeyValue {
 
 // traceRun makes the span of a run that is closed, and gives its trace's id; "" of
 // one that is not traced.
-func (e *Engine) traceRun(run repo.Run) (traceID string) {
-	if e.config.Tracer == nil || run.FinishedAt == nil {
+func (s *shared) traceRun(run repo.Run) (traceID string) {
+	if s.config.Tracer == nil || run.FinishedAt == nil {
 		return ""
 	}
-	s := e.spansOf(run)
-	ctx := context.WithValue(context.Background(), rootKey{}, e.rootOf(run))
-	_, span := s.tracer.Start(ctx, RunSpan, trace.WithTimestamp(run.StartedAt))
+	spans := s.spansOf(run)
+	ctx := context.WithValue(context.Background(), rootKey{}, s.rootOf(run))
+	_, span := spans.tracer.Start(ctx, RunSpan, trace.WithTimestamp(run.StartedAt))
 	if span.IsRecording() {
 		traceID = span.SpanContext().TraceID().String()
-		span.SetAttributes(s.run...)
+		span.SetAttributes(spans.run...)
 		span.SetAttributes(counted(run.Counters)...)
 		span.SetAttributes(attribute.String("trigger", string(run.Trigger)), attribute.String("status", string(run.Status)),
 			attribute.Int64("removed", run.Removed))
@@ -185,8 +186,8 @@ func (e *Engine) traceRun(run repo.Run) (traceID string) {
 // follow from the run, so that the spans of all processes that work on it come
 // together without a word between them. A run of the same number in another
 // database began at another time.
-func (e *Engine) rootOf(run repo.Run) trace.SpanContext {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", e.store.Schema(), run.ID, run.StartedAt.UnixMicro()))
+func (s *shared) rootOf(run repo.Run) trace.SpanContext {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", s.store.Schema(), run.ID, run.StartedAt.UnixMicro()))
 	return trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID(sum[:16]), SpanID: trace.SpanID(sum[16:24]), TraceFlags: trace.FlagsSampled, Remote: true,
 	})

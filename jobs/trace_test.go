@@ -19,6 +19,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/pg"
+	"syncer/jobs/ask"
 	"syncer/repo"
 	"syncer/repo/userstable"
 )
@@ -42,7 +43,7 @@ func TestNotTraced(t *testing.T) {
 		t.Errorf("%v allocations", got)
 	}
 	ask := func(context.Context, []string) (a imclient.Answer[imclient.Presence], err error) { return a, nil }
-	if reflect.ValueOf(tracedAsk(off, ask)).Pointer() != reflect.ValueOf(ask).Pointer() {
+	if reflect.ValueOf(traced(off, ask)).Pointer() != reflect.ValueOf(ask).Pointer() {
 		t.Error("calls go a longer way")
 	}
 }
@@ -60,7 +61,7 @@ func TestFail(t *testing.T) {
 		{fmt.Errorf("u00042: %w", &pgconn.PgError{Code: "40P01", Message: "u00042"}), "database 40P01 class=database code=40P01"},
 		{&userstable.Error{Text: "u00042", Err: &pgconn.PgError{Code: "42703"}}, "users_table class=users_table"},
 		{context.Canceled, " class=stopped"},
-		{errStopped, " class=stopped"},
+		{ask.ErrStopped, " class=stopped"},
 		{errUnwritten, " class=stopped"},
 		{fmt.Errorf("range: %w", repo.ErrGone), " class=gone"},
 		{errors.New("panic: u00042"), "other class=other"},
@@ -86,7 +87,7 @@ func TestTraceIDs(t *testing.T) {
 	tracer := sdk.NewTracerProvider(sdk.WithSyncer(&got), sdk.WithIDGenerator(TraceIDs{})).Tracer("syncer")
 	engines := make([]*Engine, 2) // of two processes
 	for i := range engines {
-		engines[i] = &Engine{store: &repo.Store{DB: &pg.DB{}}, apps: map[int16]*App{1: {App: repo.App{Name: "main"}}}, config: Config{Tracer: tracer}}
+		engines[i] = &Engine{shared: &shared{store: &repo.Store{DB: &pg.DB{}}, apps: map[int16]*App{1: {App: repo.App{Name: "main"}}}, config: Config{Tracer: tracer}}}
 	}
 	began := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	run := repo.Run{ID: 7, AppID: 1, StartedAt: began, FinishedAt: new(began.Add(time.Minute)), Status: repo.RunSucceeded}

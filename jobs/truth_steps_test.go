@@ -35,7 +35,7 @@ func (tr *trial) start(process int, maxGap time.Duration, listed []string) *simR
 	if listed != nil {
 		n.Job, n.Trigger, n.Tick, n.Listed = BackfillJob, repo.TriggerBackfill, time.Time{}, listed
 	}
-	runID, err := e.start(tr.ctx, n)
+	runID, err := e.queue.run(tr.ctx, n)
 	if err != nil {
 		tr.t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func (tr *trial) plan(e *Engine, run *simRun) {
 		tr.t.Fatal(err)
 	}
 	defer plan.Done()
-	if err := e.plan(tr.ctx, plan); err != nil {
+	if err := e.workers.plan(tr.ctx, plan); err != nil {
 		tr.t.Fatal(err)
 	}
 }
@@ -157,7 +157,7 @@ func (tr *trial) wait(d time.Duration) {
 func (tr *trial) rescue(process int) {
 	tr.t.Helper()
 	e := tr.engineOf(process, &worker{trial: tr}, nobodyListens)
-	if err := e.rescue(tr.ctx); err != nil {
+	if err := e.keeper.rescue(tr.ctx); err != nil {
 		tr.t.Fatal(err)
 	}
 	run := tr.running()

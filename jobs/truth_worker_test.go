@@ -74,7 +74,7 @@ func (tr *trial) engineOf(process int, api presenceAPI, log zerolog.Logger) *Eng
 		tr.t.Fatal(err)
 	}
 	// One page at a time, so that a trial goes the same way each time.
-	e.asking[queueName(tr.app.ID, imclient.KindPresence)] = make(chan struct{}, 1)
+	e.lanes[queueName(tr.app.ID, imclient.KindPresence)].slots = make(chan struct{}, 1)
 	return e
 }
 
@@ -154,12 +154,13 @@ func (w *worker) work() {
 		})
 		return err
 	}
-	_, unsaved, err := e.sweepRange(ctx, w.claimed)
+	var unsaved tally
+	_, err := e.lane(w.claimed.Run).kind.sweep(ctx, e.workers, w.claimed, &unsaved)
 	if err == nil {
 		err = finish(ctx, "")
 	}
 	if errors.Is(err, repo.ErrUnreconciled) {
-		if err = e.reconcile(ctx, w.claimed); err == nil {
+		if err = e.workers.reconcile(ctx, w.claimed); err == nil {
 			err = finish(ctx, "")
 		}
 	}
@@ -167,10 +168,10 @@ func (w *worker) work() {
 	if imclient.ClassOf(err) == imclient.ClassFatal && w.run.owns(w) {
 		w.run.calls += w.page.calls
 	}
-	_ = e.settle(ctx, outcome{
+	_ = e.workers.settle(ctx, outcome{
 		run: w.claimed.Run, rangeNo: w.claimed.No, err: err,
 		release: func(ctx context.Context, reason string) error {
-			return e.store.ReleaseRange(ctx, w.claimed, reason, unsaved)
+			return e.store.ReleaseRange(ctx, w.claimed, reason, unsaved.made)
 		},
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"syncer/imclient"
 	"syncer/internal/imsim"
+	"syncer/jobs/ask"
 	"syncer/repo"
 )
 
@@ -36,7 +37,7 @@ func TestUnauthorised_again(t *testing.T) {
 		t.Errorf("counters %+v", run.Counters)
 	}
 	w.truthful(accountTables, e.app(openIMApp), userIDs(users))
-	if refused := stats().Unauthorised; refused == 0 || refused > voids*(callsAhead+8) {
+	if refused := stats().Unauthorised; refused == 0 || refused > voids*(ask.CallsAhead+8) {
 		t.Errorf("%d calls were refused", refused)
 	}
 }

@@ -243,7 +243,7 @@ func codeMeaning(provider imclient.Provider, code string) string {
 		return "the answer has no value for the user that this version of syncer knows"
 	case jobs.CodeContradicted:
 		return "two APIs of OpenIM contradict each other about the user, who keeps the last known value until they agree: the API server cannot reach a message gateway, or one stopped within the last half hour"
-	case jobs.CodeHTTPError:
+	case imclient.CodeHTTPError:
 		return "the backend, or a proxy before it, refuses a call with this id"
 	}
 	m, ok := providers[provider].meaning(code)

@@ -52,7 +52,7 @@ func TestAnnounce(t *testing.T) {
 	listener := w.listen(channel)
 
 	insert := func(tx pgx.Tx) error {
-		_, err := e.enqueue(w.ctx)(tx, repo.Run{AppID: app.ID, Kind: imclient.KindPresence}, 1)
+		_, err := e.queue.enqueue(w.ctx)(tx, repo.Run{AppID: app.ID, Kind: imclient.KindPresence}, 1)
 		return err
 	}
 	if err := pgx.BeginFunc(w.ctx, w.db, insert); err != nil {
@@ -69,7 +69,7 @@ VALUES ($1, 'syncer_range', '{}', 6, now() + $2::interval, $3, now())`
 	w.exec(addSQL, later, "1 hour", "available")
 	w.exec(addSQL, worked, "0", "running")
 	w.exec(addSQL, "app99_presence", "0", "available")
-	if err := e.announce(w.ctx); err != nil {
+	if err := e.queue.announce(w.ctx); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(inserted, w.announced(listener, channel)); diff != "" {

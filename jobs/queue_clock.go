@@ -10,19 +10,18 @@ import (
 	"syncer/repo"
 )
 
-// queueClock makes the queue go by the database's clock. It compares with that
-// one when jobs are due, but by itself dates new jobs, retries and pauses by this
-// machine's, which may be wrong: on one that is ahead they would wait as long as
-// it is ahead.
+// queueClock makes the queue's client use the database's clock. By itself it dates
+// new jobs, retries and pauses by the machine's clock and compares them with the
+// database's: if the machine is ahead, jobs would wait as long as it is ahead.
 type queueClock struct {
 	river.HookDefaults
 	store *repo.Store
 }
 
-// Now is the database's time.
+// Now returns the database's time.
 func (c *queueClock) Now() time.Time { return c.store.ServerNow() }
 
-// NowOrNil leaves it to statements to take the time for themselves.
+// NowOrNil returns nil: statements take the time themselves.
 func (*queueClock) NowOrNil() *time.Time { return nil }
 
 // InsertBegin dates a new job, which is due at once.
@@ -35,13 +34,13 @@ func (c *queueClock) InsertBegin(_ context.Context, job *rivertype.JobInsertPara
 // awaitClock waits until the database's clock is believed, see repo.Store.ReadClock. It
 // reports false if the engine stops first. Putting the job off would not do: the
 // database, by whose clock jobs are due, would hand it out again at once.
-func (e *Engine) awaitClock(ctx context.Context) bool {
+func (s *shared) awaitClock(ctx context.Context) bool {
 	const lookEvery = time.Second
-	for e.store.ClockDoubt() != nil {
+	for s.store.ClockDoubt() != nil {
 		select {
 		case <-ctx.Done():
 			return false
-		case <-e.stopping:
+		case <-s.stopping.Done():
 			return false
 		case <-time.After(lookEvery):
 		}

@@ -1,6 +1,7 @@
-package jobs
+package ask
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"syncer/imclient"
 	"syncer/imclient/openim"
@@ -24,7 +24,7 @@ import (
 // tencentCodes reads the documented codes of Tencent, and what is to happen.
 func tencentCodes(t *testing.T) map[int]imclient.Class {
 	t.Helper()
-	file, err := os.Open("../imclient/tencent/testdata/error_codes.csv")
+	file, err := os.Open("../../imclient/tencent/testdata/error_codes.csv")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,17 +80,17 @@ type asked struct {
 }
 
 // ask asks about four users while the API goes wrong.
-func ask[V comparable](t *testing.T, sim *imsim.Server, query asker[V], f imsim.Fault) (got asked) {
+func ask[V comparable](t *testing.T, sim *imsim.Server, query API[V], f imsim.Fault) (got asked) {
 	t.Helper()
 	if _, err := sim.AddFault(f); err != nil {
 		t.Fatal(err)
 	}
 	defer sim.ClearFaults()
-	query.maxBatch, query.unsaved, query.retries = 4, &tally{}, prometheus.NewCounter(prometheus.CounterOpts{Name: "retries"})
-	var result batchResult[V]
+	query.MaxBatch, query.Count = 4, func(Calls) {}
+	var result Result[V]
 	begun := time.Now()
-	err := query.askAll(t.Context(), []string{"a", "b", "c", "d"}, &result)
-	if took := time.Since(begun); took > batchBudget {
+	err := query.All(t.Context(), []string{"a", "b", "c", "d"}, &result)
+	if took := time.Since(begun); took > BatchBudget {
 		t.Errorf("it took %s, more than the budget of a batch", took)
 	}
 	if e, ok := errors.AsType[*imclient.Error](err); ok {
@@ -98,13 +98,13 @@ func ask[V comparable](t *testing.T, sim *imsim.Server, query asker[V], f imsim.
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	for _, answer := range result.answers {
+	for _, answer := range result.Answers {
 		got.Observed += len(answer.Observed)
 		for _, rejected := range answer.Rejected {
 			got.Rejected = append(got.Rejected, rejected.UserID+" "+rejected.Code)
 		}
 	}
-	got.Calls, got.Retries = result.made.Calls, result.made.Retries
+	got.Calls, got.Retries = result.Calls.Made, result.Calls.Retries
 	return got
 }
 
@@ -134,7 +134,7 @@ func always(class imclient.Class, code int) asked {
 	case class == imclient.ClassThrottled && pauses[code]:
 		return once(class, code)
 	case class == imclient.ClassTransient, class == imclient.ClassThrottled:
-		return asked{Calls: batchTries, Retries: batchTries - 1, Failed: fmt.Sprintf("%s %d", class, code)}
+		return asked{Calls: Tries, Retries: Tries - 1, Failed: fmt.Sprintf("%s %d", class, code)}
 	case class == imclient.ClassFatal:
 		return once(class, code)
 	default: // seven nodes of a tree with four leaves
@@ -148,7 +148,7 @@ func always(class imclient.Class, code int) asked {
 // one user alone.
 func TestCodes(t *testing.T) {
 	t.Parallel()
-	for provider, codes := range map[imclient.Provider]map[int]imclient.Class{tencentApp: tencentCodes(t), openIMApp: openIMCodes()} {
+	for provider, codes := range map[imclient.Provider]map[int]imclient.Class{imclient.ProviderTencent: tencentCodes(t), imclient.ProviderOpenIM: openIMCodes()} {
 		if len(codes) < 30 {
 			t.Fatalf("only %d codes of %s", len(codes), provider)
 		}
@@ -162,24 +162,29 @@ func TestCodes(t *testing.T) {
 }
 
 func testCode(t *testing.T, provider imclient.Provider, code int, class imclient.Class) {
+	const key, secret = "SIMKEY5bd2850fff3ecb11d7c805251c51ee463a25727bddc2385f3fa8bfee1bb93b5", "SIMSECRETofTheServer"
 	sim := imsim.New(imsim.Config{
-		Tencent:    &imsim.Tencent{SDKAppID: 1400000001, Admins: []string{"administrator"}, SecretKey: simKey},
-		OpenIM:     &imsim.OpenIM{AdminUserID: "imAdmin", Secret: simSecret},
+		Tencent:    &imsim.Tencent{SDKAppID: 1400000001, Admins: []string{"administrator"}, SecretKey: key},
+		OpenIM:     &imsim.OpenIM{AdminUserID: "imAdmin", Secret: secret},
 		Population: &imsim.Rounds{},
 	})
 	const base = "http://im.example"
-	var client apiClient
+	var client interface {
+		QueryPresence(context.Context, []string) (imclient.Answer[imclient.Presence], error)
+		CheckAccounts(context.Context, []string) (imclient.Answer[imclient.AccountStatus], error)
+		Close()
+	}
 	var err error
-	if provider == tencentApp {
-		client, err = tencent.New(tencent.Config{SDKAppID: 1400000001, Identifier: "administrator", SecretKey: simKey, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
+	if provider == imclient.ProviderTencent {
+		client, err = tencent.New(tencent.Config{SDKAppID: 1400000001, Identifier: "administrator", SecretKey: key, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
 	} else {
-		client, err = openim.New(openim.Config{AdminUserID: "imAdmin", Secret: simSecret, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
+		client, err = openim.New(openim.Config{AdminUserID: "imAdmin", Secret: secret, BaseURL: base, HTTPConfig: imclient.HTTPConfig{Transport: inMemory{sim}}})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	presence, accounts := asker[imclient.Presence]{ask: client.QueryPresence}, asker[imclient.AccountStatus]{ask: client.CheckAccounts}
+	presence, accounts := API[imclient.Presence]{Query: client.QueryPresence}, API[imclient.AccountStatus]{Query: client.CheckAccounts}
 	check := func(what string, want asked, f imsim.Fault) {
 		t.Helper()
 		f.Code = code
@@ -197,7 +202,7 @@ func testCode(t *testing.T, provider imclient.Provider, code int, class imclient
 		// As a whole for one user: abcd, ab, a, b, cd.
 		check("for b", asked{Observed: 3, Rejected: []string{fmt.Sprint("b ", code)}, Calls: 5, Retries: 4}, imsim.Fault{Kind: imsim.FaultPoison, IDs: []string{"b"}})
 	}
-	if provider != tencentApp || class == imclient.ClassThrottled { // a limit is never about one user
+	if provider != imclient.ProviderTencent || class == imclient.ClassThrottled { // a limit is never about one user
 		return
 	}
 	// In the list of those who fail each for itself: for good, or asked once more.

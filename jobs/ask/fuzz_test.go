@@ -1,4 +1,4 @@
-package jobs
+package ask
 
 import (
 	"context"
@@ -10,8 +10,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"syncer/imclient"
 )
@@ -127,7 +125,7 @@ func FuzzBisect(f *testing.F) {
 			most := int64(0)
 			poison := 0
 			for i, kind := range users {
-				ids[i] = userID(i)
+				ids[i] = "u" + strconv.Itoa(i)
 				switch kind {
 				case 1:
 					api.poison[ids[i]] = imclient.ClassBadBatch
@@ -144,12 +142,18 @@ func FuzzBisect(f *testing.F) {
 					poison = 0
 				}
 			}
-			asker := asker[imclient.Presence]{ask: api.ask, maxBatch: batch, unsaved: &tally{}, retries: prometheus.NewCounter(prometheus.CounterOpts{Name: "retries"})}
-			var result batchResult[imclient.Presence]
-			err := asker.askAll(ctx, ids, &result)
+			var counted Calls
+			var mu sync.Mutex
+			asked := API[imclient.Presence]{Query: api.ask, MaxBatch: batch, Count: func(c Calls) {
+				mu.Lock()
+				defer mu.Unlock()
+				counted.add(c)
+			}}
+			var result Result[imclient.Presence]
+			err := asked.All(ctx, ids, &result)
 
 			ended := map[string]int{}
-			for _, answer := range result.answers {
+			for _, answer := range result.Answers {
 				for _, o := range answer.Observed {
 					ended[o.UserID]++
 					if api.dropped[o.UserID] || api.poison[o.UserID] != 0 {
@@ -172,11 +176,11 @@ func FuzzBisect(f *testing.F) {
 				t.Errorf("%d users became %d", len(ids), len(ended))
 			}
 			batches := int64(len(ids)+batch-1) / int64(batch)
-			if ctx.Err() == nil && (result.made.Calls != api.calls || result.made != asker.unsaved.made) {
-				t.Errorf("%d calls were sent, counted are %+v and %+v", api.calls, result.made, asker.unsaved.made)
+			if ctx.Err() == nil && (result.Calls.Made != api.calls || result.Calls != counted) {
+				t.Errorf("%d calls were sent, counted are %+v and %+v", api.calls, result.Calls, counted)
 			}
-			if err == nil && (api.calls-api.unplanned > most || result.made.Retries != api.calls-batches) {
-				t.Errorf("%d calls, %d of them failed by the script, want %d at most; %+v", api.calls, api.unplanned, most, result.made)
+			if err == nil && (api.calls-api.unplanned > most || result.Calls.Retries != api.calls-batches) {
+				t.Errorf("%d calls, %d of them failed by the script, want %d at most; %+v", api.calls, api.unplanned, most, result.Calls)
 			}
 			checkBisectError(t, ctx, api, err)
 		})

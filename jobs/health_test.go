@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// TestTroubles: the newest failure is told until the same thing goes well, or
+// TestRecentErrors: the newest failure is told until the same thing goes well, or
 // nothing was tried for long.
-func TestTroubles(t *testing.T) {
+func TestRecentErrors(t *testing.T) {
 	t.Parallel()
-	var all troubles
+	var all recentErrors
 	if err := all.newest(time.Hour); err != nil {
 		t.Errorf("at the start: %v", err)
 	}

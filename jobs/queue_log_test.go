@@ -16,9 +16,9 @@ func TestQueueLog(t *testing.T) {
 	t.Parallel()
 	log := &logBuffer{}
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	again := newRepeats(zerolog.New(log))
+	again := newWarnings(zerolog.New(log))
 	again.now = func() time.Time { return now }
-	queue := slog.New(&queueLog{again: again})
+	queue := slog.New(&queueLog{warnings: again})
 	queue.Info("producer: Job completed")
 	for _, name := range []string{"app1_presence", "app2_presence", "app1_presence"} {
 		queue.Error("producer: Error fetching jobs", slog.String("err", "timed out after 10s"), slog.String("queue", name))

@@ -1,4 +1,4 @@
-package jobs
+package ask
 
 import (
 	"context"
@@ -11,31 +11,30 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"syncer/imclient"
 )
 
 // away is what a call to an API ends with that is not there.
-var away = &imclient.Error{Provider: openIMApp, API: "account_check", Class: imclient.ClassTransient, HTTPStatus: 503}
+var away = &imclient.Error{Provider: imclient.ProviderOpenIM, API: "account_check", Class: imclient.ClassTransient, HTTPStatus: 503}
 
 // testBreaker is a breaker that writes down what it does, and how many are asked.
 type testBreaker struct {
-	*breaker
+	*Breaker
 	did   []string
 	calls atomic.Int64
 }
 
 func newTestBreaker() *testBreaker {
-	b := &testBreaker{breaker: newBreaker(batchBudget, nil)}
-	b.opened = func(err error) { b.did = append(b.did, "opened: "+err.Error()) }
-	b.closed = func(time.Duration, int) { b.did = append(b.did, "closed") }
+	b := &testBreaker{Breaker: NewBreaker()}
+	b.Opened = func(err error) { b.did = append(b.did, "opened: "+err.Error()) }
+	b.Closed = func(time.Duration, int) { b.did = append(b.did, "closed") }
 	return b
 }
 
 // call asks through the breaker, once.
 func (b *testBreaker) call(ctx context.Context, result error) error {
-	return b.asked(ctx, time.Now(), func() (int, error) {
+	return b.Breaker.call(ctx, time.Now(), func() (int, error) {
 		b.calls.Add(1)
 		return 1, result
 	})
@@ -49,7 +48,7 @@ func (b *testBreaker) open(t *testing.T) {
 			t.Fatalf("a call that fails gives %v", err)
 		}
 	}
-	if _, open := b.outage(); !open {
+	if _, open := b.Outage(); !open {
 		t.Fatal("it is not open")
 	}
 }
@@ -78,12 +77,12 @@ func TestBreaker_counts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := newTestBreaker()
 			answers := 0
-			b.answered = func() { answers++ }
+			b.Answered = func() { answers++ }
 			for range breakAfter - 1 {
 				_ = b.call(t.Context(), away)
 			}
-			_ = b.asked(t.Context(), time.Now(), func() (int, error) { return tc.calls, tc.err })
-			_, open := b.outage()
+			_ = b.Breaker.call(t.Context(), time.Now(), func() (int, error) { return tc.calls, tc.err })
+			_, open := b.Outage()
 			got := neither
 			switch {
 			case open:
@@ -110,7 +109,7 @@ func TestBreaker_outage(t *testing.T) {
 		results := make(chan error, 20)
 		for range cap(results) {
 			go func() {
-				results <- b.asked(t.Context(), time.Now(), func() (int, error) {
+				results <- b.Breaker.call(t.Context(), time.Now(), func() (int, error) {
 					b.calls.Add(1)
 					if !back.Load() {
 						most.Store(max(most.Load(), onTheWire.Add(1)))
@@ -147,7 +146,7 @@ func TestBreaker_outage(t *testing.T) {
 		for range breakAfter - 1 {
 			_ = b.call(t.Context(), away)
 		}
-		if _, open := b.outage(); open {
+		if _, open := b.Outage(); open {
 			t.Error("it opened too soon")
 		}
 	})
@@ -160,12 +159,12 @@ func TestBreaker_held(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stopping := make(chan struct{})
 		b := newTestBreaker()
-		b.stopping = stopping
+		b.Stopping = stopping
 		b.open(t)
 		probe := make(chan struct{})
 		var all sync.WaitGroup
 		all.Go(func() {
-			_ = b.asked(t.Context(), time.Now(), func() (int, error) {
+			_ = b.Breaker.call(t.Context(), time.Now(), func() (int, error) {
 				<-probe
 				return 1, away
 			})
@@ -174,7 +173,7 @@ func TestBreaker_held(t *testing.T) {
 		began := time.Now()
 		err := b.call(t.Context(), nil)
 		_, held := errors.AsType[*heldBackError](err)
-		if !held || !errors.Is(err, away) || imclient.ClassOf(err) != imclient.ClassTransient || time.Since(began) != batchBudget {
+		if !held || !errors.Is(err, away) || imclient.ClassOf(err) != imclient.ClassTransient || time.Since(began) != BatchBudget {
 			t.Errorf("after %s: %v, of class %s", time.Since(began), err, imclient.ClassOf(err))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -183,7 +182,7 @@ func TestBreaker_held(t *testing.T) {
 			t.Errorf("a caller whose context ends gets %v", err)
 		}
 		all.Go(func() {
-			if err := b.call(t.Context(), nil); !errors.Is(err, errStopped) {
+			if err := b.call(t.Context(), nil); !errors.Is(err, ErrStopped) {
 				t.Errorf("a caller who is stopped gets %v", err)
 			}
 		})
@@ -205,9 +204,9 @@ func TestBreaker_lostProbe(t *testing.T) {
 	for name, lose := range map[string]func(b *testBreaker){
 		"cancelled": func(b *testBreaker) { _ = b.call(context.Background(), context.Canceled) },
 		"panic": func(b *testBreaker) {
-			_ = guard(func() error {
-				return b.asked(context.Background(), time.Now(), func() (int, error) { panic("lost") })
-			})()
+			_ = imclient.Guard(func() error {
+				return b.Breaker.call(context.Background(), time.Now(), func() (int, error) { panic("lost") })
+			})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -216,14 +215,14 @@ func TestBreaker_lostProbe(t *testing.T) {
 				b.open(t)
 				time.Sleep(firstOpen)
 				lose(b)
-				if _, open := b.outage(); !open {
+				if _, open := b.Outage(); !open {
 					t.Error("it closed without an answer")
 				}
 				began := time.Now()
 				if err := b.call(t.Context(), nil); err != nil || time.Since(began) != 0 {
 					t.Errorf("the next probe: %v after %s", err, time.Since(began))
 				}
-				if _, open := b.outage(); open {
+				if _, open := b.Outage(); open {
 					t.Error("it stays open after an answer")
 				}
 			})
@@ -253,7 +252,7 @@ func TestBreaker_lateResults(t *testing.T) {
 		for _, p := range early[breakAfter+1:] {
 			b.over(p, 1, away)
 		}
-		if _, open := b.outage(); open || b.failures != 0 {
+		if _, open := b.Outage(); open || b.failures != 0 {
 			t.Errorf("open %t, %d failures after an answer", open, b.failures)
 		}
 	})
@@ -271,7 +270,7 @@ func TestBreaker_jitter(t *testing.T) {
 		spans = append(spans, span)
 		var short, long int
 		for range 1000 {
-			d := jitter(span)
+			d := Jitter(span)
 			if d <= 0 || d > span {
 				t.Fatalf("%s of %s", d, span)
 			}
@@ -293,7 +292,7 @@ func TestBreaker_jitter(t *testing.T) {
 	if diff := cmp.Diff(want, spans); diff != "" {
 		t.Errorf("spans (-want +got):\n%s", diff)
 	}
-	if b.probes = 1 << 40; b.openSpan() != longestOpen {
+	if b.probes = 1 << 40; b.openSpan() != LongestOpen {
 		t.Error("the span has no end")
 	}
 }
@@ -306,9 +305,9 @@ func TestBreaker_hours(t *testing.T) {
 		b := newTestBreaker()
 		const hours, batches = 6 * time.Hour, 64
 		var back atomic.Bool
-		a := &asker[imclient.Presence]{
-			breaker: b.breaker, maxBatch: 1, unsaved: &tally{}, retries: prometheus.NewCounter(prometheus.CounterOpts{}),
-			ask: func(context.Context, []string) (imclient.Answer[imclient.Presence], error) {
+		a := &API[imclient.Presence]{
+			Breaker: b.Breaker, MaxBatch: 1, Count: func(Calls) {},
+			Query: func(context.Context, []string) (imclient.Answer[imclient.Presence], error) {
 				b.calls.Add(1)
 				time.Sleep(time.Second) // the API takes its time to fail
 				if back.Load() {
@@ -322,7 +321,7 @@ func TestBreaker_hours(t *testing.T) {
 		for range batches {
 			all.Go(func() {
 				for ctx.Err() == nil {
-					if _, _, err := a.askPatiently(ctx, []string{"u"}); err == nil {
+					if _, _, err := a.retry(ctx, []string{"u"}); err == nil {
 						return
 					}
 				}
@@ -341,7 +340,7 @@ func TestBreaker_hours(t *testing.T) {
 			t.Errorf("%d calls in six hours", n)
 		}
 		back.Store(true)
-		time.Sleep(2 * longestOpen)
+		time.Sleep(2 * LongestOpen)
 		all.Wait() // the probe is answered, and with it all go on
 		cancel()
 		if n := len(b.did); n != 2 {

@@ -9,18 +9,18 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// queueLog takes what the queue logs of its own troubles. While the database is
-// away each of its parts does so every few seconds, for each queue, and tries
-// again. What becomes of a job is logged by its worker, once.
+// queueLog logs the errors of the queue's client. While the database is away each
+// of its parts logs one every few seconds, for each queue. What becomes of a job is
+// logged by its worker, once.
 type queueLog struct {
-	again *repeats
-	attrs []slog.Attr
+	warnings *warnings
+	attrs    []slog.Attr
 }
 
-// Enabled reports whether anything so important is taken.
+// Enabled reports whether records of a level are logged.
 func (q *queueLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
 
-// Handle warns, with the fields of our own log.
+// Handle logs a record as a warning.
 func (q *queueLog) Handle(_ context.Context, record slog.Record) error {
 	attrs := slices.Clone(q.attrs)
 	record.Attrs(func(a slog.Attr) bool {
@@ -45,16 +45,16 @@ func (q *queueLog) Handle(_ context.Context, record slog.Record) error {
 	}
 	message := "queue: " + record.Message
 	if cause == nil {
-		q.again.tell(repeated{message: message}, fields)
+		q.warnings.warnOf(warningKey{message: message}, fields)
 		return nil
 	}
-	q.again.warn("", message, cause, fields)
+	q.warnings.warn("", message, cause, fields)
 	return nil
 }
 
 // WithAttrs adds attributes to all records.
 func (q *queueLog) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &queueLog{again: q.again, attrs: append(slices.Clone(q.attrs), attrs...)}
+	return &queueLog{warnings: q.warnings, attrs: append(slices.Clone(q.attrs), attrs...)}
 }
 
 // WithGroup is not needed: the queue makes no groups.

@@ -24,7 +24,7 @@ func TestRepeats(t *testing.T) {
 	t.Parallel()
 	log := &logBuffer{}
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	r := newRepeats(zerolog.New(log))
+	r := newWarnings(zerolog.New(log))
 	r.now = func() time.Time { return now }
 	warn := func(app string, err error, rangeNo int) {
 		r.warn(app, "failed", err, func(e *zerolog.Event) { e.Int("range", rangeNo) })
@@ -91,9 +91,9 @@ func TestLog_outage(t *testing.T) {
 	s.Range, s.Page, s.Workers, s.FirstRetry, s.Hold = 200, 200, 4, time.Millisecond, 100*time.Millisecond
 	e := w.engine(s)
 	frozen := time.Now()
-	e.again.mu.Lock()
-	e.again.now = func() time.Time { return frozen }
-	e.again.mu.Unlock()
+	e.warnings.mu.Lock()
+	e.warnings.now = func() time.Time { return frozen }
+	e.warnings.mu.Unlock()
 	fault := w.fault(imsim.Fault{Kind: imsim.FaultStatus, Status: 503})
 	run := w.start(e, imclient.ProviderOpenIM, imclient.KindPresence)
 	const attempts = `SELECT coalesce(sum(cardinality(errors)), 0)::bigint FROM syncer.river_job`
@@ -172,9 +172,9 @@ func TestLog_suspect(t *testing.T) {
 	e := w.engine(s)
 	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
 	frozen := time.Now()
-	e.again.mu.Lock()
-	e.again.now = func() time.Time { return frozen }
-	e.again.mu.Unlock()
+	e.warnings.mu.Lock()
+	e.warnings.now = func() time.Time { return frozen }
+	e.warnings.mu.Unlock()
 	w.set(1, users)
 	w.ended(w.backfill(e, openIMApp, imclient.KindPresence), repo.RunSucceeded)
 	w.stop(e, grace)
