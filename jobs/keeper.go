@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // keeper does the housekeeping of an engine: signs of life, the clock, taking over
@@ -77,6 +78,9 @@ func (k *keeper) housekeeping(ctx context.Context) error {
 	defer cancel()
 	err := errors.Join(k.store.ReadClock(ctx), k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx))
 	k.recent.note("housekeeping", err)
+	if err == nil || pg.SQLState(err) != "" && !pg.Lost(err) {
+		k.warnings.answered()
+	}
 	return err
 }
 
@@ -127,7 +131,7 @@ func (k *keeper) rescue(ctx context.Context) error {
 // first roll-up of a long history takes minutes; reports use the history meanwhile.
 func (k *keeper) keepRolledUp(ctx context.Context) {
 	if err := imclient.Guard(func() error { return k.rollUp(ctx) }); err != nil && ctx.Err() == nil {
-		warning(k.log, err).Err(err).Msg("rolling up failed; it will be tried again")
+		k.warnings.warn("", "rolling up failed; it will be tried again", err, nil)
 	}
 	k.repeat(ctx, k.maintainEvery, k.rollUp)
 }

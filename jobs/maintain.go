@@ -77,7 +77,7 @@ func (k *keeper) maintain(ctx context.Context) time.Duration {
 			}
 		default:
 			failed = true
-			warning(k.log, err).Err(err).Msg("maintenance failed; it will be tried again, and sweeps go on without it")
+			k.warnings.warn("", "maintenance failed; it will be tried again, and sweeps go on without it", err, nil)
 		}
 	}
 	if !inUse && !failed && ctx.Err() == nil {

@@ -88,7 +88,7 @@ func (w *workers) plan(ctx context.Context, plan *repo.Plan) error {
 	for !w.isStopping() {
 		key, more, err := source.Cut(ctx, plan.Cursor(), w.config.RangeUsers)
 		if err != nil {
-			return err
+			return ofUsers(err)
 		}
 		plan.Run.KeyOrder = source.Order()
 		upper := &key

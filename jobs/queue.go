@@ -51,7 +51,7 @@ func newQueue(s *shared, w *workers) (*queue, error) {
 		// seconds of each of many apps a day's worth would be millions.
 		CompletedJobRetentionPeriod: 10 * time.Minute,
 		ReindexerSchedule:           s.config.reindexSchedule(),
-		Logger:                      slog.New(&queueLog{warnings: s.warnings}),
+		Logger:                      slog.New(&queueLog{log: s.log}),
 		// The only way to set a clock, in spite of its name.
 		Test:  river.TestConfig{Time: clock},
 		Hooks: []rivertype.Hook{clock},

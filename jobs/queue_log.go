@@ -2,59 +2,48 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 
 	"github.com/rs/zerolog"
 )
 
-// queueLog logs the errors of the queue's client. While the database is away each
-// of its parts logs one every few seconds, for each queue. What becomes of a job is
-// logged by its worker, once.
+// queueLog logs, at debug level, the errors of the queue's client. While the database
+// is away each of its parts has one every few seconds, for each queue. An outage, work
+// that stalls and what becomes of a job are logged by the engine.
 type queueLog struct {
-	warnings *warnings
-	attrs    []slog.Attr
+	log   zerolog.Logger
+	attrs []slog.Attr
 }
 
 // Enabled reports whether records of a level are logged.
 func (q *queueLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
 
-// Handle logs a record as a warning.
+// Handle logs a record.
 func (q *queueLog) Handle(_ context.Context, record slog.Record) error {
-	attrs := slices.Clone(q.attrs)
-	record.Attrs(func(a slog.Attr) bool {
-		attrs = append(attrs, a)
-		return true
-	})
-	var cause error
-	attrs = slices.DeleteFunc(attrs, func(a slog.Attr) bool {
-		if a.Key != "err" && a.Key != "error" {
-			return false
+	event := q.log.Debug()
+	add := func(a slog.Attr) bool {
+		if a.Key == "err" {
+			a.Key = "error"
 		}
-		var ok bool
-		if cause, ok = a.Value.Any().(error); !ok {
-			cause = errors.New(a.Value.String())
-		}
-		return true
-	})
-	fields := func(event *zerolog.Event) {
-		for _, a := range attrs {
+		if err, ok := a.Value.Any().(error); ok {
+			event.AnErr(a.Key, err)
+		} else {
 			event.Any(a.Key, a.Value.Resolve().Any())
 		}
+		return true
 	}
-	message := "queue: " + record.Message
-	if cause == nil {
-		q.warnings.warnOf(warningKey{message: message}, fields)
-		return nil
+	for _, a := range q.attrs {
+		add(a)
 	}
-	q.warnings.warn("", message, cause, fields)
+	record.Attrs(add)
+	event.Msg("queue: " + record.Message)
 	return nil
 }
 
 // WithAttrs adds attributes to all records.
 func (q *queueLog) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &queueLog{warnings: q.warnings, attrs: append(slices.Clone(q.attrs), attrs...)}
+	return &queueLog{log: q.log, attrs: append(slices.Clone(q.attrs), attrs...)}
 }
 
 // WithGroup is not needed: the queue makes no groups.

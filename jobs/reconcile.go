@@ -55,7 +55,7 @@ func usersOf(users *userstable.Table) func(context.Context) ([]string, error) {
 		for len(ids) == 0 && !atEnd {
 			page, err := walk.Page(ctx, after, nil, usersRead)
 			if err != nil {
-				return nil, err
+				return nil, ofUsers(err)
 			}
 			ids, after = page.IDs, new(page.LastKey)
 			atEnd = !page.More

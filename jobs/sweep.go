@@ -104,6 +104,7 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 		}
 		pageCtx, span := s.spans.begin(ctx, "page")
 		users, err := s.source.Page(pageCtx, after, r.Upper, limit)
+		err = ofUsers(err)
 		if err != nil || users.Rows == 0 {
 			<-slots
 			(&page[V]{span: span}).endPage(r, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"syncer/imclient"
+	"syncer/internal/pg"
 )
 
 // repeatEvery is how often a warning is logged that goes on.
@@ -19,12 +20,15 @@ const repeatEvery = time.Minute
 // warnings keeps repeated warnings from filling the log: an API that is down fails
 // every range of every run. Of the warnings about one app that say the same for
 // the same reason, the first is logged at once, and then one a minute with the
-// number that was left out. It is safe for concurrent use.
+// number that was left out. An outage of the database, which fails everything, is a
+// warning when it begins and a line when it ends; what fails meanwhile is logged at
+// debug level. It is safe for concurrent use.
 type warnings struct {
 	log    zerolog.Logger
 	now    func() time.Time
 	mu     sync.Mutex
 	logged map[warningKey]*loggedWarning
+	lostAt time.Time // when the database was lost; zero while it answers
 }
 
 // warningKey is what makes two warnings the same.
@@ -67,6 +71,9 @@ func (w *warnings) warnOf(key warningKey, fields func(*zerolog.Event)) { w.repea
 func (w *warnings) repeat(key warningKey, err error, fields func(*zerolog.Event)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.lost(key, err, fields) {
+		return
+	}
 	w.writeOverdue(repeatEvery)
 	t, ok := w.logged[key]
 	if !ok {
@@ -93,6 +100,46 @@ func (w *warnings) repeat(key warningKey, err error, fields func(*zerolog.Event)
 	}
 	t.leftOut++
 	t.last = write
+}
+
+// lost logs a failure for want of a connection to the database, and reports whether
+// it is one. A users table may be in another database: it begins no outage.
+func (w *warnings) lost(key warningKey, err error, fields func(*zerolog.Event)) bool {
+	_, ofAPI := errors.AsType[*imclient.Error](err)
+	_, ofUsers := errors.AsType[*usersReadError](err)
+	switch {
+	case ofAPI || !pg.Lost(err) || ofUsers && w.lostAt.IsZero():
+		return false
+	case w.lostAt.IsZero():
+		w.lostAt = w.now()
+		w.log.Warn().Str("error", err.Error()).Msg("no connection to the database; work waits until it answers")
+	default:
+		w.log.Debug().Str("app", key.app).Func(fields).Msg(key.message)
+	}
+	return true
+}
+
+// answered ends an outage of the database.
+func (w *warnings) answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.lostAt.IsZero() {
+		w.log.Info().Dur("dur_ms", w.now().Sub(w.lostAt)).Msg("the database answers again")
+		w.lostAt = time.Time{}
+	}
+}
+
+// usersReadError marks an error of reading a users table.
+type usersReadError struct{ error }
+
+// Unwrap returns the error.
+func (e *usersReadError) Unwrap() error { return e.error }
+
+func ofUsers(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &usersReadError{err}
 }
 
 // flush logs what was left out and is due; at the end, everything.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,6 +57,37 @@ func TestRepeats(t *testing.T) {
 {"level":"warn","app":"main","happened_at":"2026-11-22T12:01:30Z","range":6,"error":"ask: openim check: dial :4: refused","message":"failed"}
 {"level":"warn","app":"main","happened_at":"2026-11-22T12:02:00Z","range":7,"error":"ask: openim check: dial :5: refused","message":"failed"}
 {"level":"warn","app":"main","range":8,"error":"ask: openim check: dial :6: refused","message":"failed"}
+`
+	if diff := cmp.Diff(want, log.String()); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// TestLostDatabase: an outage of the database is a warning when it begins and a line
+// with its duration when it ends, whatever fails meanwhile. A users table out of reach
+// is no outage of the database.
+func TestLostDatabase(t *testing.T) {
+	t.Parallel()
+	log := &logBuffer{}
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	w := newWarnings(zerolog.New(log).Level(zerolog.InfoLevel))
+	w.now = func() time.Time { return now }
+	refused := fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
+	w.answered()
+	w.warn("main", "failed", ofUsers(refused), nil)
+	w.warn("main", "failed", &imclient.Error{Provider: "openim", API: "check", Err: refused}, nil)
+	w.warn("", "housekeeping failed", errors.Join(refused, refused), nil)
+	now = now.Add(90 * time.Second)
+	w.warn("main", "could not begin with a range", &pgconn.PgError{Code: "57P03"}, nil)
+	w.warn("chat", "failed", ofUsers(refused), nil)
+	w.answered()
+	w.answered()
+	w.warn("", "housekeeping failed", refused, nil)
+	want := `{"level":"warn","app":"main","error":"dial: dial: connection refused","message":"failed"}
+{"level":"warn","app":"main","error":"openim check: dial: dial: connection refused","message":"failed"}
+{"level":"warn","error":"dial: dial: connection refused\ndial: dial: connection refused","message":"no connection to the database; work waits until it answers"}
+{"level":"info","dur_ms":90000,"message":"the database answers again"}
+{"level":"warn","error":"dial: dial: connection refused","message":"no connection to the database; work waits until it answers"}
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)

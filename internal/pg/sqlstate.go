@@ -1,7 +1,11 @@
 package pg
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -31,4 +35,21 @@ func SQLState(err error) string {
 		return pgErr.Code
 	}
 	return ""
+}
+
+// Lost reports whether an error of a statement says that there is no connection to
+// Postgres: it was refused, lost or timed out, or the server is starting, stopping or
+// has crashed (SQLSTATE classes 08 and 57P).
+func Lost(err error) bool {
+	if code := SQLState(err); code != "" {
+		return strings.HasPrefix(code, "08") && code != protocolViolation || strings.HasPrefix(code, "57P")
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return pgconn.Timeout(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "conn closed") // pgconn has no value for it
 }

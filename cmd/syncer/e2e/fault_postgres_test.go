@@ -160,13 +160,17 @@ func testRestarts(t *testing.T, modes ...pgcluster.StopMode) {
 	spoken, away := p.spoken(), time.Now()
 	f.unready(p, "connection refused")
 	f.eventually("it has been away for 5 s", func() bool { return time.Since(away) > 5*time.Second })
-	p.quiet(spoken, 20)
+	p.quiet(spoken, 1)
 	if err := cluster.StartServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.db.Reset()
 	f.ready(p)
 	f.swept()
+	f.eventually("the end of the outage is logged", func() bool {
+		begun := strings.Count(p.stderr.String(), "no connection to the database; work waits until it answers")
+		return begun > 0 && strings.Count(p.stderr.String(), "the database answers again") == begun
+	})
 	f.wantSQL("0", `SELECT count(*) FROM syncer.sync_run WHERE status = 'failed'`)
 	f.survived()
 }
