@@ -56,9 +56,15 @@ func (k *keeper) start(ctx context.Context) {
 	k.loops.Go(func() { k.keepRolledUp(ctx) })
 }
 
+// stop ends the loops. An outage that is over does not stay on record.
 func (k *keeper) stop() {
 	k.cancel()
 	k.loops.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := k.recordOutages(ctx); err != nil {
+		k.log.Debug().Err(err).Msg("record of outages")
+	}
 }
 
 // awaitMaintained waits for the first maintenance, so that a process that lives
@@ -76,7 +82,7 @@ func (k *keeper) housekeeping(ctx context.Context) error {
 	k.warnings.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, k.config.RescueAfter/3)
 	defer cancel()
-	err := errors.Join(k.store.ReadClock(ctx), k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx))
+	err := errors.Join(k.store.ReadClock(ctx), k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx), k.recordOutages(ctx))
 	k.recent.note("housekeeping", err)
 	if err == nil || pg.SQLState(err) != "" && !pg.Lost(err) {
 		k.warnings.answered()
@@ -125,6 +131,25 @@ func (k *keeper) rescue(ctx context.Context) error {
 		k.log.Warn().Int("ranges", rescued).Msg("took over work whose worker gave no sign of life")
 	}
 	return err
+}
+
+// recordOutages records the APIs that do not answer this process, for the commands
+// that show runs.
+func (k *keeper) recordOutages(ctx context.Context) error {
+	var errs []error
+	for _, l := range k.lanes {
+		since, newest := l.breaker.Failing()
+		quota := l.app.quota(l.queue.Kind)
+		if quota == nil || newest == nil && !l.failing {
+			continue
+		}
+		err := quota.Failing(ctx, k.store.Now().Add(-time.Since(since)), newest)
+		if err == nil {
+			l.failing = newest != nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // keepRolledUp keeps the daily roll-ups up to date until the context ends. The

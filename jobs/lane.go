@@ -23,6 +23,7 @@ type lane struct {
 	slots   chan struct{}  // holds an element for each page that is asked about
 	working atomic.Int64   // jobs that are being worked on
 	claims  atomic.Int64   // ranges and plans that were claimed so far
+	failing bool           // an outage is on record; of the keeper
 }
 
 func queueName(appID int16, kind imclient.Kind) string {
@@ -44,6 +45,16 @@ func (s *shared) newLane(app *App, kind imclient.Kind) *lane {
 
 // lane returns the lane of a run.
 func (s *shared) lane(run repo.Run) *lane { return s.lanes[queueName(run.AppID, run.Kind)] }
+
+// quota returns the quota of the API of a kind, nil if it has none.
+func (a *App) quota(kind imclient.Kind) *repo.Quota {
+	for _, quota := range a.Quotas {
+		if quota.Kind() == kind {
+			return quota
+		}
+	}
+	return nil
+}
 
 // begin counts a job until done is called.
 func (l *lane) begin() (done func()) {
@@ -70,10 +81,8 @@ func (s *shared) newBreaker(app *App, kind imclient.Kind) *ask.Breaker {
 		open.Set(0)
 		s.log.Info().Str("app", app.Name).Str("kind", string(kind)).Dur("dur_ms", d).Int("probes", probes).Msg("the API answers again")
 	}
-	for _, quota := range app.Quotas {
-		if quota.Kind() == kind {
-			b.Answered = func() { quota.Answered(s.store.Now()) }
-		}
+	if quota := app.quota(kind); quota != nil {
+		b.Answered = func() { quota.Answered(s.store.Now()) }
 	}
 	return b
 }

@@ -164,3 +164,22 @@ func (q *Quota) Throttle(ctx context.Context, pause time.Duration) error {
 	}
 	return nil
 }
+
+const failingSQL = `
+UPDATE syncer.api_quota
+SET failing_since = $3, failing_error = $4
+WHERE app_id = $1 AND api = $2`
+
+// Failing records that calls of this instance have had no answer since a time; a nil
+// error records that they have. It holds until a call of any instance is answered.
+func (q *Quota) Failing(ctx context.Context, since time.Time, newest error) error {
+	var at *time.Time
+	var text *string
+	if newest != nil {
+		at, text = &since, new(newest.Error())
+	}
+	if _, err := q.store.Exec(ctx, failingSQL, q.appID, q.api, at, text); err != nil {
+		return fmt.Errorf("record whether %s fails: %w", q.api, err)
+	}
+	return nil
+}

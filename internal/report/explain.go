@@ -297,6 +297,9 @@ func progress(run reports.RunRow, before *reports.RunRow) string {
 	if run.SuspectPages > 0 {
 		line += fmt.Sprintf("; suspect, because too many users were offline at once: %s", some(run.SuspectPages, "page"))
 	}
+	if run.Error != nil {
+		line += "; " + *run.Error
+	}
 	return line
 }
 

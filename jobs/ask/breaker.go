@@ -195,6 +195,17 @@ func (b *Breaker) Outage() (since time.Time, open bool) {
 	return b.failingSince, !b.openedAt.IsZero()
 }
 
+// Failing returns since when the API has not answered, and the newest failure; nil
+// while the breaker is closed.
+func (b *Breaker) Failing() (since time.Time, newest error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.openedAt.IsZero() {
+		return time.Time{}, nil
+	}
+	return b.failingSince, b.last
+}
+
 // call makes a call once it may be made. A nil Breaker lets every call through.
 func (b *Breaker) call(ctx context.Context, begun time.Time, ask func() (calls int, err error)) error {
 	if b == nil {

@@ -20,7 +20,8 @@ SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_a
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
        coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed, u.held_back,
        coalesce(so_far.suspect_pages, u.suspect_pages), coalesce(so_far.rejected_answers, u.rejected_answers),
-       coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries), u.error
+       coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries),
+       ` + errorSQL + `
 FROM (
     SELECT u.*
     FROM syncer.sync_run AS u
@@ -32,6 +33,7 @@ FROM (
     LIMIT $7
 ) AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
+LEFT JOIN syncer.api_quota AS q ON q.app_id = u.app_id AND q.api = u.kind
 LEFT JOIN LATERAL (
     SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
            sum(r.suspect_pages)::bigint AS suspect_pages, sum(r.rejected_answers)::bigint AS rejected_answers,

@@ -26,15 +26,22 @@ type RunRow struct {
 	RejectedAnswers int64      `json:"rejected_answers"`
 	Calls           int64      `json:"calls"`
 	Retries         int64      `json:"retries"`
-	Error           *string    `json:"error"`
+	Error           *string    `json:"error"` // of a running run: why it waits
 }
+
+// errorSQL is the error of a run u, or while it is running what keeps it waiting: an
+// outage of its API, from q, the row of api_quota.
+const errorSQL = `coalesce(u.error, CASE WHEN u.status = 'running' AND q.failing_since > coalesce(q.answered_at, '-infinity') THEN
+           'no answer from the API since ' || to_char(q.failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC: ' || q.failing_error END)`
 
 const runsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
-       u.users, u.changed, u.failed, u.removed, u.held_back, u.suspect_pages, u.rejected_answers, u.calls, u.retries, u.error
+       u.users, u.changed, u.failed, u.removed, u.held_back, u.suspect_pages, u.rejected_answers, u.calls, u.retries,
+       ` + errorSQL + `
 FROM syncer.sync_run AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
+LEFT JOIN syncer.api_quota AS q ON q.app_id = u.app_id AND q.api = u.kind
 WHERE u.started_at >= $2 AND u.started_at < $3 AND ($1::text IS NULL OR a.name = $1)
 ORDER BY u.started_at DESC, u.run_id DESC`
 

@@ -17,5 +17,5 @@ func TestSecrets_abort(t *testing.T) {
 	p.said(`"message":"run closed"`)
 	p.signal(syscall.SIGABRT)
 	_, stderr := p.wait(2)
-	wantText(t, stderr, "SIGABRT: abort", "goroutine 1 ", "syncer/jobs.(*Engine)", "net/http")
+	wantText(t, stderr, "SIGABRT: abort", "goroutine 1 ", "syncer/jobs.(*keeper)", "net/http")
 }

@@ -78,3 +78,31 @@ schedule = "@every 1s"
 	w.truthful()
 	w.wantSQL(fmt.Sprint(2*600), `SELECT count(*) FROM syncer.presence_snapshot`)
 }
+
+// TestOutageIsShown: while an API does not answer, runs, runs show and explain say so
+// of the running run, long before it fails; once it answers they do not.
+func TestOutageIsShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{users: 600, config: noJobs})
+	w.run(exitDone, "migrate", "up")
+	if _, err := w.sim.AddFault(imsim.Fault{Kind: imsim.FaultStatus, Status: 503, Path: imsim.PathQueryOnlineStatus}); err != nil {
+		t.Fatal(err)
+	}
+	p := w.start("backfill", "--app", "main", "--job", "presence")
+	const notice = "no answer from the API since 20"
+	w.eventually("runs shows the outage", func() bool {
+		stdout, _ := w.run(exitDone, "runs", "--format", "json")
+		return strings.Contains(stdout, notice)
+	})
+	user := w.text(`SELECT min(uid) FROM public.users`)
+	shown, _ := w.run(exitDone, "runs", "show", "1")
+	wantText(t, strings.Join(strings.Fields(shown), " "), notice, "503")
+	explained, _ := w.run(exitPartial, "explain", user, "--app", "main")
+	wantText(t, strings.Join(strings.Fields(explained), " "), notice, "503")
+	w.sim.ClearFaults()
+	p.wait(exitPartial) // some users were never imported
+	if runs, _ := w.run(exitDone, "runs"); strings.Contains(runs, "no answer") {
+		t.Errorf("runs still shows the outage:\n%s", runs)
+	}
+	w.wantSQL("0", `SELECT count(*) FROM syncer.api_quota WHERE failing_since IS NOT NULL`)
+}
