@@ -29,7 +29,7 @@ func (p *program) configCommand() *cli.Command {
 			Usage: "validate the configuration; with --connect also connect to databases and APIs",
 			Flags: []cli.Flag{
 				configFlag(),
-				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables, one harmless call to each API"},
+				&cli.BoolFlag{Name: "connect", Usage: "also connect: schema, users tables and a sample of their ids, one harmless call to each API"},
 			},
 			Action: p.checkConfig,
 		}, {
@@ -133,6 +133,9 @@ type checker struct {
 	failed bool
 }
 
+// warn prints what works, but probably not as intended.
+func (ch *checker) warn(format string, args ...any) { ch.p.say("WARNING "+format, args...) }
+
 // say prints the result of one check. advice is what to do about err, "" if err says so.
 func (ch *checker) say(what string, err error, advice string) {
 	if err == nil {
@@ -202,11 +205,16 @@ func (ch *checker) users(ctx context.Context, app config.App) {
 	s := &system{config: ch.config}
 	defer s.users.Close()
 	users, err := s.openUsers(ctx, app.Users)
+	var page userstable.Page
 	if err == nil {
-		err = users.Check(ctx)
+		page, err = users.Sample(ctx, sampledUsers)
+	}
+	var size string
+	if err == nil {
+		size, err = usersSize(ctx, users)
 	}
 	if err == nil {
-		ch.say(fmt.Sprintf("app %s: users table %s", app.Name, usersTable(app.Users)), nil, "")
+		ch.sample(app, size, sampleUsers(app.Provider, page))
 		return
 	}
 	advice := ""

@@ -140,6 +140,7 @@ func (p *program) printFailures(ctx context.Context, s *system, sw *sweep) {
 func verdict(sweeps []*sweep, resume string) error {
 	var stopped, failed []string
 	partial, rejected, heldBack := false, false, false
+	var useless []string // every user failed
 	for _, s := range sweeps {
 		switch {
 		case s.begun && s.run.Status == repo.RunSucceeded:
@@ -147,6 +148,9 @@ func verdict(sweeps []*sweep, resume string) error {
 			partial = true
 			rejected = rejected || s.run.RejectedAnswers > 0
 			heldBack = heldBack || s.run.HeldBack > 0
+			if s.run.Failed >= s.run.Users {
+				useless = append(useless, s.name())
+			}
 		case errors.Is(s.err, context.Canceled):
 			stopped = append(stopped, s.name())
 		default:
@@ -162,6 +166,8 @@ func verdict(sweeps []*sweep, resume string) error {
 		return &exitError{code: exitPartial, err: errors.New("done, but suspect answers were rejected: see above; sweep again when the backend has recovered")}
 	case heldBack:
 		return &exitError{code: exitPartial, err: errors.New("done, but too many users are missing from the users table, and no user was removed: see above")}
+	case len(useless) > 0:
+		return &exitError{code: exitPartial, err: fmt.Errorf("done, but every user of %s failed: see above", strings.Join(useless, ", "))}
 	case partial:
 		return &exitError{code: exitPartial, err: errors.New("done, but some users failed")}
 	default:

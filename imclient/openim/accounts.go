@@ -18,7 +18,7 @@ func (c *Client) MaxAccountsBatch() int { return c.accounts.MaxUsers }
 // server answers from a cache that knows a new registration at once. Source: OpenIM's user
 // module and captured answers.
 func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
-	return imclient.Ask(ctx, c.exchange, c.accounts, ids, checkUserID, c.askAccounts)
+	return imclient.Ask(ctx, c.exchange, c.accounts, ids, CheckUserID, c.askAccounts)
 }
 
 // askAccounts makes one call and adds its answer to b.

@@ -51,7 +51,7 @@ const (
 // validate joins all faults; the names are those of an app's settings.
 func (c Config) validate() error {
 	faults := []error{imclient.CheckBaseURL(c.BaseURL), c.HTTPConfig.Validate()}
-	if fault := checkUserID(c.AdminUserID); fault != "" {
+	if fault := CheckUserID(c.AdminUserID); fault != "" {
 		faults = append(faults, fmt.Errorf("admin_user_id: %s", fault))
 	}
 	if c.Secret == "" {

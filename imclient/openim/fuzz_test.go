@@ -473,7 +473,7 @@ func FuzzUserID(f *testing.F) {
 		f.Add(id)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		fault := checkUserID(id)
+		fault := CheckUserID(id)
 		if (fault == "") != maySend(id) || len(fault) > 100 {
 			t.Errorf("%q: %q", id, fault)
 		}

@@ -39,7 +39,7 @@ func (c *Client) MaxPresenceBatch() int { return c.presence.MaxUsers }
 // user as offline, with a success code; the caller must guard against that. An error is
 // the context's or an *imclient.Error about the whole batch.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	return imclient.Ask(ctx, c.exchange, c.presence, ids, checkUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
+	return imclient.Ask(ctx, c.exchange, c.presence, ids, CheckUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
 		reply := &presenceReply{Users: make([]presenceUser, 0, len(ids))}
 		r, err := c.exchange.Do(ctx, call, presenceRequest{UserIDs: ids}, reply)
 		return c.notePresence(b, r, reply, err)
@@ -58,7 +58,7 @@ func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 // refuses. Results and errors are those of QueryPresence, and errors.ErrUnsupported if
 // the server does not have the API (HTTP 404).
 func (c *Client) QueryStatus(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	answer, err := imclient.Ask(ctx, c.exchange, c.status, ids, checkUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
+	answer, err := imclient.Ask(ctx, c.exchange, c.status, ids, CheckUserID, func(ctx context.Context, call imclient.Call, ids []string, b *imclient.Batch[imclient.Presence]) error {
 		reply := &statusReply{presenceReply{Users: make([]presenceUser, 0, len(ids))}}
 		r, err := c.exchange.Do(ctx, call, statusRequest{UserID: c.adminUserID, UserIDs: ids}, reply)
 		return c.notePresence(b, r, &reply.presenceReply, err)

@@ -10,12 +10,12 @@ import (
 // with a success code, if an answer exceeds gRPC's message limit.
 const maxUserIDBytes = 256
 
-// checkUserID returns why an id must not be sent, "" if it can be. OpenIM answers for any
+// CheckUserID returns why an id must not be sent, "" if it can be. OpenIM answers for any
 // id as for an offline user, so only ids are refused whose answer would be about another
 // one: an empty id is answered like a user, invalid UTF-8 changes on the way, NUL cannot
 // be stored. Other characters are not checked: the rules of registration have changed
 // over time.
-func checkUserID(id string) (fault string) {
+func CheckUserID(id string) (fault string) {
 	switch {
 	case id == "":
 		return "the user id is empty"

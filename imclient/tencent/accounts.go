@@ -20,7 +20,7 @@ func (c *Client) MaxAccountsBatch() int { return maxAccountsBatch }
 // pass distinct ids. Results and errors are otherwise those of QueryPresence. Source:
 // "Querying Accounts", 100 calls a second.
 func (c *Client) CheckAccounts(ctx context.Context, ids []string) (imclient.Answer[imclient.AccountStatus], error) {
-	return imclient.Ask(ctx, c.exchange, c.accounts, ids, checkUserID, c.askAccounts)
+	return imclient.Ask(ctx, c.exchange, c.accounts, ids, CheckUserID, c.askAccounts)
 }
 
 // askAccounts makes one call and adds its answer to b.

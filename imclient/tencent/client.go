@@ -55,7 +55,7 @@ func (c Config) validate() error {
 	if c.SDKAppID == 0 {
 		faults = append(faults, errors.New("sdk_app_id is missing"))
 	}
-	if fault := checkUserID(c.Identifier); fault != "" {
+	if fault := CheckUserID(c.Identifier); fault != "" {
 		faults = append(faults, fmt.Errorf("identifier: %s", fault))
 	}
 	if c.SecretKey == "" {

@@ -373,7 +373,7 @@ func FuzzUserID(f *testing.F) {
 		f.Add(id)
 	}
 	f.Fuzz(func(t *testing.T, id string) {
-		if fault := checkUserID(id); (fault == "") != isDocumentedID(id) || len(fault) > 100 || !isASCII(fault) {
+		if fault := CheckUserID(id); (fault == "") != isDocumentedID(id) || len(fault) > 100 || !isASCII(fault) {
 			t.Errorf("%q: %q", id, fault)
 		}
 	})

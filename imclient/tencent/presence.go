@@ -36,7 +36,7 @@ func (c *Client) MaxPresenceBatch() int { return maxPresenceBatch }
 // a batch of several are unknown, the provider fails the call as a whole; without a list
 // of the users that is ClassBadBatch: halve the batch and query again.
 func (c *Client) QueryPresence(ctx context.Context, ids []string) (imclient.Answer[imclient.Presence], error) {
-	return imclient.Ask(ctx, c.exchange, c.presence, ids, checkUserID, c.askPresence)
+	return imclient.Ask(ctx, c.exchange, c.presence, ids, CheckUserID, c.askPresence)
 }
 
 // replies holds replies for reuse.

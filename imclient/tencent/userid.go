@@ -9,10 +9,10 @@ const maxUserIDBytes = 32
 // notFound is what Tencent Chat returns in place of an account that it cannot resolve.
 const notFound = "@TLS#NOT_FOUND"
 
-// checkUserID returns why Tencent Chat cannot know an id, "" if it can. One such id may
+// CheckUserID returns why Tencent Chat cannot know an id, "" if it can. One such id may
 // fail the whole batch that it is sent in. The rule is the widest documented one (error
 // 7003): 1 to 32 bytes of printable ASCII.
-func checkUserID(id string) (fault string) {
+func CheckUserID(id string) (fault string) {
 	if id == "" {
 		return "the user id is empty"
 	}

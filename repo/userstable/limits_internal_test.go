@@ -156,3 +156,23 @@ func TestUsers_silent(t *testing.T) {
 		t.Errorf("page (-want +got):\n%s", diff)
 	}
 }
+
+// TestUsers_size: a count that takes too long becomes the planner's estimate.
+func TestUsers_size(t *testing.T) {
+	t.Parallel()
+	users, conn := limitedUsers(t, Config{UserID: "uid", Where: "id > 0 AND pg_sleep(0.3) IS NOT NULL"})
+	if n, exact, err := users.Size(t.Context()); n != 2 || !exact || err != nil {
+		t.Errorf("Size gives %d, %t, %v", n, exact, err)
+	}
+	if _, err := conn.Exec(t.Context(), `INSERT INTO public.users (id, uid) SELECT n, n::text FROM generate_series(1000, 9999) AS n; ANALYZE public.users`); err != nil {
+		t.Fatal(err)
+	}
+	users.tries[0] = tryFor(50*time.Millisecond, grace)
+	if n, exact, err := users.Size(t.Context()); n < 1000 || n > 10_000 || exact || err != nil {
+		t.Errorf("Size gives %d, %t, %v, want the planner's estimate of 9,002", n, exact, err)
+	}
+	users.config.Where = "nothing"
+	if _, _, err := users.Size(t.Context()); err == nil || !strings.Contains(err.Error(), "check [users] user_id, where and key_column") {
+		t.Errorf("Size with a wrong condition: %v", err)
+	}
+}

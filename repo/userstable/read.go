@@ -52,6 +52,11 @@ var errNoAnswer = errors.New("no answer")
 // read runs f in a read-only transaction, once there is a place among the statements
 // that read the table. After a statement_timeout it runs f again, with more time.
 func (t *Table) read(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	return t.readWithin(ctx, t.tries, f)
+}
+
+// readWithin is read with the given tries.
+func (t *Table) readWithin(ctx context.Context, tries []try, f func(context.Context, pgx.Tx) error) error {
 	select {
 	case t.reading <- struct{}{}:
 		defer func() { <-t.reading }()
@@ -59,7 +64,7 @@ func (t *Table) read(ctx context.Context, f func(context.Context, pgx.Tx) error)
 		return ctx.Err()
 	}
 	var err error
-	for _, try := range t.tries {
+	for _, try := range tries {
 		if err = t.readOnce(ctx, try, f); pg.SQLState(err) != pg.QueryCanceled {
 			return err
 		}

@@ -135,20 +135,54 @@ func (t *Table) condition() string {
 // Count returns the number of rows that a sweep of the whole table goes through.
 func (t *Table) Count(ctx context.Context) (int64, error) {
 	var n int64
-	err := t.readRow(ctx, fmt.Sprintf("SELECT count(*)\nFROM %s\nWHERE %s%s", t.name(), t.present(), t.condition()), nil, &n)
-	if err != nil {
+	if err := t.readRow(ctx, "SELECT count(*)\n"+t.swept(), nil, &n); err != nil {
 		return 0, t.explain("count the rows", err)
 	}
 	return n, nil
 }
 
+// swept returns FROM and WHERE of the rows that a sweep of the whole table goes through.
+func (t *Table) swept() string {
+	return fmt.Sprintf("FROM %s\nWHERE %s%s", t.name(), t.present(), t.condition())
+}
+
+// Size is Count for a caller that cannot wait: if counting takes longer than a quick
+// statement may, it returns the planner's estimate, and exact is false.
+func (t *Table) Size(ctx context.Context) (n int64, exact bool, err error) {
+	read := func(statement string, column any) error {
+		return t.readWithin(ctx, t.tries[:1], func(ctx context.Context, tx pgx.Tx) error {
+			return tx.QueryRow(ctx, statement).Scan(column)
+		})
+	}
+	if err = read("SELECT count(*)\n"+t.swept(), &n); err == nil {
+		return n, true, nil
+	}
+	var plan []struct {
+		Plan struct {
+			Rows int64 `json:"Plan Rows"`
+		}
+	}
+	if pg.SQLState(err) == pg.QueryCanceled {
+		err = read("EXPLAIN (FORMAT JSON)\nSELECT\n"+t.swept(), &plan)
+	}
+	if err != nil || len(plan) == 0 {
+		return 0, false, t.explain("count the rows", err)
+	}
+	return plan[0].Plan.Rows, false, nil
+}
+
 // Check reads the table as a sweep will, and changes nothing. It returns an Error if the
 // table or the key column does not exist, or a page cannot be read.
 func (t *Table) Check(ctx context.Context) error {
+	_, err := t.Sample(ctx, 1)
+	return err
+}
+
+// Sample is Check, and returns the first page, of at most limit rows.
+func (t *Table) Sample(ctx context.Context, limit int) (Page, error) {
 	w := t.Walk("")
 	if _, _, err := w.Cut(ctx, nil, 1); err != nil {
-		return err
+		return Page{}, err
 	}
-	_, err := w.Page(ctx, nil, nil, 1)
-	return err
+	return w.Page(ctx, nil, nil, limit)
 }
