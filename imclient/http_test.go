@@ -470,58 +470,94 @@ func TestCheckBaseURL(t *testing.T) {
 
 // TestPost_slowConnections: a call that had to wait for a new connection takes a
 // new call time. Else the first calls, held up by the dialling, would arrive
-// together with later ones on connections that are open already.
+// together with later ones on connections that are open already. All of it, server and
+// connections included, runs on a clock of its own, so that the limit holds exactly.
 func TestPost_slowConnections(t *testing.T) {
-	const rate, calls, callers = 50, 100, 40
-	var mu sync.Mutex
-	var arrived []time.Time
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		arrived = append(arrived, time.Now())
-		_, _ = w.Write([]byte("{}"))
-	}))
-	t.Cleanup(server.Close)
-	slow := func(ctx context.Context, network, address string) (net.Conn, error) {
-		timer := time.NewTimer(300 * time.Millisecond)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+	synctest.Test(t, func(t *testing.T) {
+		const rate, calls, callers = 50, 100, 40
+		var mu sync.Mutex
+		var arrived []time.Time
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			mu.Lock()
+			defer mu.Unlock()
+			arrived = append(arrived, time.Now())
+			_, _ = w.Write([]byte("{}"))
+		})}
+		listener := &pipes{connections: make(chan net.Conn), closed: make(chan struct{})}
+		go func() { _ = server.Serve(listener) }()
+		slow := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			time.Sleep(300 * time.Millisecond)
+			return listener.dial(ctx)
 		}
-		return (&net.Dialer{}).DialContext(ctx, network, address)
-	}
-	transport := &http.Transport{DialContext: slow, MaxIdleConnsPerHost: callers}
-	t.Cleanup(transport.CloseIdleConnections)
-	h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: 10 * time.Second, Now: time.Now, Transport: transport})
-	gate := NewGate(&fakeStore{interval: (time.Second + MaxMargin) / rate}, time.Now)
-	var all errgroup.Group
-	all.SetLimit(callers)
-	for range calls {
-		all.Go(func() error {
-			_, err := h.post(t.Context(), httpRequest{API: "test", Gate: gate, URL: server.URL})
-			return err
-		})
-	}
-	if err := all.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if len(arrived) != calls {
-		t.Errorf("%d calls arrived, want %d", len(arrived), calls)
-	}
-	for i, last := range arrived {
-		within := 0
-		for _, at := range arrived[:i+1] {
-			if last.Sub(at) < time.Second {
-				within++
+		transport := &http.Transport{DialContext: slow, MaxIdleConnsPerHost: callers}
+		h := NewHTTP(HTTPConfig{Provider: ProviderTencent, Timeout: 10 * time.Second, Now: time.Now, Transport: transport})
+		gate := NewGate(&fakeStore{interval: (time.Second + MaxMargin) / rate}, time.Now)
+		var all errgroup.Group
+		all.SetLimit(callers)
+		for range calls {
+			all.Go(func() error {
+				_, err := h.post(t.Context(), httpRequest{API: "test", Gate: gate, URL: "http://api.invalid"})
+				return err
+			})
+		}
+		if err := all.Wait(); err != nil {
+			t.Error(err)
+		}
+		transport.CloseIdleConnections()
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		if len(arrived) != calls {
+			t.Errorf("%d calls arrived, want %d", len(arrived), calls)
+		}
+		for i, last := range arrived {
+			within := 0
+			for _, at := range arrived[:i+1] {
+				if last.Sub(at) < time.Second {
+					within++
+				}
+			}
+			if within > rate {
+				t.Fatalf("%d calls arrived within a second, want %d at most", within, rate)
 			}
 		}
-		if within > rate {
-			t.Fatalf("%d calls arrived within a second, want %d at most", within, rate)
-		}
+	})
+}
+
+// pipes is a listener whose connections are pipes, which block as synctest sees it.
+type pipes struct {
+	connections chan net.Conn
+	closed      chan struct{}
+	once        sync.Once
+}
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.connections <- server:
+		return client, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.connections:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // TestPost_refusedByProxy: a proxy that refuses the connection to an API is fatal if that
 // lasts, and an error holds neither its words nor the proxy's password.
