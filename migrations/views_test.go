@@ -278,6 +278,25 @@ func TestPresenceCurrent(t *testing.T) {
 	)
 }
 
+// TestLastChecked_overtaken: answers that came after the newest complete run began, to
+// questions from before, may have overtaken what the run saw. The users were last seen in
+// these states when the questions were sent.
+func TestLastChecked_overtaken(t *testing.T) {
+	t.Parallel()
+	conn := scenario(t)
+	addRun(t, conn, 1, "accounts", "08:00", "08:05", "3 days")
+	const asked, began, later = "12:09:59.9", "12:10", "12:10:00.1"
+	addSnapshot(t, conn, 1, "overtaken", "online", asked, bracket{"12:00", later})
+	addSnapshot(t, conn, 1, "at the start", "online", asked, bracket{"12:00", began})
+	run(t, conn, `INSERT INTO account_snapshot (app_id, user_id, status, changed_at, asked_at, run_id) VALUES
+(1, 'overtaken', 'imported', '2026-11-02 08:00:00.1+00', '2026-11-02 07:59:59.9+00', 1),
+(1, 'at the start', 'imported', '2026-11-02 08:00+00', '2026-11-02 07:59:59.9+00', 1)`)
+	const users = ` WHERE user_id IN ('overtaken', 'at the start') ORDER BY user_id`
+	expect(t, conn, `SELECT user_id || ':', last_checked_at FROM presence_current`+users, "at the start: 12:10:00", "overtaken: 12:09:59.9")
+	expect(t, conn, `SELECT user_id || ':', last_checked_at FROM account_current`+users, "at the start: 08:00:00", "overtaken: 07:59:59.9")
+	expect(t, conn, `SELECT user_id || ':', ended_after FROM presence_session`+users, "at the start: 12:10:00", "overtaken: 12:09:59.9")
+}
+
 // An app without a complete run goes stale by the max_gap of the run that looks, or
 // looked, last.
 func TestStaleWithoutCompleteRun(t *testing.T) {
