@@ -42,6 +42,7 @@ const (
 	FaultCode     FaultKind = "code"      // a provider's code [Code, Text, Echo]
 	FaultNotAdmin FaultKind = "not_admin" // the caller is no admin any more
 	FaultAuthLag  FaultKind = "auth_lag"  // a token is not known for so long after its login, as by a second auth instance whose cache lags behind [Delay, default 50 ms]; OpenIM only
+	FaultAuthOld  FaultKind = "auth_old"  // a token that was accepted before is accepted on after it was kicked, lost or superseded, as by a second auth instance that has it in its cache [For, default 5 min]; OpenIM only
 	FaultPoison   FaultKind = "poison"    // a call with any of the ids fails as a whole [IDs, Code: default what the API documents for bad input]
 	FaultUserCode FaultKind = "user_code" // the ids fail, each for itself; Tencent only [IDs, Code, default 70107]
 
@@ -56,7 +57,7 @@ const (
 var faultKinds = []FaultKind{
 	FaultStatus, FaultHTML, FaultEmpty, FaultHuge, FaultBomb, FaultRedirect, FaultHang, FaultReset, FaultClose,
 	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
-	FaultCode, FaultNotAdmin, FaultAuthLag, FaultPoison, FaultUserCode,
+	FaultCode, FaultNotAdmin, FaultAuthLag, FaultAuthOld, FaultPoison, FaultUserCode,
 	FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty,
 }
 
@@ -84,7 +85,8 @@ type Fault struct {
 	// Share, 0 to 1, is how many users a gateway fault affects, the same ones for
 	// each fault with that share. IDs name them instead.
 	Share float64 `json:"share,omitempty"`
-	// For is how long Redis is wrong, in the population's time.
+	// For is how long Redis is wrong, in the population's time, or how long an auth
+	// instance keeps a token that it has accepted.
 	For time.Duration `json:"-"`
 	// Echo repeats the call in the answer, with its credentials, as debug pages do.
 	Echo bool `json:"echo,omitempty"`

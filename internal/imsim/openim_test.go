@@ -285,6 +285,49 @@ func TestOpenIMAuthLag(t *testing.T) {
 	}
 }
 
+// TestOpenIMAuthOld: of two auth instances one has the token in its cache, and accepts
+// it after a forced logout, the loss of Redis and the grace of main.
+func TestOpenIMAuthOld(t *testing.T) {
+	for name, end := range map[string]func(b *bench){
+		"kicked": func(b *bench) { b.KickTokens() },
+		"lost":   func(b *bench) { b.ForgetTokens() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newOpenIMBench(t, OpenIMMain)
+			id := mustFault(t, b, Fault{Kind: FaultAuthOld})
+			accepted := func() bool {
+				return strings.HasPrefix(b.openIMCall(PathOpenIMPresence, `{"userIDs":["u1"]}`), `{"errCode":0`)
+			}
+			b.clock.advance(time.Second)
+			b.token = b.login() // and not used yet
+			end(b)
+			if accepted() {
+				t.Error("a token that is in no cache is accepted")
+			}
+			b.clock.advance(time.Second)
+			b.token = b.login()
+			if !accepted() {
+				t.Fatal("a new token is refused")
+			}
+			b.clock.advance(time.Second)
+			end(b)
+			b.clock.advance(authCacheFor - 2*time.Second)
+			if !accepted() {
+				t.Error("a token that is in the cache is refused")
+			}
+			b.ClearFault(id)
+			if accepted() {
+				t.Error("the instance without the token in its cache accepts it")
+			}
+			mustFault(t, b, Fault{Kind: FaultAuthOld})
+			b.clock.advance(time.Second)
+			if accepted() {
+				t.Error("a token outlives the cache")
+			}
+		})
+	}
+}
+
 func TestOpenIMRateLimit(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.OpenIM.PresenceRate = 1 })
 	b.openIMCall(PathOpenIMPresence, `{}`)

@@ -17,6 +17,9 @@ const adminPlatform = 10
 // OpenIMMain.
 const supersededFor = 5 * time.Minute
 
+// authCacheFor is how long an auth instance keeps a token that it has accepted.
+const authCacheFor = 5 * time.Minute
+
 // tokenClaims is the payload of a token, a JWT signed with HS256.
 type tokenClaims struct {
 	UserID     string `json:"UserID"`
@@ -48,6 +51,8 @@ type tokens struct {
 
 	mu    sync.Mutex
 	known map[string]*tokenState // by their text
+	// accepted is when each token was accepted, a lost one included.
+	accepted map[string]time.Time
 }
 
 type tokenState struct {
@@ -57,7 +62,9 @@ type tokenState struct {
 	superseded time.Time // when it ends; zero: not superseded
 }
 
-func newTokens(c OpenIM) *tokens { return &tokens{config: c, known: make(map[string]*tokenState)} }
+func newTokens(c OpenIM) *tokens {
+	return &tokens{config: c, known: make(map[string]*tokenState), accepted: make(map[string]time.Time)}
+}
 
 // issue returns a token valid for ttl, which may be negative. Its times have whole
 // seconds: two logins within a second get the same token, and make it valid again.
@@ -71,6 +78,7 @@ func (t *tokens) issue(userID string, platform int, ttl time.Duration, now time.
 	for text, s := range t.known {
 		if s.claims.Expires < now.Unix() {
 			delete(t.known, text)
+			delete(t.accepted, text)
 		} else if t.config.Version == OpenIMMain && s.claims.UserID == userID && platform == adminPlatform && s.superseded.IsZero() {
 			s.superseded = now.Add(supersededFor)
 		}
@@ -133,12 +141,21 @@ func (t *tokens) check(token string, now time.Time) (tokenClaims, *tokenError) {
 	switch {
 	case s != nil && s.kicked:
 		return claims, errTokenKicked
-	case t.config.Version == OpenIM383:
-		return claims, nil
+	case t.config.Version == OpenIM383: // knows nothing more
 	case s == nil, !s.superseded.IsZero() && now.After(s.superseded):
 		return claims, errTokenNotExist
 	}
+	t.accepted[token] = now
 	return claims, nil
+}
+
+// cached reports whether an auth instance still has a token in its cache that was
+// accepted less than keep ago.
+func (t *tokens) cached(token string, now time.Time, keep time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at, ok := t.accepted[token]
+	return ok && now.Sub(at) < keep
 }
 
 // age returns how long ago a token was issued; the maximum for a lost one.

@@ -99,7 +99,7 @@ func newFaultWorld(t *testing.T, users, page int, all ...*faulty) *faultWorld {
 		if f.rate == 0 {
 			f.rate = faultRate
 		}
-		w.serve("127.0.0.1", imsim.Tencent{PresenceRate: faultLimit, AccountsRate: faultLimit})
+		w.serve("127.0.0.1", imsim.Tencent{PresenceRate: faultLimit, AccountsRate: faultLimit}, "")
 		f.sim = w.sim
 		f.simURL = w.simURL
 		if f.baseURL == "" {

@@ -48,9 +48,10 @@ type worldOptions struct {
 	dbURL  string // "": a new database, without syncer's schema
 	users  int    // rows of public.users: id 1…n, uid u00001…; 0: the table is empty
 	change float64
-	rounds *imsim.Rounds // how users change, when more is to be said than change
-	limits imsim.Tencent // its rates
-	host   string        // address of the simulator, which processes know as localhost; "": 127.0.0.1
+	rounds *imsim.Rounds       // how users change, when more is to be said than change
+	limits imsim.Tencent       // its rates
+	openIM imsim.OpenIMVersion // "": the simulator's own
+	host   string              // address of the simulator, which processes know as localhost; "": 127.0.0.1
 	// patience ends a test that hangs; 0: patience.
 	patience time.Duration
 	config   string // more lines of the configuration, see configText
@@ -75,7 +76,7 @@ func newWorld(t testing.TB, o worldOptions) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.db.Close)
-	w.serve(cmp.Or(o.host, "127.0.0.1"), o.limits)
+	w.serve(cmp.Or(o.host, "127.0.0.1"), o.limits, o.openIM)
 	w.exec(`CREATE TABLE public.users (id bigint PRIMARY KEY, uid text)`)
 	w.exec(`INSERT INTO public.users SELECT n, 'u' || lpad(n::text, 5, '0') FROM generate_series(1, $1::int) AS n`, o.users)
 	w.write("database_url", w.dbURL)
@@ -115,10 +116,10 @@ rescue_after = "5s"
 `
 
 // serve starts a simulator, which is the world's from then on.
-func (w *world) serve(host string, tc imsim.Tencent) {
+func (w *world) serve(host string, tc imsim.Tencent, version imsim.OpenIMVersion) {
 	w.t.Helper()
 	tc.SDKAppID, tc.Admins, tc.SecretKey = 1400000001, []string{"administrator"}, tencentKey
-	oc := imsim.OpenIM{AdminUserID: "imAdmin", Secret: openIMSecret, PresenceRate: tc.PresenceRate, AccountsRate: tc.AccountsRate}
+	oc := imsim.OpenIM{AdminUserID: "imAdmin", Secret: openIMSecret, Version: version, PresenceRate: tc.PresenceRate, AccountsRate: tc.AccountsRate}
 	for _, limit := range []*int{&tc.PresenceRate, &tc.AccountsRate} {
 		if *limit == 0 {
 			*limit = -1
