@@ -155,7 +155,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 			break
 		}
 		width, cut := p.width()
-		err = report.WriteSections(&out, []report.Section{report.RunsSection(rows)}, width, cut)
+		err = report.WriteSections(&out, report.RunsSections(rows), width, cut)
 	}
 	if err != nil {
 		return fmt.Errorf("print the runs: %w", err)

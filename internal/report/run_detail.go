@@ -4,18 +4,66 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"syncer/repo/reports"
 )
 
-// RunsSection lists at least one run, in the given order.
-func RunsSection(rows []reports.RunRow) Section {
-	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed", "why")}
-	for _, row := range rows {
-		t.Rows = append(t.Rows, []string{fmt.Sprint(row.RunID), instant(row.StartedAt), row.App, row.Kind, row.Job, row.Status, length(row.Seconds),
-			Count(row.Users), Count(row.Changed), Count(row.Failed), why(row)})
+// RunsSections lists at least one run, in the given order, newest first. Ticks of one
+// job that were skipped one after the other share a row. The reasons stand below the
+// table, where no terminal is too narrow for them.
+func RunsSections(rows []reports.RunRow) []Section {
+	list := Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location())}
+	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed")}
+	reasons := Section{Title: "Why"}
+	for _, f := range fold(rows) {
+		row, status := f.RunRow, f.Status
+		if f.ticks > 1 {
+			status = fmt.Sprintf("%s ×%d", status, f.ticks)
+		}
+		t.Rows = append(t.Rows, []string{fmt.Sprint(row.RunID), instant(row.StartedAt), row.App, row.Kind, row.Job, status, length(row.Seconds),
+			Count(row.Users), Count(row.Changed), Count(row.Failed)})
+		reason := why(row)
+		if row.Error != nil {
+			reason = *row.Error
+		}
+		if f.ticks > 1 {
+			reason += ", since " + instant(f.since)
+		}
+		if reason != "" {
+			reasons.say(fmt.Sprint(row.RunID), "%s", reason)
+		}
 	}
-	return Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location()), Tables: []Table{t}}
+	list.Tables = []Table{t}
+	if len(reasons.Facts) == 0 {
+		return []Section{list}
+	}
+	return []Section{list, reasons}
+}
+
+// foldedRun is a run, or the newest of several skipped ticks in a row.
+type foldedRun struct {
+	reports.RunRow
+	ticks int
+	since time.Time // of the oldest
+}
+
+// fold folds the skipped ticks of each job that follow each other, newest first.
+func fold(rows []reports.RunRow) []*foldedRun {
+	type job struct{ app, kind, name string }
+	var folded []*foldedRun
+	latest := map[job]*foldedRun{}
+	for _, row := range rows {
+		of := job{row.App, row.Kind, row.Job}
+		if last := latest[of]; last != nil && last.Status == "skipped" && row.Status == "skipped" {
+			last.ticks++
+			last.since = row.StartedAt
+			continue
+		}
+		f := &foldedRun{RunRow: row, ticks: 1, since: row.StartedAt}
+		folded, latest[of] = append(folded, f), f
+	}
+	return folded
 }
 
 // WriteRunsJSON writes runs as one object.
