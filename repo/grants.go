@@ -20,7 +20,7 @@ var (
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
-		"account_current", "account_coverage", "api_quota",
+		"account_current", "account_coverage", "api_outage",
 	}
 	readFunctions = []string{
 		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",

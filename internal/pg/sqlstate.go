@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -39,8 +40,12 @@ func SQLState(err error) string {
 
 // Lost reports whether an error of a statement says that there is no connection to
 // Postgres: it was refused, lost or timed out, or the server is starting, stopping or
-// has crashed (SQLSTATE classes 08 and 57P).
+// has crashed (SQLSTATE classes 08 and 57P). Not so if this machine lacks file
+// descriptors, which no waiting for Postgres mends.
 func Lost(err error) bool {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return false
+	}
 	if code := SQLState(err); code != "" {
 		return strings.HasPrefix(code, "08") && code != protocolViolation || strings.HasPrefix(code, "57P")
 	}

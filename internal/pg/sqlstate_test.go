@@ -30,6 +30,7 @@ func TestLost(t *testing.T) {
 		"reset":               {fmt.Errorf("read: %w", &net.OpError{Op: "read", Err: syscall.ECONNRESET}), true},
 		"cut off":             {fmt.Errorf("receive: %w", io.ErrUnexpectedEOF), true},
 		"closed":              {net.ErrClosed, true},
+		"no descriptors":      {&net.OpError{Op: "dial", Err: syscall.EMFILE}, false},
 		"no answer in time":   {fmt.Errorf("give signs of life: %w", context.DeadlineExceeded), true},
 		"given up":            {context.Canceled, false},
 		"shut down":           {state("57P01"), true},

@@ -33,7 +33,7 @@ FROM (
     LIMIT $7
 ) AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
-LEFT JOIN syncer.api_quota AS q ON q.app_id = u.app_id AND q.api = u.kind
+LEFT JOIN syncer.api_outage AS o ON o.app_id = u.app_id AND o.api = u.kind
 LEFT JOIN LATERAL (
     SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
            sum(r.suspect_pages)::bigint AS suspect_pages, sum(r.rejected_answers)::bigint AS rejected_answers,

@@ -30,9 +30,9 @@ type RunRow struct {
 }
 
 // errorSQL is the error of a run u, or while it is running what keeps it waiting: an
-// outage of its API, from q, the row of api_quota.
-const errorSQL = `coalesce(u.error, CASE WHEN u.status = 'running' AND q.failing_since > coalesce(q.answered_at, '-infinity') THEN
-           'no answer from the API since ' || to_char(q.failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC: ' || q.failing_error END)`
+// outage o of its API.
+const errorSQL = `coalesce(u.error, CASE WHEN u.status = 'running' THEN
+           'no answer from the API since ' || to_char(o.since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC: ' || o.error END)`
 
 const runsSQL = `
 SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
@@ -41,7 +41,7 @@ SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_a
        ` + errorSQL + `
 FROM syncer.sync_run AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
-LEFT JOIN syncer.api_quota AS q ON q.app_id = u.app_id AND q.api = u.kind
+LEFT JOIN syncer.api_outage AS o ON o.app_id = u.app_id AND o.api = u.kind
 WHERE u.started_at >= $2 AND u.started_at < $3 AND ($1::text IS NULL OR a.name = $1)
 ORDER BY u.started_at DESC, u.run_id DESC`
 
