@@ -182,7 +182,7 @@ func (d *Decoder) Array(element func()) {
 	d.token()
 }
 
-// Users is Array for a list of users of whom asked were asked about. More than
+// Users is Array for the users of an answer to a call about asked users. More than
 // asked+strangers elements make the answer malformed.
 func (d *Decoder) Users(asked int, user func()) {
 	users := 0

@@ -210,7 +210,7 @@ func TestQuickest(t *testing.T) {
 	}
 }
 
-// How late calls were is what the store is told with the next reservation. One that
+// The next reservation reports how late calls were. One that
 // was later than its margin puts off the call times to come.
 func TestGate_lateCalls(t *testing.T) {
 	const trip = 50 * time.Millisecond // the quickest

@@ -25,12 +25,12 @@ type Backfill struct {
 	// LetLeave confirms that any number of users may have left the users table.
 	LetLeave bool
 	MaxGap   time.Duration // see repo.NewRun
-	// Waiting, which must be set, is told of the run that is in the way, again and
+	// Waiting, which must be set, is called with the run that is in the way, again and
 	// again as long as it is.
 	Waiting func(repo.Run)
 }
 
-// pollEvery is how often a run is looked at while somebody waits for it; at first
+// pollEvery is how often a run is looked at while a caller waits for it; at first
 // more often, because that of a small app takes no longer.
 const (
 	pollEvery = 200 * time.Millisecond

@@ -176,7 +176,7 @@ func TestBackfill_listed(t *testing.T) {
 		t.Errorf("the run: %+v", run)
 	}
 	w.truthful(presenceTables, app, found)
-	// Nobody else was looked at, so that the run tells nothing of them.
+	// The run looked at no other user and records nothing about them.
 	if n := w.count(`SELECT (SELECT count(*) FROM syncer.sync_run WHERE complete) + (SELECT count(*) FROM syncer.presence_count)`); n != 0 {
 		t.Errorf("a run limited to a list passes for a complete one")
 	}

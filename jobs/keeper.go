@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"syncer/imclient"
-	"syncer/internal/pg"
 )
 
 // keeper does the housekeeping of an engine: signs of life, the clock, taking over
@@ -82,11 +81,12 @@ func (k *keeper) housekeeping(ctx context.Context) error {
 	k.warnings.flush(false)
 	ctx, cancel := context.WithTimeout(ctx, k.config.RescueAfter/3)
 	defer cancel()
-	err := errors.Join(k.store.ReadClock(ctx), k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx), k.recordOutages(ctx))
-	k.recent.note("housekeeping", err)
-	if err == nil || pg.SQLState(err) != "" && !pg.Lost(err) {
+	answered := k.store.ReadClock(ctx)
+	if answered == nil {
 		k.warnings.answered()
 	}
+	err := errors.Join(answered, k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx), k.recordOutages(ctx))
+	k.recent.note("housekeeping", err)
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // Metrics count what this process does. What the database knows, the same for
-// all processes, is told by State. No label holds a user's id: the values are
+// all processes, is in State. No label holds a user's id: the values are
 // the names of apps and jobs in the configuration and words of ours.
 type Metrics struct {
 	runs          *prometheus.CounterVec
@@ -79,7 +79,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		quotaWait: counter("syncer_quota_wait_seconds_total",
 			"Time that calls waited for their call times, of all calls together: more than a second a second when several wait.", "app", "api"),
 		breakerOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_api_breaker_open",
-			Help: "1 while an API gives this process no answer, and calls but for a probe now and then are held back."}, []string{"app", "kind"}),
+			Help: "1 while an API does not answer this process and its calls, except for probes, are held back."}, []string{"app", "kind"}),
 		stalled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_work_stalled",
 			Help: "1 while work is due that this process, which has workers free, is not given, or a tick that no process records."}, []string{"app", "kind"}),
 		suspectPages: counter("syncer_suspect_pages_total",
@@ -93,7 +93,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 }
 
 // show makes an app's counters visible before anything was counted: the first
-// increase of a counter that comes into being with it is seen by nobody.
+// increase of a counter that begins with it would not be seen.
 func (m *Metrics) show(app string) {
 	m.suspectPages.WithLabelValues(app)
 	m.rejectedAnswers.WithLabelValues(app)
@@ -150,7 +150,7 @@ func (m *Metrics) wrote(app string, kind imclient.Kind, users, changed, failed i
 	m.saveTime.WithLabelValues(app, string(kind)).Observe(took.Seconds())
 }
 
-// Calls gives what counts the calls of an app's client.
+// Calls returns the observer that counts the calls of an app's client.
 func (m *Metrics) Calls(app string) imclient.Observer { return &callMetrics{metrics: m, app: app} }
 
 // callMetrics counts the calls of one app.
@@ -165,7 +165,7 @@ func (c *callMetrics) Called(api, outcome string, took time.Duration) {
 	c.metrics.callTime.WithLabelValues(c.app, api).Observe(took.Seconds())
 }
 
-// Waited counts the waiting for a call time, and tells the span of the call.
+// Waited counts the waiting for a call time and adds it to the span of the call.
 func (c *callMetrics) Waited(ctx context.Context, api string, d time.Duration) {
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.AddEvent("waited for its call time", trace.WithAttributes(attribute.Float64("wait_ms", milliseconds(d))))

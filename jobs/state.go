@@ -16,10 +16,9 @@ import (
 	"syncer/repo"
 )
 
-// State collects, whenever metrics are asked for, what the database knows of the
-// engine's apps and jobs: all processes tell the same. And whether this process
-// is ready, and its pool of connections. While the database is away it tells that
-// alone.
+// State collects, at each scrape, what the database knows of the engine's apps and
+// jobs, which is the same for all processes; whether this process is ready; and its
+// pool of connections. While the database is away only the last two are there.
 type State struct {
 	Engine *Engine
 	// Ready is what the admin server asks too.
@@ -52,7 +51,7 @@ var (
 	heldBackDesc = desc("syncer_removals_held_back",
 		"Users who are missing from the users table and were not removed, because they are too many; 0 once a run is complete.", "app", "kind")
 	gapsDesc = desc("syncer_gaps", "Gaps on record that are over.", "app", "kind")
-	gapDesc  = desc("syncer_gap_open_seconds", "How long nobody has looked, once it is longer than the max_gap of the job allows; 0: somebody does, or nothing is scheduled.", "app", "kind")
+	gapDesc  = desc("syncer_gap_open_seconds", "How long no run has looked, if that is longer than the max_gap of the job allows; 0: a run does, or nothing is scheduled.", "app", "kind")
 
 	limitDesc = desc("syncer_quota_limit_calls_per_second", "The configured call rate.", "app", "kind")
 	rateDesc  = desc("syncer_quota_calls_per_second", "The call rate in force, lower than the limit for a while after a rate-limit answer.", "app", "kind")
@@ -67,7 +66,7 @@ var (
 	poolWaitDesc  = desc("syncer_db_pool_acquire_wait_seconds_total", "Time spent on taking connections from the pool.")
 )
 
-// Describe gives all that Collect may tell.
+// Describe sends the descriptions of all metrics that Collect may send.
 func (s *State) Describe(descs chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		readyDesc, knownDesc, lastSuccessDesc, lagDesc, intervalDesc, runningDesc, suspectDesc, usersDesc, failingDesc, heldBackDesc, gapsDesc, gapDesc,
@@ -77,8 +76,8 @@ func (s *State) Describe(descs chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect asks the database and tells.
-func (s *State) Collect(told chan<- prometheus.Metric) {
+// Collect reads the database and sends the metrics.
+func (s *State) Collect(metrics chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
 	defer cancel()
 	err := imclient.Guard(func() error { return s.Ready(ctx) })
@@ -101,11 +100,11 @@ func (s *State) Collect(told chan<- prometheus.Metric) {
 	}
 	t.gauge(knownDesc, oneIf(known))
 	for _, m := range t.metrics {
-		told <- m
+		metrics <- m
 	}
 }
 
-// read tells what the database knows.
+// read reads what the database knows.
 func (s *State) read(ctx context.Context, t *stateReading) error {
 	e := s.Engine
 	appIDs := make([]int16, 0, len(e.apps))
@@ -145,7 +144,7 @@ func (s *State) read(ctx context.Context, t *stateReading) error {
 	return s.readJobs(ctx, t, now)
 }
 
-// readJobs tells how far the scheduled jobs came.
+// readJobs reads how far the scheduled jobs came.
 func (s *State) readJobs(ctx context.Context, t *stateReading, now time.Time) error {
 	e := s.Engine
 	all := e.scheduler.jobs.Load()
@@ -210,10 +209,9 @@ func (e *Engine) maxGap(appID int16, kind imclient.Kind) (shortest time.Duration
 	return shortest
 }
 
-// openGap is how long nobody has looked, if that is longer than allowed: by the run
-// that looked last or, after a backfill, by what is scheduled. What nothing is
-// scheduled for is not meant to be looked at: unlike reports, metrics call that no
-// gap.
+// openGap returns how long no run has looked, if that is longer than allowed by the
+// run that looked last or, after a backfill, by what is scheduled. If nothing is
+// scheduled, it is no gap; reports differ from metrics in that.
 func openGap(a repo.AppWatch, scheduled time.Duration, now time.Time) time.Duration {
 	if scheduled == 0 || a.ObservedUntil == nil {
 		return 0
@@ -224,7 +222,7 @@ func openGap(a repo.AppWatch, scheduled time.Duration, now time.Time) time.Durat
 	}
 	until := now
 	if a.RunningSince != nil {
-		until = *a.RunningSince // somebody looks; whether for too long, the lag tells
+		until = *a.RunningSince // a run looks; syncer_schedule_lag_seconds shows if it takes too long
 	}
 	if until.Sub(*a.ObservedUntil) > allowed {
 		return now.Sub(*a.ObservedUntil)
@@ -232,7 +230,7 @@ func openGap(a repo.AppWatch, scheduled time.Duration, now time.Time) time.Durat
 	return 0
 }
 
-// stateReading is what is told at one collection.
+// stateReading holds the metrics of one collection.
 type stateReading struct{ metrics []prometheus.Metric }
 
 func (t *stateReading) gauge(d *prometheus.Desc, value float64, labels ...string) {
@@ -243,7 +241,7 @@ func (t *stateReading) counter(d *prometheus.Desc, value float64) {
 	t.metrics = append(t.metrics, prometheus.MustNewConstMetric(d, prometheus.CounterValue, value))
 }
 
-// pool tells about the connections to the database.
+// pool adds the metrics of the connections to the database.
 func (t *stateReading) pool(stat *pgxpool.Stat) {
 	t.gauge(poolConnsDesc, float64(stat.AcquiredConns()), "acquired")
 	t.gauge(poolConnsDesc, float64(stat.IdleConns()), "idle")

@@ -73,7 +73,7 @@ func end(span trace.Span, err error) {
 	span.End()
 }
 
-// errUnwritten ends the span of a page that nobody writes, because another failed.
+// errUnwritten ends the span of a page that is not written because another failed.
 var errUnwritten = errors.New("another page failed")
 
 // Classes of work that is left to others, besides those of calls.
@@ -82,7 +82,7 @@ const (
 	classGone    = "gone"    // another worker has the range, or the run is closed
 )
 
-// fail notes why. Only what is of a bounded number is told, never an error's words:
+// fail records why. It records only values of a bounded number, never an error's text:
 // they may name users, and traces go elsewhere. The words stand in the log and the run.
 func fail(span trace.Span, err error) {
 	apiErr, answered := errors.AsType[*imclient.Error](err)
@@ -159,7 +159,7 @@ func counted(c repo.Counters) []attribute.KeyValue {
 	}
 }
 
-// traceRun makes the span of a run that is closed, and gives its trace's id; "" of
+// traceRun makes the span of a run that is closed, and returns its trace's id; "" for
 // one that is not traced.
 func (s *shared) traceRun(run repo.Run) (traceID string) {
 	if s.config.Tracer == nil || run.FinishedAt == nil {
@@ -182,7 +182,7 @@ func (s *shared) traceRun(run repo.Run) (traceID string) {
 	return traceID
 }
 
-// rootOf gives the span of a run, which is made when the run is closed. Its ids
+// rootOf returns the span of a run, which is made when the run is closed. Its ids
 // follow from the run, so that the spans of all processes that work on it come
 // together without a word between them. A run of the same number in another
 // database began at another time.

@@ -1,6 +1,6 @@
 -- The newest complete run saw a user in the state of the snapshot only if the snapshot
 -- was there when the run began: an answer that came later may have overtaken the run's
--- own. Then the snapshot's own question tells when the user was last seen in it. The
+-- own. Then the user was last seen in it when the snapshot's own question was sent. The
 -- program's not_before follows the same rule.
 
 -- +goose Up

@@ -165,7 +165,7 @@ func TestMargin(t *testing.T) {
 		{q: mine, calls: 100, spaced: 18 * ms, margin: 17 * ms},
 		{q: others, calls: 500, spaced: 8 * ms, margin: 7 * ms},
 		{q: mine, calls: 50, spaced: 7 * ms, margin: 6 * ms},
-		{q: mine, calls: 100, pass: time.Hour, spaced: 5 * ms, margin: 4 * ms}, // time without calls tells nothing
+		{q: mine, calls: 100, pass: time.Hour, spaced: 5 * ms, margin: 4 * ms}, // without calls nothing is measured
 		{q: mine, calls: 1000, spaced: 4 * ms, margin: 4 * ms},
 		{q: others, calls: 1, late: ms / 2, spaced: 4 * ms, margin: 4 * ms},
 		{q: others, calls: 1, late: 5 * ms, spaced: 6 * ms, margin: 5 * ms}, // at once, for all

@@ -14,7 +14,7 @@ const (
 // docs/design.md.
 type RunStatus string
 
-// The statuses of runs. A partial run is one that went through all its users, of whom
+// The statuses of runs. A partial run went through all its users, but
 // some failed, had their answers rejected, or were missing from the users table and were
 // not removed. TestStatusWords compares these words, and those of ranges, with the words
 // in statements and in the tables' constraints.

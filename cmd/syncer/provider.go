@@ -19,8 +19,8 @@ var providers = map[imclient.Provider]struct {
 	client func(c config.App, log zerolog.Logger, http imclient.HTTPConfig, gate gates) (apiClient, error)
 	// meaning returns what the code of a user's failure means.
 	meaning func(code string) (imclient.Meaning, bool)
-	// CheckUserID returns why an id is not sent, "" if it is.
-	CheckUserID func(id string) (fault string)
+	// checkUserID returns why an id is not sent, "" if it is.
+	checkUserID func(id string) (fault string)
 }{
 	imclient.ProviderTencent: {tencentClient, tencent.Meaning, tencent.CheckUserID},
 	imclient.ProviderOpenIM:  {openIMClient, openim.Meaning, openim.CheckUserID},

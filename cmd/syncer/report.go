@@ -217,6 +217,10 @@ func openTool(ctx context.Context, db config.Database, c pg.Config) (*repo.Store
 	return store, nil
 }
 
+// longestSpan is the longest span of a report, in years: a mistyped year would make
+// a row for each of its days.
+const longestSpan = 100
+
 // readSpan returns the span and the app that the flags name.
 func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured []string, tz *time.Location, days bool) (reports.Span, error) {
 	span := reports.Span{To: r.AsOf.In(tz), Location: tz}
@@ -237,6 +241,9 @@ func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured
 	}
 	if !span.From.Before(span.To) {
 		return span, usageError("--from (%s) is not before --to (%s)", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339))
+	}
+	if longest := span.From.AddDate(longestSpan, 0, 0); longest.Before(span.To) {
+		return span, usageError("--from (%s) to --to (%s) is longer than %d years", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339), longestSpan)
 	}
 	if app := c.String("app"); c.IsSet("app") {
 		if err := knownApp(ctx, r, configured, app); err != nil {

@@ -43,7 +43,7 @@ func sampleUsers(provider imclient.Provider, page userstable.Page) usersSample {
 		if len(s.like) < examples {
 			s.like = append(s.like, id)
 		}
-		if why := providers[provider].CheckUserID(id); why != "" {
+		if why := providers[provider].checkUserID(id); why != "" {
 			reject(id, why)
 		}
 	}

@@ -40,8 +40,8 @@ func SQLState(err error) string {
 
 // Lost reports whether an error of a statement says that there is no connection to
 // Postgres: it was refused, lost or timed out, or the server is starting, stopping or
-// has crashed (SQLSTATE classes 08 and 57P). Not so if this machine lacks file
-// descriptors, which no waiting for Postgres mends.
+// has crashed (SQLSTATE classes 08 and 57P). It returns false if this machine lacks
+// file descriptors, because waiting for Postgres does not help then.
 func Lost(err error) bool {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return false

@@ -198,7 +198,7 @@ func (s *Section) rowWithKey(row userstable.Row) {
 		outside = "; [users] where leaves it out"
 	}
 	if given(row.UserID) == "" {
-		s.say("", "The row with this key has a user id that is NULL or empty, so that nobody can be asked about%s.", outside)
+		s.say("", "The row with this key has a NULL or empty user id, so the API cannot be asked about it%s.", outside)
 	} else {
 		s.say("", "The row with this key has the user id %s%s.", *row.UserID, outside)
 	}

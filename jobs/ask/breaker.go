@@ -37,7 +37,7 @@ type Breaker struct {
 	Closed   func(open time.Duration, probes int)
 
 	mu           sync.Mutex
-	turns        int       // openings and closings: tells earlier calls from later ones
+	turns        int       // openings and closings; distinguishes earlier calls from later ones
 	failures     int       // in a row
 	failingSince time.Time // when the first of them ended
 	last         error     // of the newest one
