@@ -201,6 +201,7 @@ func TestFatal(t *testing.T) {
 					t.Errorf("the run's error is %q, want %q in it", run.Error, want)
 				}
 			}
+			w.eventually("the run's end is logged", func() bool { return len(w.log.lines("run closed")) > 0 })
 			if len(w.log.lines("run closed", `"level":"error"`, `"status":"failed"`, tc.want[0])) == 0 {
 				t.Errorf("the end of the run is not logged:\n%s", w.log.tail())
 			}

@@ -63,6 +63,7 @@ func TestOutage_forGood(t *testing.T) {
 	if got := int64(len(w.snapshot(accountTables, app.ID))); got != run.Users || got > 100*answered {
 		t.Errorf("%d users have a snapshot, %d were written", got, run.Users)
 	}
+	w.eventually("the run's end is logged", func() bool { return len(w.log.lines("run closed")) > 0 })
 	if len(w.log.lines("run closed", `"level":"error"`, "no answer since")) != 1 ||
 		len(w.log.lines("the API gives no answer; calls are held back", `"level":"warn"`, `"kind":"accounts"`, `"class":"transient"`)) != 1 {
 		t.Errorf("the outage is not logged once:\n%s", w.log.tail())

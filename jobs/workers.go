@@ -69,9 +69,9 @@ func (w *workers) endRun(ctx context.Context, run repo.Run, reason string) error
 	return nil
 }
 
-// logClosed wakes WaitRun and logs a run, once, when this process has closed it.
+// logClosed logs a run and wakes WaitRun, once, when this process has closed it.
 func (w *workers) logClosed(ctx context.Context, runID int64) {
-	w.closed.ring()
+	defer w.closed.ring()
 	run, err := w.store.FindRun(ctx, runID)
 	if err != nil {
 		w.log.Warn().Err(err).Int64("run_id", runID).Msg("run closed")

@@ -122,6 +122,19 @@ func ifSet(c *cli.Command, flag string) *string {
 	return &value
 }
 
+// runsOfLines returns the newest runs, enough for a table with as many lines as the
+// filter's limit: skipped ticks share lines.
+func runsOfLines(ctx context.Context, r *reports.Reader, filter reports.RunFilter) ([]reports.RunRow, error) {
+	lines := filter.Limit
+	for {
+		rows, err := r.LatestRuns(ctx, filter)
+		if err != nil || len(rows) < filter.Limit || report.Lines(rows) >= lines || filter.Limit == maxRuns {
+			return rows, err
+		}
+		filter.Limit = min(8*filter.Limit, maxRuns)
+	}
+}
+
 func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 	if err := errors.Join(noArgs(c), checkSpreadsheet(c)); err != nil {
 		return err
@@ -137,7 +150,11 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 				return err
 			}
 		}
-		rows, err = r.LatestRuns(ctx, filter)
+		if c.String("format") == "table" {
+			rows, err = runsOfLines(ctx, r, filter)
+		} else {
+			rows, err = r.LatestRuns(ctx, filter)
+		}
 		return err
 	})
 	if err != nil {
@@ -155,7 +172,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 			break
 		}
 		width, cut := p.width()
-		err = report.WriteSections(&out, report.RunsSections(rows), width, cut)
+		err = report.WriteSections(&out, report.RunsSections(rows, c.Int("limit")), width, cut)
 	}
 	if err != nil {
 		return fmt.Errorf("print the runs: %w", err)

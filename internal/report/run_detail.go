@@ -9,14 +9,18 @@ import (
 	"syncer/repo/reports"
 )
 
-// RunsSections lists at least one run, in the given order, newest first. Ticks of one
-// job that were skipped one after the other share a row. The reasons stand below the
-// table, where no terminal is too narrow for them.
-func RunsSections(rows []reports.RunRow) []Section {
+// Lines returns how many lines the table of RunsSections has without a limit.
+func Lines(rows []reports.RunRow) int { return len(fold(rows)) }
+
+// RunsSections lists at least one run, in the given order, newest first, in at most
+// limit lines. Ticks of one job that were skipped one after the other share a line. The
+// reasons stand below the table, where no terminal is too narrow for them.
+func RunsSections(rows []reports.RunRow, limit int) []Section {
 	list := Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location())}
 	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed")}
 	reasons := Section{Title: "Why"}
-	for _, f := range fold(rows) {
+	folded := fold(rows)
+	for _, f := range folded[:min(len(folded), limit)] {
 		row, status := f.RunRow, f.Status
 		if f.ticks > 1 {
 			status = fmt.Sprintf("%s ×%d", status, f.ticks)
