@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,6 +92,32 @@ func TestLostDatabase(t *testing.T) {
 `
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+// TestLostDatabase_lock: a database that answers, and in which a statement waits for a
+// lock, is not lost.
+func TestLostDatabase_lock(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{})
+	s := w.spec()
+	s.RescueAfter = 3 * time.Second // a third of it for a round of the housekeeping
+	e := w.client(s)
+	lock, err := w.db.Begin(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback(context.Background()) }()
+	if _, err := lock.Exec(w.ctx, `LOCK TABLE syncer.sync_run IN ACCESS EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	err = e.keeper.housekeeping(w.ctx)
+	if err == nil {
+		t.Fatal("the housekeeping did not wait for the lock")
+	}
+	e.keeper.warn(err)
+	if len(w.log.lines("no connection to the database")) > 0 || len(w.log.lines("housekeeping failed", `"level":"warn"`)) != 1 {
+		t.Errorf("a lock is logged as\n%s", w.log.tail())
 	}
 }
 

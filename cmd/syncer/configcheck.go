@@ -195,6 +195,9 @@ func (ch *checker) app(ctx context.Context, app config.App) {
 		if app.Connection().BaseURL == "" {
 			advice = fmt.Sprintf("check region in [apps.%s], and that this machine reaches the internet", app.Provider)
 		}
+		if app.Proxy != "" {
+			advice += "; and check proxy: all calls of this app go through it"
+		}
 	}
 	ch.say(fmt.Sprintf("app %s: %s API", app.Name, app.Provider), err, advice)
 }

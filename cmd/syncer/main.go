@@ -61,6 +61,8 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	code := exitFailed
 	if exit, ok := errors.AsType[*exitError](err); ok {
 		code = exit.code
+	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("stopped")
 	}
 	fmt.Fprintf(stderr, "syncer: %s\n", report.PrintableLines(distinctLines(err.Error())))
 	return code

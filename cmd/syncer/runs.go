@@ -122,14 +122,22 @@ func ifSet(c *cli.Command, flag string) *string {
 	return &value
 }
 
-// runsOfLines returns the newest runs, enough for a table with as many lines as the
-// filter's limit: skipped ticks share lines.
-func runsOfLines(ctx context.Context, r *reports.Reader, filter reports.RunFilter) ([]reports.RunRow, error) {
+// tableOfRuns returns the newest runs for a table of as many lines as the filter's
+// limit, in which skipped ticks share lines. That takes more runs than lines.
+func tableOfRuns(ctx context.Context, r *reports.Reader, filter reports.RunFilter) ([]report.FoldedRun, error) {
+	if filter.Statuses != nil { // what was between the ticks is not known
+		rows, err := r.LatestRuns(ctx, filter)
+		return report.Unfolded(rows), err
+	}
 	lines := filter.Limit
 	for {
 		rows, err := r.LatestRuns(ctx, filter)
-		if err != nil || len(rows) < filter.Limit || report.Lines(rows) >= lines || filter.Limit == maxRuns {
-			return rows, err
+		if err != nil {
+			return nil, err
+		}
+		folded := report.Fold(rows)
+		if len(rows) < filter.Limit || len(folded) >= lines || filter.Limit == maxRuns {
+			return folded[:min(len(folded), lines)], nil
 		}
 		filter.Limit = min(8*filter.Limit, maxRuns)
 	}
@@ -144,6 +152,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 		filter.Statuses = strings.Split(c.String("status"), ",")
 	}
 	var rows []reports.RunRow
+	var table []report.FoldedRun
 	err := p.read(ctx, c, func(r *reports.Reader, configured []string, _ *time.Location) (err error) {
 		if filter.App != nil {
 			if err := knownApp(ctx, r, configured, *filter.App); err != nil {
@@ -151,7 +160,7 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 			}
 		}
 		if c.String("format") == "table" {
-			rows, err = runsOfLines(ctx, r, filter)
+			table, err = tableOfRuns(ctx, r, filter)
 		} else {
 			rows, err = r.LatestRuns(ctx, filter)
 		}
@@ -167,12 +176,12 @@ func (p *program) listRuns(ctx context.Context, c *cli.Command) error {
 	case "json":
 		err = report.WriteRunsJSON(&out, rows)
 	default:
-		if len(rows) == 0 {
+		if len(table) == 0 {
 			out.WriteString("There is no such run.\n")
 			break
 		}
 		width, cut := p.width()
-		err = report.WriteSections(&out, report.RunsSections(rows, c.Int("limit")), width, cut)
+		err = report.WriteSections(&out, report.RunsSections(table), width, cut)
 	}
 	if err != nil {
 		return fmt.Errorf("print the runs: %w", err)

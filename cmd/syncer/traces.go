@@ -53,5 +53,9 @@ func (ch *checker) traces(ctx context.Context) {
 	if err == nil {
 		err = tracing.Check(ctx, c)
 	}
-	ch.say("traces "+ch.config.Traces.Endpoint, err, "check [traces] endpoint (OTLP over HTTP, most often port 4318) and headers; everything else works without it")
+	advice := "check [traces] endpoint (OTLP over HTTP, most often port 4318) and headers; everything else works without it"
+	if ch.config.Traces.Proxy != "" {
+		advice += "; and check [traces] proxy: all requests go through it"
+	}
+	ch.say("traces "+ch.config.Traces.Endpoint, err, advice)
 }

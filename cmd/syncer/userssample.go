@@ -29,7 +29,7 @@ func sampleUsers(provider imclient.Provider, page userstable.Page) usersSample {
 	s := usersSample{rows: page.Rows, missing: page.Bad}
 	reject := func(id, why string) {
 		if s.invalid++; s.invalid == 1 {
-			s.example = fmt.Sprintf("%s (%s)", id, why)
+			s.example = fmt.Sprintf("%s (%s)", short(id), why)
 		}
 	}
 	seen := make(map[string]bool)
@@ -41,7 +41,7 @@ func sampleUsers(provider imclient.Provider, page userstable.Page) usersSample {
 		seen[id] = true
 		const examples = 2
 		if len(s.like) < examples {
-			s.like = append(s.like, id)
+			s.like = append(s.like, short(id))
 		}
 		if why := providers[provider].checkUserID(id); why != "" {
 			reject(id, why)
@@ -51,6 +51,15 @@ func sampleUsers(provider imclient.Provider, page userstable.Page) usersSample {
 		reject(unfit.ID, unfit.Text)
 	}
 	return s
+}
+
+// short returns the first characters of an id that is too long for a line.
+func short(id string) string {
+	const most = 60
+	if runes := []rune(id); len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return id
 }
 
 // unusable counts the rows that a sweep cannot ask about.

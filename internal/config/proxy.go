@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -47,11 +48,17 @@ func (p ProxyURL) MarshalText() ([]byte, error) { return []byte(p.String()), nil
 // place.
 func (p ProxyURL) holdsSecret() bool { return strings.Contains(string(p), "@") }
 
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0
+}
+
 // problem says what is wrong with the URL, "" if nothing. It repeats nothing of it.
 func (p ProxyURL) problem() string {
 	u, err := url.Parse(string(p))
 	switch {
 	case err != nil, u.Hostname() == "", u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, strings.Contains(string(p), "#"):
+	case u.Port() != "" && !isPort(u.Port()):
 	case u.Scheme == "http", u.Scheme == "https", u.Scheme == "socks5", u.Scheme == "socks5h":
 		return ""
 	}

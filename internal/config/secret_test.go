@@ -80,6 +80,7 @@ func TestProxyURL(t *testing.T) {
 		"http://":                 "[secret]",
 		"http://:3128":            "[secret]",
 		"http://proxy:port":       "[secret]",
+		"http://proxy:65536":      "[secret]",
 		"http://proxy/path":       "[secret]",
 		"http://proxy?a=b":        "[secret]",
 		"http://u:1/pw@proxy":     "[secret]",

@@ -39,9 +39,10 @@ func SQLState(err error) string {
 }
 
 // Lost reports whether an error of a statement says that there is no connection to
-// Postgres: it was refused, lost or timed out, or the server is starting, stopping or
-// has crashed (SQLSTATE classes 08 and 57P). It returns false if this machine lacks
-// file descriptors, because waiting for Postgres does not help then.
+// Postgres: it was lost, refused or not made in time, or the server is starting, stopping
+// or has crashed (SQLSTATE classes 08 and 57P). It returns false for a statement that was
+// not answered in time, which may wait for a lock, and if this machine lacks file
+// descriptors, because waiting for Postgres does not help then.
 func Lost(err error) bool {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return false
@@ -52,9 +53,10 @@ func Lost(err error) bool {
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return true
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) {
+		return false
 	}
-	return pgconn.Timeout(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, context.DeadlineExceeded) || err != nil && strings.Contains(err.Error(), "conn closed") // pgconn has no value for it
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.Contains(err.Error(), "conn closed") // pgconn has no value for it
 }

@@ -31,7 +31,7 @@ func TestLost(t *testing.T) {
 		"cut off":             {fmt.Errorf("receive: %w", io.ErrUnexpectedEOF), true},
 		"closed":              {net.ErrClosed, true},
 		"no descriptors":      {&net.OpError{Op: "dial", Err: syscall.EMFILE}, false},
-		"no answer in time":   {fmt.Errorf("give signs of life: %w", context.DeadlineExceeded), true},
+		"no answer in time":   {fmt.Errorf("give signs of life: %w", context.DeadlineExceeded), false},
 		"given up":            {context.Canceled, false},
 		"shut down":           {state("57P01"), true},
 		"crashed":             {state("57P02"), true},

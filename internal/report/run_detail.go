@@ -9,18 +9,20 @@ import (
 	"syncer/repo/reports"
 )
 
-// Lines returns how many lines the table of RunsSections has without a limit.
-func Lines(rows []reports.RunRow) int { return len(fold(rows)) }
+// FoldedRun is a run, or the newest of several skipped ticks in a row.
+type FoldedRun struct {
+	reports.RunRow
+	ticks int
+	since time.Time // of the oldest
+}
 
-// RunsSections lists at least one run, in the given order, newest first, in at most
-// limit lines. Ticks of one job that were skipped one after the other share a line. The
-// reasons stand below the table, where no terminal is too narrow for them.
-func RunsSections(rows []reports.RunRow, limit int) []Section {
+// RunsSections lists at least one run, in the given order. The reasons stand below the
+// table, where no terminal is too narrow for them.
+func RunsSections(rows []FoldedRun) []Section {
 	list := Section{Title: fmt.Sprintf("The latest runs, times in %s", rows[0].StartedAt.Location())}
 	t := Table{Columns: columns(">run", "began", "app", "kind", "job", "status", ">took", ">users", ">changed", ">failed")}
 	reasons := Section{Title: "Why"}
-	folded := fold(rows)
-	for _, f := range folded[:min(len(folded), limit)] {
+	for _, f := range rows {
 		row, status := f.RunRow, f.Status
 		if f.ticks > 1 {
 			status = fmt.Sprintf("%s ×%d", status, f.ticks)
@@ -45,27 +47,30 @@ func RunsSections(rows []reports.RunRow, limit int) []Section {
 	return []Section{list, reasons}
 }
 
-// foldedRun is a run, or the newest of several skipped ticks in a row.
-type foldedRun struct {
-	reports.RunRow
-	ticks int
-	since time.Time // of the oldest
+// Unfolded returns each run for itself.
+func Unfolded(rows []reports.RunRow) []FoldedRun {
+	all := make([]FoldedRun, len(rows))
+	for i, row := range rows {
+		all[i] = FoldedRun{RunRow: row, ticks: 1}
+	}
+	return all
 }
 
-// fold folds the skipped ticks of each job that follow each other, newest first.
-func fold(rows []reports.RunRow) []*foldedRun {
+// Fold folds the skipped ticks of each job that follow each other, newest first. No
+// other run of the job may be missing between them.
+func Fold(rows []reports.RunRow) []FoldedRun {
 	type job struct{ app, kind, name string }
-	var folded []*foldedRun
-	latest := map[job]*foldedRun{}
+	var folded []FoldedRun
+	latest := map[job]int{} // the place in folded
 	for _, row := range rows {
 		of := job{row.App, row.Kind, row.Job}
-		if last := latest[of]; last != nil && last.Status == "skipped" && row.Status == "skipped" {
-			last.ticks++
-			last.since = row.StartedAt
+		if at, ok := latest[of]; ok && folded[at].Status == "skipped" && row.Status == "skipped" {
+			folded[at].ticks++
+			folded[at].since = row.StartedAt
 			continue
 		}
-		f := &foldedRun{RunRow: row, ticks: 1, since: row.StartedAt}
-		folded, latest[of] = append(folded, f), f
+		latest[of] = len(folded)
+		folded = append(folded, FoldedRun{RunRow: row, ticks: 1})
 	}
 	return folded
 }

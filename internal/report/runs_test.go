@@ -24,11 +24,10 @@ func TestRunsSections(t *testing.T) {
 		return row
 	}
 	long := strings.Repeat("a long reason ", 10) + "with an end"
-	sections := RunsSections([]reports.RunRow{
+	sections := RunsSections(Fold([]reports.RunRow{
 		run(9, "main", "skipped", 9, ""), run(8, "chat", "failed", 8, long), run(7, "main", "skipped", 7, ""), run(6, "main", "skipped", 6, ""),
 		run(5, "main", "succeeded", 5, ""), run(4, "main", "skipped", 4, ""), run(3, "chat", "succeeded", 3, ""),
-		run(2, "chat", "failed", 2, "beyond the limit"),
-	}, 5)
+	}))
 	var out strings.Builder
 	if err := WriteSections(&out, sections, 80, true); err != nil {
 		t.Fatal(err)
