@@ -62,6 +62,9 @@ func (e *Engine) StartBackfill(ctx context.Context, b Backfill) (repo.Run, error
 }
 
 func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) {
+	if err := e.store.CheckApps(ctx); err != nil {
+		return repo.Run{}, err
+	}
 	if b.Resume {
 		last, ok, err := e.store.LastBackfill(ctx, b.AppID, b.Kind)
 		if err != nil {

@@ -87,7 +87,8 @@ type shared struct {
 	recent   recentErrors
 	stopping context.Context // once it has ended, no page is begun
 	stop     context.CancelFunc
-	closed   bell // rung when this engine has closed a run
+	closed   bell       // rung when this engine has closed a run
+	lost     chan error // see Engine.Lost
 }
 
 // New returns an engine for the given apps.
@@ -95,6 +96,7 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 	s := &shared{
 		store: store, apps: make(map[int16]*App, len(apps)), lanes: make(map[string]*lane, 2*len(apps)),
 		config: c, log: c.Log, warnings: newWarnings(c.Log),
+		lost: make(chan error, 1),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	for _, app := range apps {
@@ -126,6 +128,11 @@ func (e *Engine) Start(ctx context.Context) error {
 	e.keeper.start(ctx)
 	return nil
 }
+
+// Lost returns a channel that yields an error, wrapping repo.ErrAppLost, once the database
+// has lost an app of this engine. The engine starts and claims nothing more of that app:
+// the caller must stop it and begin again with repo.Store.EnsureApp.
+func (e *Engine) Lost() <-chan error { return e.lost }
 
 // Stop lets the pages in flight finish, returns unfinished ranges to the queue and
 // ends. If ctx ends first, calls in flight are cancelled and their pages stay

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"syncer/imclient"
+	"syncer/repo"
 )
 
 // keeper does the housekeeping of an engine: signs of life, the clock, taking over
@@ -85,8 +86,20 @@ func (k *keeper) housekeeping(ctx context.Context) error {
 	if answered == nil {
 		k.warnings.answered()
 	}
-	err := errors.Join(answered, k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx), k.recordOutages(ctx))
+	err := errors.Join(answered, k.store.CheckClock(ctx), k.store.Beat(ctx), k.rescue(ctx), k.watchWork(ctx), k.recordOutages(ctx), k.checkApps(ctx))
 	k.recent.note("housekeeping", err)
+	return err
+}
+
+// checkApps compares the apps with the database's.
+func (k *keeper) checkApps(ctx context.Context) error {
+	err := k.store.CheckApps(ctx)
+	if errors.Is(err, repo.ErrAppLost) {
+		select {
+		case k.lost <- err:
+		default: // reported already
+		}
+	}
 	return err
 }
 

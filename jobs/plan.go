@@ -60,10 +60,12 @@ func (w *planWorker) Work(ctx context.Context, job *river.Job[planArgs]) error {
 		return snooze(0)
 	}
 	plan, err := w.store.ClaimPlan(ctx, job.Args.RunID, job.ID)
-	if errors.Is(err, repo.ErrGone) {
+	switch {
+	case errors.Is(err, repo.ErrGone):
 		return nil
-	}
-	if err != nil {
+	case isOtherApp(err):
+		return w.leaveToOthers(ctx, job.Args.RunID, repo.PlanRange, err)
+	case err != nil:
 		return w.claimFailed(ctx, job.Args.RunID, repo.PlanRange, err)
 	}
 	defer plan.Done()

@@ -111,13 +111,24 @@ func (w *rangeWorker) claim(ctx context.Context, job *river.Job[rangeArgs]) (*re
 		return nil, nil
 	case errors.Is(err, repo.ErrHeld):
 		return nil, snooze(w.config.RescueAfter / 2)
-	case errors.Is(err, repo.ErrMoved):
-		w.recent.note("claim a range", err)
-		_ = w.claimFailed(ctx, job.Args.RunID, job.Args.RangeNo, err)
-		return nil, snooze(offerEvery) // for a process that knows the present address
+	case isOtherApp(err):
+		return nil, w.leaveToOthers(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	default:
 		return nil, w.claimFailed(ctx, job.Args.RunID, job.Args.RangeNo, err)
 	}
+}
+
+// isOtherApp reports whether a claim was refused because the app is not, or is no longer,
+// the one that this process knows.
+func isOtherApp(err error) bool {
+	return errors.Is(err, repo.ErrMoved) || errors.Is(err, repo.ErrAppLost)
+}
+
+// leaveToOthers returns work to the queue for a process that knows its app.
+func (w *workers) leaveToOthers(ctx context.Context, runID int64, rangeNo int, err error) error {
+	w.recent.note("claim a range", err)
+	_ = w.claimFailed(ctx, runID, rangeNo, err)
+	return snooze(offerEvery)
 }
 
 // finish ends the range, and its job, in one transaction. If it was the run's last,

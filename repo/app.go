@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -35,8 +36,8 @@ ON CONFLICT (name) DO NOTHING`
 // EnsureApp returns the app of a name, and adds it if it is new. It fails if the name has
 // another provider or tenant: the history would mix two populations. The tenant is bound
 // once the first value of a user is stored, so that a mistake in a first configuration can
-// be corrected. From then on this store claims ranges only while the tenant stays the
-// same: see ErrMoved.
+// be corrected. From then on this store starts, resumes, plans and claims the app's runs only
+// while the database has the same app under the same number: see ErrMoved and ErrAppLost.
 func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Provider, tenant string) (App, error) {
 	app, err := s.FindApp(ctx, name)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -54,14 +55,15 @@ func (s *Store) EnsureApp(ctx context.Context, name string, provider imclient.Pr
 	if err != nil {
 		return App{}, err
 	}
-	s.tenantsMu.Lock()
-	defer s.tenantsMu.Unlock()
-	tenants := maps.Clone(s.tenants)
-	if tenants == nil {
-		tenants = make(map[int16]string)
+	s.appsMu.Lock()
+	defer s.appsMu.Unlock()
+	apps := maps.Clone(s.apps)
+	if apps == nil {
+		apps = make(map[int16]App)
 	}
-	tenants[app.ID] = tenant
-	s.tenants = tenants
+	maps.DeleteFunc(apps, func(_ int16, other App) bool { return other.Name == name }) // a number that was lost
+	apps[app.ID] = app
+	s.apps = apps
 	return app, nil
 }
 
@@ -124,10 +126,23 @@ WHERE app_id = $1
 FOR UPDATE`
 
 const keepAppSQL = `
-SELECT true
+SELECT app_id, name, provider, coalesce(tenant, '')
 FROM syncer.app
 WHERE app_id = $1
 FOR KEY SHARE`
+
+// keepApp keeps an app from being moved until the end of the transaction. The errors
+// are those of CheckApps.
+func (s *Store) keepApp(ctx context.Context, tx *pg.Tx, id int16) error {
+	app, err := lockApp(ctx, tx, keepAppSQL, id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return s.lostApp(id)
+	}
+	if err != nil {
+		return err
+	}
+	return s.recognise(app)
+}
 
 const bindAppSQL = `
 UPDATE syncer.app
@@ -180,7 +195,7 @@ var ErrMoved = errors.New("the app has moved (syncer app moved): restart this pr
 
 // MoveApp records that an app's tenant has a new address, with the same users, and cancels
 // the running runs. Processes with the old address write nothing from then on: the runs of
-// their pages are closed, and they claim no more ranges. It returns the old address, which
+// their pages are closed, and they start, plan and claim nothing more. It returns the old address, which
 // is the new one if nothing changed, and the number of runs cancelled.
 func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from string, cancelled int, err error) {
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
@@ -215,11 +230,73 @@ func (s *Store) MoveApp(ctx context.Context, app App, tenant string) (from strin
 	return from, cancelled, nil
 }
 
-// knownTenants returns the tenants of apps, as EnsureApp found them.
-func (s *Store) knownTenants() map[int16]string {
-	s.tenantsMu.Lock()
-	defer s.tenantsMu.Unlock()
-	return s.tenants
+// ErrAppLost reports that the database no longer has an app under the number with which
+// EnsureApp found it: an asynchronous failover or the restore of a backup lost the app's
+// row. The number may belong to another app.
+var ErrAppLost = errors.New("the database no longer has this app under the number that this process knows: its row was lost in a failover, or a backup was restored; " +
+	"restart this process, which adds the app again")
+
+// knownApps returns the apps as EnsureApp found them, by number.
+func (s *Store) knownApps() map[int16]App {
+	s.appsMu.Lock()
+	defer s.appsMu.Unlock()
+	return s.apps
+}
+
+// sameAppSQL is the condition that app a is the one that this process knows under its
+// number, or that it knows none. $4 is knownIdentities.
+const sameAppSQL = `coalesce($4::jsonb -> a.app_id::text = jsonb_build_array(a.name, a.provider, a.tenant), true)`
+
+// knownIdentities returns the argument of sameAppSQL.
+func (s *Store) knownIdentities() map[int16][3]string {
+	identities := make(map[int16][3]string)
+	for id, app := range s.knownApps() {
+		identities[id] = [...]string{app.Name, string(app.Provider), app.Tenant}
+	}
+	return identities
+}
+
+// recognise compares an app in the database with the one that this process knows under
+// its number. It returns ErrMoved if the tenant differs, and ErrAppLost if the app does.
+func (s *Store) recognise(now App) error {
+	known, ok := s.knownApps()[now.ID]
+	switch {
+	case !ok || now == known:
+		return nil
+	case now.Name == known.Name && now.Provider == known.Provider:
+		return ErrMoved
+	default:
+		return s.lostApp(now.ID)
+	}
+}
+
+func (s *Store) lostApp(id int16) error {
+	return fmt.Errorf("app %q: %w", s.knownApps()[id].Name, ErrAppLost)
+}
+
+const checkAppsSQL = `
+SELECT app_id, name, provider, coalesce(tenant, '')
+FROM syncer.app
+WHERE app_id = ANY ($1)`
+
+// CheckApps returns ErrAppLost or ErrMoved, wrapped, unless the database has each app as
+// EnsureApp found it.
+func (s *Store) CheckApps(ctx context.Context) error {
+	known := s.knownApps()
+	found, err := pg.Collect(ctx, s, pgx.RowToStructByPos[App], checkAppsSQL, slices.Collect(maps.Keys(known)))
+	if err != nil {
+		return fmt.Errorf("compare the apps with the database's: %w", err)
+	}
+	lost := maps.Clone(known)
+	var errs []error
+	for _, app := range found {
+		delete(lost, app.ID)
+		errs = append(errs, s.recognise(app))
+	}
+	for id := range lost {
+		errs = append(errs, s.lostApp(id))
+	}
+	return errors.Join(errs...)
 }
 
 // FindApp returns the app of a name. The error wraps pgx.ErrNoRows if there is none.

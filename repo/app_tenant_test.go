@@ -63,7 +63,7 @@ func TestTenant(t *testing.T) {
 }
 
 // TestMoveApp: what a process with the old address has begun is not written, and it
-// gets no further range; a process with the new one does.
+// starts, plans and claims nothing more; a process with the new one does.
 func TestMoveApp(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -90,8 +90,23 @@ func TestMoveApp(t *testing.T) {
 	if err != nil || app.ID != b.app.ID {
 		t.Fatalf("EnsureApp after the move = %+v, %v", app, err)
 	}
-	runID := b.start(t, b.every(time.Minute))
-	b.plan(t, runID)
+	if _, err := b.store.StartRun(t.Context(), b.every(time.Minute), enqueuePlan); !errors.Is(err, repo.ErrMoved) {
+		t.Errorf("StartRun with the old address: %v, want ErrMoved", err)
+	}
+	runID, err := mover.StartRun(t.Context(), b.every(time.Minute), enqueuePlan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.store.ClaimPlan(t.Context(), runID, b.planJob(t, runID)); !errors.Is(err, repo.ErrMoved) {
+		t.Errorf("ClaimPlan with the old address: %v, want ErrMoved", err)
+	}
+	plan, err := mover.ClaimPlan(t.Context(), runID, b.planJob(t, runID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mover.AddRange(t.Context(), plan, nil, enqueue); err != nil {
+		t.Fatal(err)
+	}
 	jobID := b.rangeJob(t, runID, 1)
 	if _, err := b.store.ClaimRange(t.Context(), runID, 1, jobID, at(0)); !errors.Is(err, repo.ErrMoved) {
 		t.Errorf("ClaimRange with the old address: %v, want ErrMoved", err)

@@ -82,15 +82,23 @@ const (
 // One UPDATE reserves $7 call times. Their spacing is (1s + margin) / rate, rounded up to
 // Postgres's resolution: it must never be shorter. A call time is never in the past. $9 is
 // when a call of this instance was last answered, $14 firstMargin.
+//
+// If the server was started since the last reservation, it may be a promoted standby that
+// lacks the latest ones: call times begin after those, $15 failoverHold in seconds from now.
 const reserveCallsSQL = `
-INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at, margin)
-VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil((1e6 + $14::float8) / $3::float8) * interval '1 microsecond', $9::timestamptz, $14)
+INSERT INTO syncer.api_quota AS q (app_id, api, rate, next_at, answered_at, margin, server_started_at)
+VALUES ($1, $2, $3, $4::timestamptz + $7::float8 * ceil((1e6 + $14::float8) / $3::float8) * interval '1 microsecond', $9::timestamptz, $14, pg_postmaster_start_time())
 ON CONFLICT (app_id, api) DO UPDATE
 SET rate = CASE WHEN q.throttled_at IS NULL THEN $3 ELSE least(q.rate, $3) END,
     margin = ` + marginSQL + `,
-    next_at = greatest(q.next_at, $4) + $7 * ceil((1e6 + ` + marginSQL + `) / ` + rateSQL + `) * interval '1 microsecond',
-    answered_at = greatest(q.answered_at, $9)
+    next_at = greatest(q.next_at, $4, CASE WHEN q.server_started_at <> pg_postmaster_start_time() THEN $4 + $15::float8 * interval '1 second' END) + $7 * ceil((1e6 + ` + marginSQL + `) / ` + rateSQL + `) * interval '1 microsecond',
+    answered_at = greatest(q.answered_at, $9),
+    server_started_at = pg_postmaster_start_time()
 RETURNING next_at, margin, ceil((1e6 + margin) / ` + rateSQL + `)::bigint`
+
+// failoverHold is how long the call times of a failed primary last at most: an instance
+// holds 200 ms of them, so it is enough for ten instances.
+const failoverHold = 2 * time.Second
 
 // clockPause is how long calls are delayed while the database's clock is not believed.
 const clockPause = time.Minute
@@ -113,7 +121,8 @@ func (q *Quota) ReserveCalls(ctx context.Context, n int, late time.Duration) (im
 	needed := late + q.store.ClockError() + marginDecay/2
 	err := q.store.QueryRow(ctx, reserveCallsSQL, q.appID, q.api, q.Limit(), q.store.Now(),
 		recoveryGain, recoveryStep.Seconds(), float64(n), micros(needed), answered,
-		micros(marginDecay), micros(minMargin), micros(imclient.MaxMargin), refusedFor.Seconds(), micros(firstMargin)).Scan(&end, &margin, &interval)
+		micros(marginDecay), micros(minMargin), micros(imclient.MaxMargin), refusedFor.Seconds(), micros(firstMargin),
+		failoverHold.Seconds()).Scan(&end, &margin, &interval)
 	if err != nil {
 		return imclient.CallTimes{}, fmt.Errorf("reserve %d calls of %s: %w", n, q.api, err)
 	}

@@ -403,3 +403,40 @@ func TestSetLimit(t *testing.T) {
 		t.Errorf("limit %g of %s", q.Limit(), q.Kind())
 	}
 }
+
+// TestReservedCallsForgotten: a promoted standby lacks the latest reservations of the
+// failed primary, whose processes still use them. The call times that it gives out come
+// after those.
+func TestReservedCallsForgotten(t *testing.T) {
+	t.Parallel()
+	const rate, slab, processes = 100, 10, 5
+	b := newBench(t)
+	var quotas []*repo.Quota
+	for i := range processes {
+		quotas = append(quotas, b.open(t, fmt.Sprint(i)).Quota(b.app.ID, imclient.KindPresence, rate))
+	}
+	var calls []time.Time
+	reserveAll := func() {
+		for range 2 { // a slab in use and one ahead, as imclient.Gate has them
+			for _, q := range quotas {
+				first, interval := reserve(t, q, slab)
+				for k := range slab {
+					calls = append(calls, first.Add(time.Duration(k)*interval))
+				}
+			}
+		}
+	}
+	reserve(t, quotas[0], 1)
+	exec(t, b.conn, `CREATE TABLE standby AS SELECT * FROM api_quota`)
+	reserveAll()
+	exec(t, b.conn, `UPDATE api_quota AS q SET next_at = s.next_at, server_started_at = s.server_started_at - interval '1 hour' FROM standby AS s`)
+	reserveAll()
+	if len(calls) != 2*2*processes*slab {
+		t.Errorf("%d calls", len(calls))
+	}
+	wantLimit(t, calls, rate, leastMargin)
+	first, interval := reserve(t, quotas[0], 1)
+	if second, _ := reserve(t, quotas[1], 1); second.Sub(first) > interval+time.Millisecond {
+		t.Errorf("the same server waits again: calls at %s and %s", first, second)
+	}
+}

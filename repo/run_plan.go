@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,15 +27,24 @@ func (p *Plan) Cursor() *string { return p.cursor }
 
 const claimPlanSQL = `
 UPDATE syncer.sync_run AS u
-SET plan_attempt = plan_attempt + 1, plan_claim = gen_random_uuid(), plan_owner = $3, plan_beat_at = $4
+SET plan_attempt = plan_attempt + 1, plan_claim = gen_random_uuid(), plan_owner = $3, plan_beat_at = $5
+FROM syncer.app AS a
 WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned
+  AND a.app_id = u.app_id AND ` + sameAppSQL + `
 RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor`
 
+const unclaimedPlanSQL = `
+SELECT a.app_id, a.name, a.provider, coalesce(a.tenant, '')
+FROM syncer.sync_run AS u
+JOIN syncer.app AS a USING (app_id)
+WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned`
+
 // ClaimPlan claims the planning of a run for the queue's job. It returns ErrGone if the
-// run is closed or planned, or the planning has another job.
+// run is closed or planned, or the planning has another job; ErrMoved and ErrAppLost as
+// ClaimRange does.
 func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error) {
 	var p Plan
-	rows, err := s.Query(ctx, claimPlanSQL, runID, jobID, s.Process(), s.Now())
+	rows, err := s.Query(ctx, claimPlanSQL, runID, jobID, s.Process(), s.knownIdentities(), s.Now())
 	if err == nil {
 		p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Plan, error) {
 			var p Plan
@@ -44,7 +54,14 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 		})
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, ErrGone
+		var app App
+		err = goneIfNone(s.QueryRow(ctx, unclaimedPlanSQL, runID, jobID).Scan(&app.ID, &app.Name, &app.Provider, &app.Tenant))
+		if err == nil {
+			err = cmp.Or(s.recognise(app), ErrGone)
+		}
+		if errors.Is(err, ErrGone) || errors.Is(err, ErrMoved) || errors.Is(err, ErrAppLost) {
+			return nil, err
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("claim the planning of run %d: %w", runID, err)

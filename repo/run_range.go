@@ -29,9 +29,6 @@ type Range struct {
 // no other process can take the range over while this one lives.
 func (r *Range) Done() { r.store.letGo(r.claim) }
 
-// sameTenantSQL is the condition that app a has the tenant that this process knows, by $4.
-const sameTenantSQL = `coalesce($4::jsonb ->> a.app_id::text, a.tenant) IS NOT DISTINCT FROM a.tenant`
-
 const claimRangeSQL = `
 UPDATE syncer.sync_range AS r
 SET status = 'running', attempt = attempt + 1, claim = gen_random_uuid(), owner = $7, beat_at = $5, error = NULL
@@ -40,15 +37,16 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.status = 'pending' OR r.status = 'running' AND r.beat_at < $6)
   AND (r.recheck_after IS NULL OR r.recheck_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
-  AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameTenantSQL + `)
+  AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameAppSQL + `)
 RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspect_answers, r.attempt, r.claim`
 
 // ClaimRange claims a range for the queue's job. It returns ErrHeld if another worker has
 // it, with a heartbeat since staleBefore; ErrGone if it is done, its run is closed, or it
 // has another job; an EarlyError if it is a recheck whose time has not come; ErrMoved if
-// its app has moved to another tenant.
+// its app has moved to another tenant; ErrAppLost if its app is not the one that this
+// process knows under that number.
 func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID int64, staleBefore time.Time) (*Range, error) {
-	rows, err := s.Query(ctx, claimRangeSQL, runID, rangeNo, jobID, s.knownTenants(), s.Now(), staleBefore, s.Process())
+	rows, err := s.Query(ctx, claimRangeSQL, runID, rangeNo, jobID, s.knownIdentities(), s.Now(), staleBefore, s.Process())
 	var claimed Range
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {

@@ -84,7 +84,7 @@ func (s *Store) ResumeRun(ctx context.Context, run Run, enqueue Enqueue) error {
 
 // reopen makes a closed run running, if no other one is and none of its ranges is deleted.
 func (s *Store) reopen(ctx context.Context, tx *pg.Tx, run Run) error {
-	if _, err := tx.Exec(ctx, keepAppSQL, run.AppID); err != nil {
+	if err := s.keepApp(ctx, tx, run.AppID); err != nil {
 		return err
 	}
 	tag, err := tx.Exec(ctx, reopenRunSQL, run.ID, s.Now())

@@ -74,7 +74,8 @@ WHERE run_id = $1`
 // StartRun starts a run. In the same transaction enqueue puts its planning into the queue
 // and returns the queue's job. Two unique indexes decide among any number of instances:
 // StartRun returns ErrTicked if the tick is recorded already, and ErrBusy if a run is
-// running, after it recorded the tick, if any, as skipped.
+// running, after it recorded the tick, if any, as skipped; ErrMoved or ErrAppLost, wrapped,
+// if the app is not the one that this process knows.
 func (s *Store) StartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.Tx, runID int64) (int64, error)) (int64, error) {
 	// Another instance may start a run between the check for a running one and the insert.
 	for range 3 {
@@ -106,6 +107,9 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		tick = &n.Tick
 	}
 	err = s.InTx(ctx, func(tx *pg.Tx) error {
+		if err := s.keepApp(ctx, tx, n.AppID); err != nil {
+			return err
+		}
 		row := tx.QueryRow(ctx, startRunSQL, n.AppID, n.Job, n.Kind, n.Trigger, tick, n.Listed != nil, s.Now(), n.MaxGap, recordFailures, n.LetLeave)
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err

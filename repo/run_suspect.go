@@ -98,7 +98,7 @@ func (e *EarlyError) Error() string {
 }
 
 const unclaimedSQL = `
-SELECT NOT (` + sameTenantSQL + `), r.status = 'running', r.recheck_after
+SELECT r.status = 'running', r.recheck_after, a.app_id, a.name, a.provider, coalesce(a.tenant, '')
 FROM syncer.sync_range AS r
 JOIN syncer.sync_run AS u USING (run_id)
 JOIN syncer.app AS a USING (app_id)
@@ -107,16 +107,20 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
 
 // unclaimed returns why a range could not be claimed.
 func (s *Store) unclaimed(ctx context.Context, runID int64, rangeNo int, jobID int64) error {
-	var moved, held bool
+	var held bool
 	var recheckAfter *time.Time
-	err := s.QueryRow(ctx, unclaimedSQL, runID, rangeNo, jobID, s.knownTenants()).Scan(&moved, &held, &recheckAfter)
+	var app App
+	err := s.QueryRow(ctx, unclaimedSQL, runID, rangeNo, jobID).Scan(&held, &recheckAfter, &app.ID, &app.Name, &app.Provider, &app.Tenant)
+	if err == nil {
+		err = s.recognise(app)
+	}
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return ErrGone
+	case errors.Is(err, ErrMoved) || errors.Is(err, ErrAppLost):
+		return err
 	case err != nil:
 		return fmt.Errorf("look who holds range %d of run %d: %w", rangeNo, runID, err)
-	case moved:
-		return ErrMoved
 	case !held && recheckAfter != nil:
 		return &EarlyError{RecheckAfter: *recheckAfter}
 	default:

@@ -13,8 +13,8 @@ import (
 type Store struct {
 	*pg.DB
 
-	tenantsMu sync.Mutex
-	tenants   map[int16]string // of apps, as EnsureApp found them; replaced, never changed
+	appsMu sync.Mutex
+	apps   map[int16]App // as EnsureApp found them; replaced, never changed
 
 	heldMu sync.Mutex
 	held   map[claim]struct{} // of this process, for Beat

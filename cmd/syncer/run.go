@@ -79,6 +79,8 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 			running = false
 		case err = <-serving:
 			running = false
+		case err = <-engine.Lost(): // the service manager starts the process again
+			running = false
 		case <-hangups:
 			manager.reloading()
 			loaded = s.reload(loaded, func() (*config.Config, error) { return p.load(c) }, engine)

@@ -67,6 +67,21 @@ schedule = "@every 2s"
 	}
 }
 
+// TestLostApp: a daemon whose app the database has lost ends, so that the service
+// manager starts it again; the next start adds the app anew.
+func TestLostApp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, worldOptions{})
+	w.run(exitDone, "migrate", "up")
+	p := w.daemon()
+	w.exec(`UPDATE syncer.app SET name = 'other' WHERE name = 'chat'`) // the number is another app's
+	_, stderr := p.wait(exitFailed)
+	wantText(t, stderr, `app "chat": the database no longer has this app under the number that this process knows`, "restart this process, which adds the app again")
+	p = w.daemon()
+	w.wantSQL("chat,main,other", `SELECT string_agg(name, ',' ORDER BY name) FROM syncer.app`)
+	p.stop()
+}
+
 // TestSkippedTicks: a tick that meets the previous run is skipped, and recorded.
 func TestSkippedTicks(t *testing.T) {
 	t.Parallel()
