@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -27,8 +28,8 @@ const (
 // repeated ones, which Answer.Unasked counts.
 const strangers = 100
 
-// Decoder reads a provider's JSON answer token by token while it arrives, so that it
-// holds one value at a time. An object with a repeated name makes the answer malformed:
+// Decoder reads a provider's JSON, an answer or a hook, token by token while it arrives,
+// so that it holds one value at a time. An object with a repeated name makes the answer malformed:
 // its meaning would depend on the reader. Names are case-sensitive, as in the
 // providers' documents.
 //
@@ -127,11 +128,17 @@ type Envelope struct {
 // reset and whole is false.
 func (d *Decoder) Answer(b Body, asked int) (whole bool) {
 	b.Reset()
-	d.Object(func(name []byte) { b.ReadMember(d, name, asked) })
-	if whole = d.end(); !whole {
+	if whole = d.Whole(func(name []byte) { b.ReadMember(d, name, asked) }); !whole {
 		b.Reset()
 	}
 	return whole
+}
+
+// Whole is Object for all that there is to read. It reports false if that is cut off or
+// malformed.
+func (d *Decoder) Whole(field func(name []byte)) bool {
+	d.Object(field)
+	return d.end()
 }
 
 // end reads the end of the answer, after which nothing may follow.
@@ -318,6 +325,15 @@ func (d *Decoder) intern(v []byte) string {
 		d.words[word] = word
 	}
 	return word
+}
+
+// Int reads an integer, as a number or in a string; 0 for anything else.
+func (d *Decoder) Int() int64 {
+	n, err := strconv.ParseInt(string(d.scalar(maxWord)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Bool reads true or false.
