@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"internal/config":   {"imclient", "internal/schedule"},
 	"internal/report":   {"internal/localtime", "repo/reports", "repo/userstable"},
 	"internal/schedule": {"internal/localtime"},
+	"internal/hooks":    {"imclient"},
 	"internal/tracing":  {"imclient"},
 	"internal/dev/lab": {
 		"imclient", "imclient/tencent", "imclient/openim", "internal/imsim", "internal/pg", "jobs", "migrations", "repo", "repo/userstable",
