@@ -85,9 +85,12 @@ WHERE name IN ('main', 'chat') AND status = 'succeeded' AND finished_at > attack
 	}
 	w.end()
 	p.stop()
+	// The run that the start catches up on may begin just before the next tick, which it
+	// then keeps from having a run of its own.
 	for _, run := range query(w.world, pgx.RowTo[string], `
-SELECT concat_ws(' ', name, tick, status, error) FROM syncer.sync_run JOIN syncer.app USING (app_id)
-WHERE name IN ('main', 'chat') AND status NOT IN ('succeeded', 'running')`) {
+SELECT concat_ws(' ', name, tick, status, error) FROM syncer.sync_run AS u JOIN syncer.app USING (app_id)
+WHERE name IN ('main', 'chat') AND status NOT IN ('succeeded', 'running')
+  AND NOT (status = 'skipped' AND tick = (SELECT min(tick) + interval '30 seconds' FROM syncer.sync_run AS first WHERE first.app_id = u.app_id))`) {
 		t.Errorf("a run of a healthy app: %s", run)
 	}
 	w.wantSQL("0", `
