@@ -22,6 +22,8 @@ type Backfill struct {
 	Kind   imclient.Kind
 	Resume bool     // go on with the last backfill instead of starting a new one
 	Listed []string // distinct ids to limit it to; nil: the whole users table
+	// ListedAt is when Listed began to be compared with the users table.
+	ListedAt time.Time
 	// LetLeave confirms that any number of users may have left the users table.
 	LetLeave bool
 	MaxGap   time.Duration // see repo.NewRun
@@ -81,7 +83,8 @@ func (e *Engine) tryBackfill(ctx context.Context, b Backfill) (repo.Run, error) 
 			}
 		}
 	}
-	runID, err := e.queue.run(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, LetLeave: b.LetLeave, MaxGap: b.MaxGap})
+	runID, err := e.queue.run(ctx, repo.NewRun{AppID: b.AppID, Job: BackfillJob, Kind: b.Kind, Trigger: repo.TriggerBackfill, Listed: b.Listed, ListedAt: b.ListedAt, Salt: e.config.Salt,
+		LetLeave: b.LetLeave, MaxGap: b.MaxGap})
 	if err != nil {
 		return repo.Run{}, err
 	}

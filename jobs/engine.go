@@ -47,6 +47,7 @@ type Config struct {
 	Partition   string         // day, week or month
 	Retention   time.Duration  // of the histories; 0 keeps them
 	ReportZone  *time.Location // whose days are rolled up
+	Salt        repo.Salt      // of erasures; "": no user may be excluded
 	Reindex     bool           // the store's role owns the queue's tables and may rebuild their indexes
 	// A page is suspect if at least CollapseMin users of it, or of one of its calls,
 	// and more than CollapseRatio of those who were reachable, are offline at once.

@@ -41,6 +41,7 @@ type engineSpec struct {
 	Hold           time.Duration // of a batch by a breaker; 0: as it is outside of tests
 	MaintainEvery  time.Duration // likewise
 	PollOnly       bool
+	Salt           repo.Salt
 	// Now replaces the database's clock; another process cannot have it.
 	Now func() time.Time `json:"-"`
 }
@@ -133,6 +134,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 	}
 	e.Engine, err = New(store, apps, Config{
 		RangeUsers: s.Range, PageUsers: s.Page, Workers: s.Workers, RescueAfter: s.RescueAfter,
+		Salt:          s.Salt,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
 		RemovalRatio: s.RemovalRatio, RemovalMin: s.RemovalMin,
 		Outage: s.Outage, Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,

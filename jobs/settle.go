@@ -30,7 +30,7 @@ type action string
 
 const (
 	done       action = "done"         // it is finished, or another worker's
-	giveBack   action = "give back"    // the process stops; another one continues at once
+	giveBack   action = "give back"    // it continues at once: elsewhere if the process stops, or without a user who was erased
 	throttled  action = "throttled"    // it waits as long as the provider asks
 	waitForAPI action = "wait for API" // it waits for the end of an outage, at no attempt
 	failRun    action = "fail run"     // no retry mends it
@@ -56,13 +56,13 @@ func decide(o outcome, cancelled bool, now outage) action {
 	switch {
 	case o.err == nil || errors.Is(o.err, repo.ErrGone):
 		return done
-	case cancelled || errors.Is(o.err, ask.ErrStopped):
+	case cancelled || errors.Is(o.err, ask.ErrStopped) || errors.Is(o.err, repo.ErrErased):
 		return giveBack
 	case answered && apiErr.Class == imclient.ClassThrottled:
 		return throttled
 	case answered && class == imclient.ClassTransient && now.open && now.since.Before(o.begun):
 		return waitForAPI
-	case usersMistake || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
+	case usersMistake || errors.Is(o.err, repo.ErrSalt) || class == imclient.ClassFatal || class == imclient.ClassUnauthorised:
 		return failRun
 	case o.last:
 		return giveUp

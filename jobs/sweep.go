@@ -50,6 +50,9 @@ const pagesAhead = 2
 // run sweeps what is left of the range. It returns ask.ErrStopped if the engine
 // stops first.
 func (s *sweep[V]) run(ctx context.Context, r *repo.Range) error {
+	if err := s.config.Salt.Check(r); err != nil {
+		return err
+	}
 	counts := repo.RangeCounts{}
 	if err := json.Unmarshal(r.Counts, &counts); err != nil {
 		return fmt.Errorf("read the counts of range %d of run %d: %w", r.No, r.Run.ID, err)
@@ -110,6 +113,7 @@ func (s *sweep[V]) read(ctx context.Context, r *repo.Range, pages chan<- *page[V
 			(&page[V]{span: span}).endPage(r, err)
 			return false, err
 		}
+		users.IDs = s.config.Salt.Skip(r, users.IDs)
 		p := &page[V]{Page: users, after: after, done: make(chan struct{}), span: span}
 		p.sortIDs()
 		p.rejectUnfit()
@@ -173,7 +177,7 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	begun := time.Now()
 	out := s.diff(r.Run, p, counts)
 	changed, err := s.values.SavePage(ctx, r, out)
-	if !errors.Is(err, repo.ErrGone) {
+	if !errors.Is(err, repo.ErrGone) && !errors.Is(err, repo.ErrErased) {
 		s.recent.note("write a page", err)
 	}
 	if err != nil {

@@ -101,7 +101,7 @@ func fail(span trace.Span, err error) {
 		class, code = apiErr.Class.String(), apiErr.Code
 	case inDatabase:
 		class, code = "database", sqlErr.SQLState()
-	case errors.Is(err, repo.ErrGone):
+	case errors.Is(err, repo.ErrGone) || errors.Is(err, repo.ErrErased):
 		class = classGone
 	}
 	span.SetAttributes(attribute.String("class", class))

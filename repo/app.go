@@ -299,6 +299,20 @@ func (s *Store) CheckApps(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+const appsSQL = `
+SELECT app_id, name, provider, coalesce(tenant, '')
+FROM syncer.app
+ORDER BY name`
+
+// Apps returns all apps in the database, by name.
+func (s *Store) Apps(ctx context.Context) ([]App, error) {
+	apps, err := pg.Collect(ctx, s, pgx.RowToStructByPos[App], appsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("list the apps: %w", s.ExplainRefusal(ctx, err))
+	}
+	return apps, nil
+}
+
 // FindApp returns the app of a name. The error wraps pgx.ErrNoRows if there is none.
 func (s *Store) FindApp(ctx context.Context, name string) (App, error) {
 	var app App

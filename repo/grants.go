@@ -18,7 +18,7 @@ var (
 	readTables = []string{
 		"syncer_migration", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
-		"account_snapshot", "account_history",
+		"account_snapshot", "account_history", "erasure",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
 		"account_current", "account_coverage", "api_outage",
 	}
@@ -34,13 +34,13 @@ var (
 	writtenTables = []string{
 		"app", "sync_run", "sync_range", "sync_run_user", "observation_gap", "user_failure", "api_quota",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
-		"account_snapshot", "account_history",
+		"account_snapshot", "account_history", "erasure",
 		"queue_channel", "river_job", "river_leader", "river_queue", "river_notification",
 	}
 	workerSequences = []string{"river_job_id_seq", "river_notification_id_seq"}
 	workerFunctions = []string{
 		"make_history_partitions(text, timestamptz, timestamptz)", "drop_history_partitions(timestamptz)",
-		"roll_up_presence(smallint, text, timestamptz)",
+		"roll_up_presence(smallint, text, timestamptz)", "erase_user(smallint, text[])", "stored_users(smallint)",
 	}
 )
 

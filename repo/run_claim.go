@@ -11,6 +11,10 @@ import (
 // closed or another worker took over. It must write nothing.
 var ErrGone = errors.New("the run is closed or the range has another owner")
 
+// ErrErased reports that a user was erased since a worker claimed what it works on, which may
+// hold that user. The worker must write nothing, give the work back, and claim it again.
+var ErrErased = errors.New("a user was erased meanwhile")
+
 // ErrHeld reports that another worker holds the range, and its heartbeat is recent.
 var ErrHeld = errors.New("the range is held by another worker")
 
@@ -49,12 +53,21 @@ WHERE ` + heldSQL + `
 FOR UPDATE`
 
 // fence adds to a batch the statements that lock the run of r, and then r, until the end
-// of the transaction. The batch returns ErrGone, and the transaction must be rolled back,
-// if the run is not open, r's claim is not the newest, or r is not where its worker left
-// it. planned reports whether the run is planned to its end. Locks are always taken in
-// the order run, range.
+// of the transaction. The batch returns an error, and the transaction must be rolled back:
+// ErrGone if the run is not open, r's claim is not the newest, or r is not where its worker
+// left it; ErrErased if a user of the app was erased since r was claimed. planned reports
+// whether the run is planned to its end. Locks are always taken in the order run, range.
 func fence(batch *pgx.Batch, r *Range, lock runLock, planned *bool) {
-	batch.Queue(lockRunSQL+string(lock), r.Run.ID).QueryRow(func(row pgx.Row) error { return goneIfNone(row.Scan(planned)) })
+	batch.Queue(lockRunSQL+string(lock), r.Run.ID).QueryRow(func(row pgx.Row) error {
+		var erasures int
+		if err := row.Scan(planned, &erasures); err != nil {
+			return goneIfNone(err)
+		}
+		if erasures != r.erasures {
+			return ErrErased
+		}
+		return nil
+	})
 	batch.Queue(fenceRangeSQL, r.claim.args(r.position)...).QueryRow(func(row pgx.Row) error { return goneIfNone(row.Scan(new(bool))) })
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 const lockRunSQL = `
-SELECT planned
+SELECT planned, erasures
 FROM syncer.sync_run
 WHERE run_id = $1 AND status = 'running'
 `
@@ -32,7 +32,7 @@ const (
 
 // lockRun locks an open run. It returns ErrGone if the run is closed.
 func lockRun(ctx context.Context, tx *pg.Tx, runID int64, lock runLock) error {
-	return goneIfNone(tx.QueryRow(ctx, lockRunSQL+string(lock), runID).Scan(new(bool)))
+	return goneIfNone(tx.QueryRow(ctx, lockRunSQL+string(lock), runID).Scan(new(bool), new(int)))
 }
 
 // EndRun closes an open run as failed or cancelled. Pages in flight elsewhere write nothing

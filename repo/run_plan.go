@@ -17,6 +17,8 @@ type Plan struct {
 	store  *Store
 	claim  claim
 	cursor *string
+	// erasures are those of the run when the planning was claimed.
+	erasures int
 }
 
 // Done ends the heartbeat of the planning. The worker must call it however the work ended.
@@ -31,7 +33,7 @@ SET plan_attempt = plan_attempt + 1, plan_claim = gen_random_uuid(), plan_owner 
 FROM syncer.app AS a
 WHERE u.run_id = $1 AND u.plan_job_id = $2 AND u.status = 'running' AND NOT u.planned
   AND a.app_id = u.app_id AND ` + sameAppSQL + `
-RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor`
+RETURNING ` + runColumns + `, u.plan_attempt, u.plan_claim, u.plan_cursor, u.erasures`
 
 const unclaimedPlanSQL = `
 SELECT a.app_id, a.name, a.provider, coalesce(a.tenant, '')
@@ -48,7 +50,7 @@ func (s *Store) ClaimPlan(ctx context.Context, runID, jobID int64) (*Plan, error
 	if err == nil {
 		p, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Plan, error) {
 			var p Plan
-			err := row.Scan(p.Run.fields(&p.claim.attempt, &p.claim.token, &p.cursor)...)
+			err := row.Scan(p.Run.fields(&p.claim.attempt, &p.claim.token, &p.cursor, &p.erasures)...)
 			p.claim.runID, p.claim.rangeNo = p.Run.ID, PlanRange
 			return p, err
 		})
@@ -106,18 +108,22 @@ const movePlanSQL = `
 UPDATE syncer.sync_run
 SET plan_ranges = plan_ranges + 1, plan_cursor = $5, planned = $5::text IS NULL, plan_beat_at = $6, key_order = nullif($7, '')
 WHERE ` + planHeldSQL + ` AND plan_cursor IS NOT DISTINCT FROM $4
-RETURNING plan_ranges`
+RETURNING plan_ranges, erasures`
 
 // AddRange adds and enqueues the range after the plan's cursor up to and including key
 // upper; nil means the end of the table, which ends the planning. The run's KeyOrder must
 // be that of upper. It returns ErrGone if the planning was taken over, or is not where p
-// left it.
+// left it, and ErrErased if a user of the app was erased since it was claimed: upper may be
+// that user's key.
 func (s *Store) AddRange(ctx context.Context, p *Plan, upper *string, enqueue Enqueue) error {
 	err := s.InTx(ctx, func(tx *pg.Tx) error {
-		var no int
-		err := tx.QueryRow(ctx, movePlanSQL, p.args(p.cursor, upper, s.Now(), p.Run.KeyOrder)...).Scan(&no)
+		var no, erasures int
+		err := tx.QueryRow(ctx, movePlanSQL, p.args(p.cursor, upper, s.Now(), p.Run.KeyOrder)...).Scan(&no, &erasures)
 		if err != nil {
 			return goneIfNone(err)
+		}
+		if erasures != p.erasures {
+			return ErrErased
 		}
 		jobID, err := enqueue(tx, p.Run, no)
 		if err != nil {

@@ -21,8 +21,11 @@ type Range struct {
 	SuspectAnswers int     // suspect answers in a row about its page; 0: not a recheck
 	store          *Store
 	claim          claim
-	position       *string   // the last key dealt with by this worker or the one before it; nil: none
-	pageAt         time.Time // when this worker wrote its last page; zero: none yet
+	erasures       int                 // of the run, when the range was claimed
+	excluded       map[string]struct{} // hashes of the users whom sweeps skip
+	saltIDs        [][]byte            // of the salts that made them
+	position       *string             // the last key dealt with by this worker or the one before it; nil: none
+	pageAt         time.Time           // when this worker wrote its last page; zero: none yet
 }
 
 // Done ends the heartbeat of the range. The worker must call it however the work ended, or
@@ -38,7 +41,9 @@ WHERE r.run_id = $1 AND r.range_no = $2 AND r.job_id = $3
   AND (r.recheck_after IS NULL OR r.recheck_after <= $5)
   AND u.run_id = r.run_id AND u.status = 'running'
   AND EXISTS (SELECT FROM syncer.app AS a WHERE a.app_id = u.app_id AND ` + sameAppSQL + `)
-RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspect_answers, r.attempt, r.claim`
+RETURNING ` + runColumns + `, r.range_no, coalesce(r.cursor_key, r.lower_key), r.upper_key, r.counts, r.suspect_answers, r.attempt, r.claim, u.erasures,
+    ARRAY(SELECT e.user_hash FROM syncer.erasure AS e WHERE e.app_id = u.app_id AND e.excluded),
+    ARRAY(SELECT DISTINCT e.salt_id FROM syncer.erasure AS e WHERE e.app_id = u.app_id AND e.excluded)`
 
 // ClaimRange claims a range for the queue's job. It returns ErrHeld if another worker has
 // it, with a heartbeat since staleBefore; ErrGone if it is done, its run is closed, or it
@@ -51,7 +56,9 @@ func (s *Store) ClaimRange(ctx context.Context, runID int64, rangeNo int, jobID 
 	if err == nil {
 		claimed, err = pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (Range, error) {
 			var c Range
-			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.SuspectAnswers, &c.claim.attempt, &c.claim.token)...)
+			var excluded [][]byte
+			err := row.Scan(c.Run.fields(&c.No, &c.Lower, &c.Upper, &c.Counts, &c.SuspectAnswers, &c.claim.attempt, &c.claim.token, &c.erasures, &excluded, &c.saltIDs)...)
+			c.excluded = setOf(excluded)
 			c.claim.runID, c.claim.rangeNo, c.position = c.Run.ID, c.No, c.Lower
 			return c, err
 		})

@@ -21,9 +21,13 @@ type NewRun struct {
 	Tick    time.Time // zero for a backfill
 	// MaxGap is how long after its end the next complete run may begin without a gap; 0:
 	// any time between them is a gap.
-	MaxGap   time.Duration
-	Listed   []string // distinct ids to limit it to; nil: the whole users table
-	LetLeave bool     // any number of users may have left the users table
+	MaxGap time.Duration
+	Listed []string // distinct ids to limit it to; nil: the whole users table
+	// ListedAt is when Listed began to be compared with the users table: users who were
+	// erased since are left out, by Salt.
+	ListedAt time.Time
+	Salt     Salt
+	LetLeave bool // any number of users may have left the users table
 }
 
 // ErrBusy reports that another run of the same app and kind is running.
@@ -114,7 +118,7 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 		if err := row.Scan(&runID, &status); err != nil || status == RunSkipped {
 			return err
 		}
-		if err := s.addListed(ctx, tx, runID, n.Listed); err != nil {
+		if err := s.addListed(ctx, tx, runID, n); err != nil {
 			return err
 		}
 		jobID, err := enqueue(tx, runID)
@@ -127,11 +131,26 @@ func (s *Store) tryStartRun(ctx context.Context, n NewRun, enqueue func(tx pgx.T
 	return runID, status, err
 }
 
-func (s *Store) addListed(ctx context.Context, tx *pg.Tx, runID int64, ids []string) error {
-	if len(ids) == 0 {
+const erasedSinceSQL = `
+SELECT user_hash, salt_id
+FROM syncer.erasure
+WHERE app_id = $1 AND erased_at >= $2`
+
+// addListed stores the ids of a run's list. The run's row keeps erasures of the app waiting
+// until the end of the transaction, and these then find the list.
+func (s *Store) addListed(ctx context.Context, tx *pg.Tx, runID int64, n NewRun) error {
+	if len(n.Listed) == 0 {
 		return nil // an empty COPY takes two round trips too
 	}
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{s.Schema(), "sync_run_user"}, []string{"run_id", "user_id"},
+	erased, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[erasedHash], erasedSinceSQL, n.AppID, n.ListedAt)
+	if err != nil {
+		return err
+	}
+	ids, err := n.Salt.without(erased, n.Listed)
+	if err != nil {
+		return err
+	}
+	_, err = tx.CopyFrom(ctx, pgx.Identifier{s.Schema(), "sync_run_user"}, []string{"run_id", "user_id"},
 		pgx.CopyFromSlice(len(ids), func(i int) ([]any, error) { return []any{runID, ids[i]}, nil }))
 	if err != nil {
 		return fmt.Errorf("store the listed users: %w", err)

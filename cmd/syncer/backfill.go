@@ -100,12 +100,12 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	how := jobs.Backfill{Resume: c.Bool("resume"), LetLeave: c.Bool("let-leave"), ListedAt: s.store.Now()}
 	if wanted != nil {
 		if sweeps, err = matchListed(ctx, engine, sweeps, wanted); err != nil {
 			return err
 		}
 	}
-	how := jobs.Backfill{Resume: c.Bool("resume"), LetLeave: c.Bool("let-leave")}
 	if err := s.backfill(ctx, engine, sweeps, how, display); err != nil {
 		return err
 	}

@@ -171,6 +171,9 @@ func (ch *checker) database(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	if err := store.CheckSalt(ctx, repo.Salt(ch.config.History.ErasureSalt.Reveal())); err != nil {
+		ch.say("erasures", err, "")
+	}
 	for _, app := range ch.config.Apps {
 		if err := store.CheckApp(ctx, app.Name, app.Provider, app.Tenant()); err != nil {
 			ch.say("app "+app.Name, err, "")

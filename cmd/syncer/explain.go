@@ -27,7 +27,8 @@ func (p *program) explainCommand() *cli.Command {
 		Description: "USER is the IM user id. Looks it up in the users table (reading all of it if [users] user_id has no index), and shows " +
 			"what is known of it and since when, whether and why it fails, its runs, and when the next one begins; for every " +
 			"app by default. It changes nothing.\n" +
-			"JSON is an object with a list of apps. Its keys are named like the columns of tables and views.\n" +
+			"JSON is an object with a list of apps. Its keys are named like the columns of tables and views. It has the whole " +
+			"history and all rolled-up days, which answers a request for access to personal data.\n" +
 			"Exit codes: 0 found and fine, 1 an error prevented the answer, 3 something is wrong, or the user is in no users " +
 			"table.",
 		Flags: []cli.Flag{
@@ -63,6 +64,9 @@ func (p *program) explain(ctx context.Context, c *cli.Command) error {
 	}
 	defer store.Close()
 	x := explainer{config: loaded, store: store, userID: userID, tz: tz}
+	if c.String("format") == "table" {
+		x.changes = new(changesShown)
+	}
 	var all []report.Explanation
 	var now time.Time
 	for _, app := range apps {
@@ -131,6 +135,8 @@ type explainer struct {
 	store  *repo.Store
 	userID string
 	tz     *time.Location
+	// changes is how many rows of the user's history are read; nil: all.
+	changes *int
 }
 
 func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation, now time.Time, err error) {
@@ -145,10 +151,14 @@ func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation
 	if err != nil {
 		return e, now, err
 	}
+	salt := repo.Salt(x.config.History.ErasureSalt.Reveal())
+	if e.Listing.Excluded, err = x.store.IsExcluded(ctx, app.ID, salt, x.userID); err != nil {
+		return e, now, err
+	}
 	err = reports.Read(ctx, x.store.DB, func(r *reports.Reader) error {
 		now = r.AsOf
 		for _, kind := range imclient.Kinds() {
-			story, err := r.Story(ctx, app.ID, app.Name, kind, x.userID, changesShown)
+			story, err := r.Story(ctx, app.ID, app.Name, kind, x.userID, x.changes)
 			if err != nil {
 				return err
 			}
@@ -167,7 +177,7 @@ func (x *explainer) app(ctx context.Context, c config.App) (e report.Explanation
 	return e, now, err
 }
 
-// changesShown is how many rows of the user's history are shown.
+// changesShown is how many rows of the user's history a table shows.
 const changesShown = 5
 
 // listing looks the user up in the users table. If there is no such user, it looks for a

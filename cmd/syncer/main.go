@@ -114,6 +114,7 @@ func (p *program) command() *cli.Command {
 			p.runsCommand(),
 			p.explainCommand(),
 			p.reportCommand(),
+			p.forgetCommand(),
 			p.grantReaderCommand(),
 			p.grantWorkerCommand(),
 			p.repairClockCommand(),

@@ -156,6 +156,9 @@ func (s *system) openStore(ctx context.Context, trustClock bool) error {
 	if err := s.store.CheckSchema(ctx, migrations.Latest()); err != nil {
 		return err
 	}
+	if err := s.store.CheckSalt(ctx, repo.Salt(s.config.History.ErasureSalt.Reveal())); err != nil {
+		return err
+	}
 	s.ownsQueue, err = s.store.CheckQueue(ctx)
 	return err
 }
@@ -215,6 +218,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
 		RescueAfter: s.config.Sweep.RescueAfter, Outage: s.config.Sweep.Outage,
 		Partition: s.config.History.Partition, Retention: s.config.History.Retention,
+		Salt:          repo.Salt(s.config.History.ErasureSalt.Reveal()),
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,

@@ -153,6 +153,9 @@ type History struct {
 	Partition string `toml:"partition" default:"month" allowed:"month week day"`
 	// Retention is how long transitions are kept; 0 is unlimited.
 	Retention time.Duration `toml:"retention" default:"" min:"24h" max:"36500d"`
+	// ErasureSalt keys the hashes by which syncer forget records erased users; "" if none
+	// is ever erased.
+	ErasureSalt Secret `toml:"erasure_salt,file" default:""`
 }
 
 // Report configures reports.

@@ -21,6 +21,7 @@ func (v validator) validate() {
 	v.apps()
 	v.jobs()
 	v.sweep()
+	v.history()
 	v.traces()
 }
 
@@ -54,6 +55,17 @@ func (v validator) schema() {
 		v.problem(path, "%s is no simple name (allowed: at most 31 lower-case letters, digits and _, no digit first)", quote(s))
 	case strings.HasPrefix(s, "pg_"), s == "information_schema":
 		v.problem(path, "%s is a schema of Postgres itself; use another", quote(s))
+	}
+}
+
+// minSalt is the least length of an erasure salt. User ids are guessable, so a short salt
+// could be found by trying.
+const minSalt = 16
+
+func (v validator) history() {
+	const path = "history.erasure_salt"
+	if salt := v.c.History.ErasureSalt; salt != "" && len(salt) < minSalt {
+		v.problem(path, "it is shorter than %d characters; make one with: openssl rand -hex 32", minSalt)
 	}
 }
 

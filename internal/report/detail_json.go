@@ -23,7 +23,7 @@ func (e Explanation) document() object {
 		kinds = append(kinds, k.document())
 	}
 	return object{
-		{"app", e.App}, {"provider", e.Provider}, {"listed", e.Listing.Listed()}, {"troubles", e.Troubles()},
+		{"app", e.App}, {"provider", e.Provider}, {"listed", e.Listing.Listed()}, {"excluded", e.Listing.Excluded}, {"troubles", e.Troubles()},
 		{"users_table", e.Listing.document()}, {"kinds", kinds},
 	}
 }
@@ -64,17 +64,28 @@ func (k KindExplanation) document() object {
 		jobs = append(jobs, object{{"job", job.Name}, {"last_tick", job.LastTick}, {"next_tick", unlessZero(job.Next)}, {"overdue_tick", unlessZero(job.Overdue)}})
 	}
 	for _, c := range k.Changes {
-		o := object{{"prev_" + column, c.Prev}, {column, c.Value}}
+		o := object{{"prev_" + column, c.Prev}}
 		if presence {
-			o = append(o, member{"platforms", c.Platforms})
+			o = append(o, member{"prev_since_after", c.PrevSinceAfter}, member{"prev_since", c.PrevSince}, member{column, c.Value}, member{"platforms", c.Platforms})
+		} else {
+			o = append(o, member{column, c.Value})
 		}
 		history = append(history, append(o, member{"not_before", c.NotBefore}, member{"observed_at", c.ObservedAt}, member{"run_id", c.RunID}))
 	}
-	return object{
+	document := object{
 		{"kind", k.Kind}, {"known", known}, {"failure", failure}, {"jobs", jobs},
 		{"running", k.Running}, {"last_run", k.LastClosed}, {"last_complete_run", k.LastComplete}, {"gap_since", k.GapSince},
 		{"history", history},
 	}
+	if presence {
+		var days []object
+		for _, d := range k.Days {
+			days = append(days, object{{"day", d.Day.Format(time.DateOnly)}, {"online_seconds", d.OnlineSeconds}, {"sessions", d.Sessions},
+				{"first_online", d.FirstOnline}, {"last_online", d.LastOnline}})
+		}
+		document = append(document, member{"days", days})
+	}
+	return document
 }
 
 // unlessZero returns a time, nil for the zero time.

@@ -24,6 +24,8 @@ type Listing struct {
 	Where string           // its condition; "": none
 	Rows  []userstable.Row // with the id: those within the condition, else those outside
 	ByKey []userstable.Row // if no row has the id: the row with that key
+	// Excluded means that sweeps skip the user, who was erased.
+	Excluded bool
 	// NoID is the failure recorded for rows without an id.
 	NoID *reports.FailureOf
 	Err  error // why the table could not be read
@@ -61,6 +63,9 @@ func (k KindExplanation) inUse() bool {
 // Troubles returns the reasons why the user is not updated as it should be, the most
 // important first; none if all is well.
 func (e Explanation) Troubles() []string {
+	if e.Listing.Excluded {
+		return []string{"Sweeps skip this user, who was erased with syncer forget --exclude."}
+	}
 	if e.Listing.Err == nil && !e.Listing.Listed() {
 		all := []string{"Sweeps do not come to this user: see users table."}
 		for _, k := range e.Kinds {

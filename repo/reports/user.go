@@ -42,23 +42,25 @@ WHERE app_id = $1 AND kind = $2 AND user_id = $3`
 
 // ChangeOf is a transition of one user.
 type ChangeOf struct {
-	Prev       *string // nil: first seen
-	Value      string
-	Platforms  map[string]string
-	NotBefore  *time.Time
-	ObservedAt time.Time
-	RunID      int64
+	Prev           *string    // nil: first seen
+	PrevSinceAfter *time.Time // presence only: the bracket of the beginning of Prev
+	PrevSince      *time.Time
+	Value          string
+	Platforms      map[string]string
+	NotBefore      *time.Time
+	ObservedAt     time.Time
+	RunID          int64
 }
 
 const presenceChangesSQL = `
-SELECT prev_state::text, state::text, platforms, not_before, observed_at, run_id
+SELECT prev_state::text, prev_since_after, prev_since, state::text, platforms, not_before, observed_at, run_id
 FROM syncer.presence_history
 WHERE app_id = $1 AND user_id = $2
 ORDER BY observed_at DESC
 LIMIT $3`
 
 const accountChangesSQL = `
-SELECT prev_status::text, status::text, '{}'::jsonb, not_before, observed_at, run_id
+SELECT prev_status::text, NULL::timestamptz, NULL::timestamptz, status::text, '{}'::jsonb, not_before, observed_at, run_id
 FROM syncer.account_history
 WHERE app_id = $1 AND user_id = $2
 ORDER BY observed_at DESC
@@ -69,12 +71,30 @@ SELECT started_at
 FROM syncer.sync_gap
 WHERE app_id = $1 AND kind = $2 AND ended_at IS NULL`
 
+// DayOf is a rolled-up day on which the user was online.
+type DayOf struct {
+	Day           time.Time
+	OnlineSeconds float64
+	Sessions      int64
+	FirstOnline   time.Time
+	LastOnline    time.Time
+}
+
+// By index: the key of presence_day has the day before the user.
+const daysSQL = `
+SELECT day, online_seconds, sessions, first_online, last_online
+FROM syncer.presence_day
+WHERE app_id = $1 AND user_id = $2
+  AND day IN (SELECT generate_series(min(d.day), max(d.day), '1 day')::date FROM syncer.presence_day AS d WHERE d.app_id = $1)
+ORDER BY day DESC`
+
 // UserStory is what is known of one user of an app in one kind, and of the runs of that
 // kind. What does not exist is nil.
 type UserStory struct {
 	Known        *KnownValue
 	Failure      *FailureOf
 	Changes      []ChangeOf // the newest first
+	Days         []DayOf    // presence only, the newest first
 	LastComplete *RunRow
 	LastClosed   *RunRow // without skipped ticks
 	Running      *RunRow
@@ -84,9 +104,9 @@ type UserStory struct {
 // closedStatuses are those of runs that ended, without skipped ticks.
 var closedStatuses = []string{"succeeded", "partial", "failed", "cancelled"}
 
-// Story returns what is known of a user of an app in one kind, with at most so many
-// changes.
-func (r *Reader) Story(ctx context.Context, appID int16, app string, kind imclient.Kind, userID string, changes int) (s UserStory, err error) {
+// Story returns what is known of a user of an app in one kind, with at most so many changes
+// or, if changes is nil, with all of them and the rolled-up days.
+func (r *Reader) Story(ctx context.Context, appID int16, app string, kind imclient.Kind, userID string, changes *int) (s UserStory, err error) {
 	known, history := knownPresenceSQL, presenceChangesSQL
 	if kind == imclient.KindAccounts {
 		known, history = knownAccountSQL, accountChangesSQL
@@ -99,6 +119,11 @@ func (r *Reader) Story(ctx context.Context, appID int16, app string, kind imclie
 	}
 	if s.Changes, err = read[ChangeOf](ctx, r, "the user's history", history, appID, userID, changes); err != nil {
 		return s, err
+	}
+	if changes == nil && kind == imclient.KindPresence {
+		if s.Days, err = read[DayOf](ctx, r, "the user's days", daysSQL, appID, userID); err != nil {
+			return s, err
+		}
 	}
 	ofKind := string(kind)
 	for _, wanted := range []struct {

@@ -3,6 +3,7 @@ package userstable
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -153,6 +154,17 @@ func noText(id, key string) UnfitID {
 func standIn(id, hash []byte) string {
 	const enough = 16
 	return shown(id, shownID) + "…" + string(hash[:min(len(hash), enough)])
+}
+
+// StoredNames returns the texts other than the id itself by which a user may be recorded: the
+// stand-in of a long id, and a cursor of bytes.
+func StoredNames(id string) []string {
+	names := []string{bytesCursor + hex.EncodeToString([]byte(id))}
+	if len(id) > longestID {
+		hash := sha256.Sum256([]byte(id))
+		names = append(names, standIn([]byte(id), fmt.Appendf(nil, "%x", hash)))
+	}
+	return names
 }
 
 // ShownKey returns a key as messages show it, at most 100 characters.
