@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"syncer/internal/web"
 	"syncer/jobs"
 )
 
@@ -47,6 +48,7 @@ func metrics() []described {
 	var d descriptions
 	jobs.NewMetrics(&d)
 	d.MustRegister(&jobs.State{})
+	web.NewMetrics(&d)
 	return d.all
 }
 

@@ -12,15 +12,15 @@ import (
 	"syncer/internal/pg"
 )
 
-// What reporting reads, with what its views and functions read, which have the rights of
-// the caller. Not the queue's tables and the quota, which have nothing to report.
+// What reports and pages read, with what their views and functions read, which have the
+// caller's privileges. They do not read the queue's tables.
 var (
 	readTables = []string{
 		"syncer_migration", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history", "erasure",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
-		"account_current", "account_coverage", "api_outage",
+		"account_current", "account_coverage", "api_outage", "api_quota",
 	}
 	readFunctions = []string{
 		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",

@@ -202,13 +202,6 @@ func (x *explainer) listing(ctx context.Context, c config.Users) report.Listing 
 	return l
 }
 
-// tickGrace is how late a tick may be before it counts as overdue.
-const tickGrace = time.Minute
-
-// clockGrace is how far in the future the last tick may be, because instances know the
-// time only to within a round trip to the database.
-const clockGrace = 5 * time.Second
-
 // jobs returns when the jobs of the app and kind run.
 func (x *explainer) jobs(ctx context.Context, r *reports.Reader, app repo.App, kind imclient.Kind) ([]report.JobExplanation, error) {
 	var all []report.JobExplanation
@@ -224,20 +217,7 @@ func (x *explainer) jobs(ctx context.Context, r *reports.Reader, app repo.App, k
 		if err != nil {
 			return nil, err
 		}
-		explained := report.JobExplanation{Name: job.Name, LastTick: last}
-		from := r.AsOf
-		if last != nil && last.After(from.Add(clockGrace)) {
-			from, explained.Ahead = *last, true
-		}
-		if next := ticks.Next(from); !next.IsZero() {
-			explained.Next = next.In(x.tz)
-		}
-		if last != nil {
-			if due := ticks.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(r.AsOf) {
-				explained.Overdue = due.In(x.tz)
-			}
-		}
-		all = append(all, explained)
+		all = append(all, report.ExplainJob(job.Name, ticks, last, r.AsOf.In(x.tz)))
 	}
 	return all, nil
 }

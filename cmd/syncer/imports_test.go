@@ -18,7 +18,7 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim",
-		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
+		"internal/admin", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "internal/web", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
 	},
 	"jobs":              {"imclient", "internal/pg", "jobs/ask", "repo", "repo/userstable"},
 	"jobs/ask":          {"imclient"},
@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"internal/report":   {"internal/localtime", "repo/reports", "repo/userstable"},
 	"internal/schedule": {"internal/localtime"},
 	"internal/hooks":    {"imclient"},
+	"internal/web":      {"imclient", "internal/admin", "internal/localtime", "internal/pg", "internal/report", "repo/reports"},
 	"internal/tracing":  {"imclient"},
 	"internal/dev/lab": {
 		"imclient", "imclient/tencent", "imclient/openim", "internal/imsim", "internal/pg", "jobs", "migrations", "repo", "repo/userstable",

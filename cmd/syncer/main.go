@@ -115,6 +115,7 @@ func (p *program) command() *cli.Command {
 			p.explainCommand(),
 			p.reportCommand(),
 			p.forgetCommand(),
+			p.webCommand(),
 			p.grantReaderCommand(),
 			p.grantWorkerCommand(),
 			p.repairClockCommand(),

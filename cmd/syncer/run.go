@@ -63,6 +63,10 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	viewing, err := s.serveWeb(ctx)
+	if err != nil {
+		return err
+	}
 	if err := engine.Start(ctx); err != nil {
 		return err
 	}
@@ -78,6 +82,8 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 		case <-ctx.Done():
 			running = false
 		case err = <-serving:
+			running = false
+		case err = <-viewing:
 			running = false
 		case err = <-engine.Lost(): // the service manager starts the process again
 			running = false

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -72,19 +73,19 @@ func (s *Server) Handler() http.Handler {
 		mux.Handle("GET /debug/pprof/trace", s.trusted(http.HandlerFunc(pprof.Trace)))
 		mux.Handle("GET /debug/pprof/symbol", s.trusted(http.HandlerFunc(pprof.Symbol)))
 	}
-	return s.ownHost(mux)
+	if s.Token != "" { // a page under a foreign name does not have it
+		return mux
+	}
+	return OwnHost(s.Listen, "[http] token", mux)
 }
 
-// ownHost refuses requests whose Host is a foreign name, unless there is a token,
-// which a page under such a name does not have.
-func (s *Server) ownHost(h http.Handler) http.Handler {
-	if s.Token != "" {
-		return h
-	}
-	listen, _, _ := net.SplitHostPort(s.Listen)
+// OwnHost refuses requests to h whose Host is a foreign name. address is the configured
+// one; setting names the token that would make this check superfluous.
+func OwnHost(address, setting string, h http.Handler) http.Handler {
+	listen, _, _ := net.SplitHostPort(address)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if host := hostOf(r); !isOwn(host, listen, r) {
-			http.Error(w, "this server is not asked by the name of the Host header; use its address, or set [http] token", http.StatusMisdirectedRequest)
+			http.Error(w, "this server is not asked by the name of the Host header; use its address, or set "+setting, http.StatusMisdirectedRequest)
 			return
 		}
 		h.ServeHTTP(w, r)
@@ -142,11 +143,19 @@ func (s *Server) trusts(r *http.Request) bool {
 const warningsAMinute = 3
 
 // warnings logs each line of an http.Server as a warning.
-type warnings zerolog.Logger
+type warnings struct {
+	log zerolog.Logger
+	msg string
+}
+
+// Warnings returns a writer that logs each line of an http.Server as a warning msg, at
+// most a few a minute.
+func Warnings(log zerolog.Logger, msg string) io.Writer {
+	return warnings{log.Sample(&zerolog.BurstSampler{Burst: warningsAMinute, Period: time.Minute}), msg}
+}
 
 func (w warnings) Write(line []byte) (int, error) {
-	logger := zerolog.Logger(w)
-	logger.Warn().Str("error", strings.TrimSpace(string(line))).Msg("the server of health, readiness and metrics has trouble")
+	w.log.Warn().Str("error", strings.TrimSpace(string(line))).Msg(w.msg)
 	return len(line), nil
 }
 
@@ -154,7 +163,7 @@ func (w warnings) Write(line []byte) (int, error) {
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
-		ErrorLog:          log.New(warnings(s.Log.Sample(&zerolog.BurstSampler{Burst: warningsAMinute, Period: time.Minute})), "", 0),
+		ErrorLog:          log.New(Warnings(s.Log, "the server of health, readiness and metrics has trouble"), "", 0),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,

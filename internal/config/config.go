@@ -35,6 +35,7 @@ type Config struct {
 	Sweep   Sweep   `toml:"sweep"`
 	History History `toml:"history"`
 	Report  Report  `toml:"report"`
+	Web     Web     `toml:"web"`
 	Traces  Traces  `toml:"traces"`
 
 	// Warnings are things that work but need attention, such as a secret in a
@@ -163,6 +164,20 @@ type Report struct {
 	// Timezone is the zone whose days are rolled up. Reports in another zone are
 	// computed from the history.
 	Timezone *time.Location `toml:"timezone" default:"UTC"`
+}
+
+// Web configures the pages and the read API.
+type Web struct {
+	// Listen is host:port; "" turns the server off.
+	Listen string `toml:"listen" default:""`
+	// Token is the password of Basic authentication; "" requires none. It is required
+	// beyond loopback.
+	Token Secret `toml:"token,file" default:""`
+	// UserPages serves pages and answers about single users.
+	UserPages bool `toml:"user_pages" default:"false"`
+	// DatabaseURL is a connection that only reads, for example to a replica; "" is
+	// Database.URL.
+	DatabaseURL DatabaseURL `toml:"database_url,file" default:""`
 }
 
 // Traces configures where traces of runs are sent.

@@ -20,7 +20,7 @@ func secretConfig(t *testing.T) (path string, environ []string) {
 		"postgres://syncer@localhost/app", "postgres://syncer:CANARY-db@localhost/app?sslpassword=CANARY-key",
 		`table = "users"`, "table = \"users\"\nwhere = \"name <> 'x'\"\nuser_id = \"'\\u0007\\u007f\\\"' \\U000e0001\"",
 		`"tencent-key"`, `"CANARY-tencent"`,
-		`secret = "openim-secret"`, "secret_file = \"secret\"\n[apps.users]\nurl = \"host=other user=u dbname=d password=CANARY-users\"\n[http]\ntoken = \"CANARY-token\"\n"+
+		`secret = "openim-secret"`, "secret_file = \"secret\"\n[apps.users]\nurl = \"host=other user=u dbname=d password=CANARY-users\"\n[http]\ntoken = \"CANARY-token\"\n[web]\ntoken = \"CANARY-web\"\ndatabase_url = \"host=other user=u dbname=d password=CANARY-reader\"\n"+
 			"[traces]\nendpoint = \"https://collector:4318\"\nheaders = \"Authorization: Bearer CANARY-trace\"\nproxy = \"socks5h://CANARY-token@proxy:1080\""), 0o600)
 	return path, []string{"SYNCER_SWEEP_WORKERS=7", "SYNCER_APPS_MAIN_USERS_URL=postgres://u:CANARY-env@h/d", "SYNCER_APPS_MAIN_PROXY=http://u:CANARY-proxy@proxy:3128"}
 }
@@ -43,7 +43,7 @@ func TestPrint(t *testing.T) {
 		`url = "postgres://syncer@localhost:5432/app" # config.toml:2`,
 		`schema = "syncer" # default`,
 		`token = "[secret]" # config.toml:26`,
-		`headers = "[secret]" # config.toml:29`,
+		`headers = "[secret]" # config.toml:32`,
 		`secret_key = "[secret]" # config.toml:14`,
 		`secret = "[secret]" # config.toml:22, by secret_file`,
 		`url = "postgres://u@h:5432/d" # SYNCER_APPS_MAIN_USERS_URL`,
@@ -51,7 +51,7 @@ func TestPrint(t *testing.T) {
 		`where = "name <> 'x'" # config.toml:6`, `key_column = "\"id\"" # default`,
 		`user_id = "'\u0007\u007f\"' \U000e0001" # config.toml:7`,
 		`workers = 7 # SYNCER_SWEEP_WORKERS`,
-		`proxy = "http://proxy:3128" # SYNCER_APPS_MAIN_PROXY`, `proxy = "socks5h://proxy:1080" # config.toml:30`,
+		`proxy = "http://proxy:3128" # SYNCER_APPS_MAIN_PROXY`, `proxy = "socks5h://proxy:1080" # config.toml:33`,
 		`max_gap = "" # default`,
 		`rescue_after = "1m0s" # default`,
 		`name = "presence" # default`,

@@ -194,6 +194,12 @@ schedule = "@daily"`,
 		`config.toml:6: users.key_column: "lower(id)" is no column's name (want one name; an unusual one quoted, as in "userId"); expressions belong in user_id`}},
 	{name: "address to listen on", edits: []string{`[users]`, "[http]\nlisten = \"localhost\"\n[users]"}, want: []string{
 		`config.toml:5: http.listen: "localhost" is no address (want "host:port", such as "127.0.0.1:9464", or "" for none)`}},
+	{name: "address of the pages", edits: []string{`[users]`, "[web]\nlisten = \"9465\"\n[users]"}, want: []string{
+		`config.toml:5: web.listen: "9465" is no address (want "host:port", such as "127.0.0.1:9465", or "" for none)`}},
+	{name: "pages without a password", edits: []string{`[users]`, "[web]\nlisten = \":9465\"\n[users]"}, want: []string{
+		`config.toml:5: web.listen: :9465 is reached from other machines, so the pages need a password: give token_file in [web] (a file made with: openssl rand -hex 24), or listen on 127.0.0.1 behind a proxy with a login`}},
+	{name: "pages and metrics at one address", edits: []string{`[users]`, "[web]\nlisten = \"127.0.0.1:9464\"\n[users]"}, want: []string{
+		`config.toml:5: web.listen: 127.0.0.1:9464 is http.listen too: pages and metrics have servers of their own; use another port`}},
 	{name: "database", edits: []string{`postgres://syncer@localhost/app`, `postgres://syncer@localhost:x/app`}, want: []string{
 		`config.toml:2: database.url: is no Postgres connection string: the port is no number from 1 to 65535 (want "postgres://user:password@host:5432/database" with special characters of the password %-encoded, or "host=… user=… dbname=…")`}},
 	{name: "database certificate", edits: []string{`postgres://syncer@localhost/app`, `postgres://syncer@localhost/app?sslmode=verify-full&sslrootcert=/no/ca.pem`}, want: []string{

@@ -15,8 +15,36 @@ type Reporting struct {
 	Apps []string
 }
 
+// Viewing is the part of the configuration that syncer web needs.
+type Viewing struct {
+	Reporting
+	Web Web
+	// Full is the whole configuration, nil if it is incomplete or wrong elsewhere. It
+	// has the schedules and the call rates.
+	Full *Config
+}
+
+// LoadViewing is Load for syncer web.
+func LoadViewing(path string, environ []string) (*Viewing, error) {
+	var web Web
+	reporting, err := loadReporting(path, environ, &web)
+	if err != nil {
+		return nil, err
+	}
+	c := &Viewing{Reporting: *reporting, Web: web}
+	if full, err := Load(path, environ); err == nil {
+		c.Full = full
+	}
+	return c, nil
+}
+
 // LoadReporting is Load for commands that only read collected data.
 func LoadReporting(path string, environ []string) (*Reporting, error) {
+	return loadReporting(path, environ, nil)
+}
+
+// loadReporting is LoadReporting. If web is not nil, it also reads and checks [web].
+func loadReporting(path string, environ []string, web *Web) (*Reporting, error) {
 	data, err := readBounded(path, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
@@ -29,6 +57,10 @@ func LoadReporting(path string, environ []string) (*Reporting, error) {
 	b.section(reflect.ValueOf(&c.Database).Elem(), root.get("database"), "database", envName(envPrefix, "database"))
 	b.section(reflect.ValueOf(&c.Report).Elem(), root.get("report"), "report", envName(envPrefix, "report"))
 	validator{binder: b, c: &Config{Database: c.Database}}.schema()
+	if web != nil {
+		b.section(reflect.ValueOf(web).Elem(), root.get("web"), "web", envName(envPrefix, "web"))
+		validator{binder: b, c: &Config{Web: *web}}.web()
+	}
 	if len(b.problems) > 0 {
 		b.problems.sort()
 		return nil, b.problems

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,35 @@ name = "chat"
 				t.Errorf("configuration (-want +got):\n%s", diff)
 			}
 		})
+	}
+	for _, test := range tests {
+		if test.want == nil {
+			continue
+		}
+		t.Run("pages: "+test.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			if err := os.WriteFile("config.toml", []byte(test.text+"\n[web]\nlisten = \"0.0.0.0:9465\"\ntoken = \"s3cret\"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := LoadViewing("config.toml", append(test.environ, "SYNCER_WEB_USER_PAGES=true"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &Viewing{Reporting: *test.want, Web: Web{Listen: "0.0.0.0:9465", Token: "s3cret", UserPages: true}}
+			if diff := cmp.Diff(want, got, cmp.Comparer(sameZone)); diff != "" {
+				t.Errorf("configuration (-want +got):\n%s", diff)
+			}
+		})
+	}
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("config.toml", []byte(minimal+"\n[web]\nlisten = \"127.0.0.1:9465\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := LoadViewing("config.toml", nil); err != nil || whole.Full == nil || len(whole.Full.Jobs) != 2 {
+		t.Errorf("a whole configuration: %+v, %v", whole, err)
+	}
+	if _, err := LoadViewing("config.toml", []string{"SYNCER_WEB_LISTEN=:9465"}); err == nil || !strings.Contains(err.Error(), "need a password") {
+		t.Errorf("pages without a password: %v", err)
 	}
 	if _, err := LoadReporting(filepath.Join(t.TempDir(), "none"), nil); err == nil {
 		t.Error("a file that is not there is no error")

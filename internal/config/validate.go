@@ -18,6 +18,7 @@ type validator struct {
 func (v validator) validate() {
 	v.schema()
 	v.listen()
+	v.web()
 	v.apps()
 	v.jobs()
 	v.sweep()
@@ -72,18 +73,8 @@ func (v validator) history() {
 func (v validator) listen() {
 	const path = "http.listen"
 	s := v.c.HTTP.Listen
-	if s == "" {
-		return
-	}
-	host, port, err := net.SplitHostPort(s)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		v.problem(path, `%s is no address (want "host:port", such as "127.0.0.1:9464", or "" for none)`, quote(s))
-		return
-	}
-	if loopback(host) || v.c.HTTP.Token != "" {
+	host, ok := v.address(path, s, "127.0.0.1:9464")
+	if !ok || loopback(host) || v.c.HTTP.Token != "" {
 		return
 	}
 	if v.c.HTTP.Pprof {
@@ -92,6 +83,40 @@ func (v validator) listen() {
 	}
 	v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
 		"http.listen (%s) is reached from other machines, and without http.token everybody there reads the metrics", s))
+}
+
+// web checks that pages beyond loopback require a token.
+func (v validator) web() {
+	const path = "web.listen"
+	s := v.c.Web.Listen
+	host, ok := v.address(path, s, "127.0.0.1:9465")
+	if !ok {
+		return
+	}
+	if s == v.c.HTTP.Listen && !strings.HasSuffix(s, ":0") {
+		v.problem(path, "%s is http.listen too: pages and metrics have servers of their own; use another port", s)
+		return
+	}
+	if !loopback(host) && v.c.Web.Token == "" && v.well("web.token", "web.token_file") {
+		v.problem(path, `%s is reached from other machines, so the pages need a password: give token_file in [web] (a file made with: openssl rand -hex 24), or listen on 127.0.0.1 behind a proxy with a login`, s)
+	}
+}
+
+// address returns the host of a setting "host:port", and reports whether it is set and
+// valid.
+func (v validator) address(path, s, example string) (host string, ok bool) {
+	if s == "" {
+		return "", false
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		v.problem(path, `%s is no address (want "host:port", such as "%s", or "" for none)`, quote(s), example)
+		return "", false
+	}
+	return host, true
 }
 
 // namePattern matches names of apps and jobs: short enough for a label and simple

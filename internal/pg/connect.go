@@ -45,6 +45,15 @@ func dropReadOnly(c *pgxpool.Config) {
 	}
 }
 
+// onlyRead makes the sessions read-only and, unless limit is 0, ends their statements
+// after it.
+func onlyRead(params map[string]string, limit time.Duration) {
+	params["default_transaction_read_only"] = "on"
+	if limit > 0 {
+		params["statement_timeout"] = strconv.FormatInt(limit.Milliseconds(), 10)
+	}
+}
+
 // endSilent makes Postgres end sessions whose process is silent: idle in a transaction
 // because it is frozen, or on a machine that is out of reach, for which the system would
 // probe only after two hours. Over a Unix socket the TCP settings have no effect.

@@ -33,6 +33,9 @@ type Config struct {
 	// AnswerWithin bounds each statement, and each batch of statements. A statement
 	// without an answer fails, and its connection is closed. 0: no limit.
 	AnswerWithin time.Duration
+	// ReadOnly makes the sessions read-only, and lets them reach a standby. Postgres then
+	// ends a statement after AnswerWithin, too.
+	ReadOnly bool
 	// Now replaces the database's clock, for simulations. If nil, the database's is used.
 	Now func() time.Time
 	// TrustClock accepts the database's clock however far ahead it is.
@@ -68,7 +71,9 @@ func New(ctx context.Context, c Config) (*DB, error) {
 	poolConfig.MaxConns = int32(c.MaxConns)
 	poolConfig.ConnConfig.Tracer = c.Tracer
 	boundConnecting(poolConfig)
-	dropReadOnly(poolConfig)
+	if !c.ReadOnly {
+		dropReadOnly(poolConfig)
+	}
 	params := poolConfig.ConnConfig.RuntimeParams
 	params["client_encoding"] = UTF8 // whatever role, database, server or URL set
 	if c.PollOnly {
@@ -80,6 +85,9 @@ func New(ctx context.Context, c Config) (*DB, error) {
 	} else {
 		params["application_name"] = db.SessionName()
 		params[probe] = "off"
+		if c.ReadOnly {
+			onlyRead(params, c.AnswerWithin)
+		}
 		overrideSession(poolConfig)
 		if c.SilentFor > 0 {
 			endSilent(params, c.SilentFor)

@@ -42,6 +42,9 @@ func (l Listing) document() object {
 	}
 }
 
+// MarshalJSON returns the explanation as syncer explain prints it.
+func (k KindExplanation) MarshalJSON() ([]byte, error) { return k.document().MarshalJSON() }
+
 func (k KindExplanation) document() object {
 	column, presence := "state", k.Kind == "presence"
 	if !presence {
@@ -96,14 +99,19 @@ func unlessZero(t time.Time) *time.Time {
 	return &t
 }
 
-// WriteRunJSON writes everything about a run as one object.
-func WriteRunJSON(w io.Writer, d reports.RunDetail) error {
+// RunDocument returns everything about a run, to be encoded as JSON.
+func RunDocument(d reports.RunDetail) any {
 	run := struct {
 		reports.RunRow
 		reports.RunMore
 	}{d.RunRow, d.RunMore}
-	return writeJSON(w, object{
+	return object{
 		{"run", run}, {"seen", d.Seen}, {"left", d.Left}, {"gaps", d.Gaps},
 		{"range_states", d.Groups}, {"ranges", d.Ranges}, {"failures", d.Failures},
-	})
+	}
+}
+
+// WriteRunJSON writes everything about a run as one object.
+func WriteRunJSON(w io.Writer, d reports.RunDetail) error {
+	return writeJSON(w, RunDocument(d).(object))
 }

@@ -52,11 +52,41 @@ type JobExplanation struct {
 	Ahead bool
 }
 
+// tickGrace is how late a tick may be before it counts as overdue.
+const tickGrace = time.Minute
+
+// clockGrace is how far in the future the last tick may be, because instances know the
+// time only to within a round trip to the database.
+const clockGrace = 5 * time.Second
+
+// Ticks is the schedule of a job. Next returns the first tick after a time, the zero
+// time if there is none.
+type Ticks interface{ Next(time.Time) time.Time }
+
+// ExplainJob explains when a job runs, in the location of now. last is its newest tick,
+// nil if it had none.
+func ExplainJob(name string, ticks Ticks, last *time.Time, now time.Time) JobExplanation {
+	job := JobExplanation{Name: name, LastTick: last}
+	from := now
+	if last != nil && last.After(now.Add(clockGrace)) {
+		from, job.Ahead = *last, true
+	}
+	if next := ticks.Next(from); !next.IsZero() {
+		job.Next = next.In(now.Location())
+	}
+	if last != nil {
+		if due := ticks.Next(*last); !due.IsZero() && due.Add(tickGrace).Before(now) {
+			job.Overdue = due.In(now.Location())
+		}
+	}
+	return job
+}
+
 // Listed reports whether sweeps include the user.
 func (l Listing) Listed() bool { return len(l.Rows) > 0 && l.Rows[0].Within && l.Rows[0].Key != nil }
 
-// inUse reports whether the kind has a job or any data about the user.
-func (k KindExplanation) inUse() bool {
+// InUse reports whether the kind has a job or any data about the user.
+func (k KindExplanation) InUse() bool {
 	return len(k.Jobs) > 0 || k.Known != nil || k.Failure != nil || k.LastClosed != nil || k.Running != nil || len(k.Changes) > 0
 }
 
@@ -77,14 +107,15 @@ func (e Explanation) Troubles() []string {
 	}
 	var all []string
 	for _, k := range e.Kinds {
-		if k.inUse() {
-			all = append(all, k.troubles()...)
+		if k.InUse() {
+			all = append(all, k.Troubles()...)
 		}
 	}
 	return all
 }
 
-func (k KindExplanation) troubles() []string {
+// Troubles returns the reasons why the user is not updated in this kind as it should be.
+func (k KindExplanation) Troubles() []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, k.Kind+": "+fmt.Sprintf(format, args...)) }
 	switch {
@@ -153,8 +184,8 @@ func (e Explanation) Sections(now time.Time) []Section {
 	head.listing(e.Listing)
 	sections := []Section{head}
 	for _, k := range e.Kinds {
-		if k.inUse() {
-			sections = append(sections, k.section())
+		if k.InUse() {
+			sections = append(sections, k.Section())
 		} else {
 			sections[0].say(k.Kind, "nothing is known, and no job asks for it")
 		}
@@ -209,7 +240,8 @@ func (s *Section) rowWithKey(row userstable.Row) {
 	}
 }
 
-func (k KindExplanation) section() Section {
+// Section returns the explanation of this kind.
+func (k KindExplanation) Section() Section {
 	s := Section{Title: strings.ToUpper(k.Kind[:1]) + k.Kind[1:]}
 	s.known(k)
 	if f := k.Failure; f != nil {

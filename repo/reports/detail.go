@@ -14,14 +14,26 @@ type RunFilter struct {
 	Limit          int
 }
 
-// The counters of a running run are those of its pages so far.
-const latestRunsSQL = `
-SELECT a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
+// runColumns are the columns of a RunRow, of a run u of an app a and runJoins. The
+// counters of a running run are those of its pages so far.
+const runColumns = `a.name, u.run_id, u.kind, u.job, u.trigger, u.tick, u.status, u.started_at, u.finished_at,
        greatest(extract(epoch FROM coalesce(u.finished_at, syncer.as_of()) - u.started_at), 0)::float8,
        coalesce(so_far.users, u.users), coalesce(so_far.changed, u.changed), coalesce(so_far.failed, u.failed), u.removed, u.held_back,
        coalesce(so_far.suspect_pages, u.suspect_pages), coalesce(so_far.rejected_answers, u.rejected_answers),
        coalesce(so_far.calls, u.calls), coalesce(so_far.retries, u.retries),
-       ` + errorSQL + `
+       ` + errorSQL
+
+const runJoins = `LEFT JOIN syncer.api_outage AS o ON o.app_id = u.app_id AND o.api = u.kind
+LEFT JOIN LATERAL (
+    SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
+           sum(r.suspect_pages)::bigint AS suspect_pages, sum(r.rejected_answers)::bigint AS rejected_answers,
+           sum(r.calls)::bigint AS calls, sum(r.retries)::bigint AS retries
+    FROM syncer.sync_range AS r
+    WHERE r.run_id = u.run_id
+) AS so_far ON u.status = 'running'`
+
+const latestRunsSQL = `
+SELECT ` + runColumns + `
 FROM (
     SELECT u.*
     FROM syncer.sync_run AS u
@@ -33,14 +45,7 @@ FROM (
     LIMIT $7
 ) AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
-LEFT JOIN syncer.api_outage AS o ON o.app_id = u.app_id AND o.api = u.kind
-LEFT JOIN LATERAL (
-    SELECT sum(r.users)::bigint AS users, sum(r.changed)::bigint AS changed, sum(r.failed)::bigint AS failed,
-           sum(r.suspect_pages)::bigint AS suspect_pages, sum(r.rejected_answers)::bigint AS rejected_answers,
-           sum(r.calls)::bigint AS calls, sum(r.retries)::bigint AS retries
-    FROM syncer.sync_range AS r
-    WHERE r.run_id = u.run_id
-) AS so_far ON u.status = 'running'
+` + runJoins + `
 ORDER BY u.run_id DESC`
 
 // LatestRuns returns the newest runs that pass the filter, the newest first.

@@ -144,7 +144,7 @@ WHERE relnamespace = 'syncer'::regnamespace AND relkind IN ('r', 'p', 'v')
 SELECT relname::text
 FROM pg_class
 WHERE relnamespace = 'syncer'::regnamespace AND has_table_privilege($1, oid, 'SELECT')
-  AND (relname LIKE 'river%' OR relname = 'api_quota') AND relkind IN ('r', 'p')`)
+  AND relname LIKE 'river%' AND relkind IN ('r', 'p')`)
 	if len(private) > 0 {
 		t.Errorf("a reader may read %v", private)
 	}
