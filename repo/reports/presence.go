@@ -107,18 +107,36 @@ type SessionsRow struct {
 	LongestSeconds float64 `json:"longest_seconds"`
 }
 
+// Percentiles are those of percentile_cont over whole seconds. Sessions of one length are
+// counted first, which parallel workers share; percentile_cont would have one process sort
+// all sessions.
 const sessionsSQL = `
-SELECT app, to_char(day, 'YYYY-MM-DD'), count(*),
-       count(*) FILTER (WHERE ended_by = 'gap'), count(*) FILTER (WHERE ended_by = 'open'),
-       percentile_cont(0.5) WITHIN GROUP (ORDER BY estimated_seconds),
-       percentile_cont(0.9) WITHIN GROUP (ORDER BY estimated_seconds),
-       max(estimated_seconds)
-FROM (
-    SELECT s.app, (s.started_at AT TIME ZONE $4)::date AS day, s.ended_by, s.estimated_seconds
+WITH begun AS (
+    SELECT s.app, (s.started_at AT TIME ZONE $4)::date AS day, round(s.estimated_seconds) AS seconds,
+           count(*) AS sessions, count(*) FILTER (WHERE s.ended_by = 'gap') AS cut, count(*) FILTER (WHERE s.ended_by = 'open') AS open,
+           max(s.estimated_seconds) AS longest
     FROM syncer.presence_session AS s
     WHERE s.started_at >= $2 AND s.started_at < $3 AND ($1::text IS NULL OR s.app = $1)
-) AS begun
-GROUP BY GROUPING SETS ((app, day), (app))
+    GROUP BY 1, 2, 3
+), summed AS (
+    SELECT app, day, seconds, sum(sessions)::bigint AS sessions, sum(cut)::bigint AS cut, sum(open)::bigint AS open, max(longest) AS longest
+    FROM begun
+    GROUP BY GROUPING SETS ((app, day, seconds), (app, seconds))
+), ranked AS (
+    SELECT s.*, sum(sessions) OVER shorter AS up_to, 0.5 * (sum(sessions) OVER all_of - 1) AS median_at, 0.9 * (sum(sessions) OVER all_of - 1) AS p90_at
+    FROM summed AS s
+    WINDOW all_of AS (PARTITION BY app, day), shorter AS (PARTITION BY app, day ORDER BY seconds)
+), percentile AS ( -- between the two sessions next to its place
+    SELECT app, day, sum(sessions)::bigint AS sessions, sum(cut)::bigint AS cut, sum(open)::bigint AS open, max(longest) AS longest,
+           max(median_at - floor(median_at)) AS median_part, max(p90_at - floor(p90_at)) AS p90_part,
+           min(seconds) FILTER (WHERE up_to > floor(median_at)) AS median_low, min(seconds) FILTER (WHERE up_to > ceil(median_at)) AS median_high,
+           min(seconds) FILTER (WHERE up_to > floor(p90_at)) AS p90_low, min(seconds) FILTER (WHERE up_to > ceil(p90_at)) AS p90_high
+    FROM ranked
+    GROUP BY app, day
+)
+SELECT app, to_char(day, 'YYYY-MM-DD'), sessions, cut, open,
+       median_low + median_part * (median_high - median_low), p90_low + p90_part * (p90_high - p90_low), longest
+FROM percentile
 ORDER BY app, day`
 
 // Sessions returns summaries of the sessions that began within the span.
