@@ -86,10 +86,18 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS b ON c.prev_state IS NOT NULL;
 
-INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after)
-SELECT DISTINCT ON (c.app_id, c.user_id) c.app_id, c.user_id, c.state, c.platforms, c.observed_at, c.observed_at, c.run_id, b.observed_at, b.not_before
+INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, last_online_after, last_online_at)
+SELECT DISTINCT ON (c.app_id, c.user_id) c.app_id, c.user_id, c.state, c.platforms, c.observed_at, c.observed_at, c.run_id, b.observed_at, b.not_before,
+       o.not_before, o.observed_at
 FROM changed AS c
 JOIN changed AS b ON b.app_id = c.app_id AND b.user_id = c.user_id AND b.observed_at <= c.observed_at AND b.prev_state IS DISTINCT FROM b.state
+LEFT JOIN LATERAL (
+    SELECT not_before, observed_at
+    FROM changed AS o
+    WHERE o.app_id = c.app_id AND o.user_id = c.user_id AND o.prev_state = 'online' AND o.state <> 'online' AND c.state <> 'online'
+    ORDER BY o.observed_at DESC
+    LIMIT 1
+) AS o ON true
 WHERE c.user_id <> 'eve'
 ORDER BY c.app_id, c.user_id, c.observed_at DESC, b.observed_at DESC;
 

@@ -196,9 +196,15 @@ func (tr *trial) answered(u *simUser, run *simRun, a told) (changed bool) {
 		u.life = &life{told: a, since: a.answered}
 	case old.value != a.value:
 		row := tr.ends(u, run, a.answered, spell(a.value))
-		u.life = &life{told: a, since: old.since, sinceAfter: old.sinceAfter}
+		u.life = &life{told: a, since: old.since, sinceAfter: old.sinceAfter, lastOnline: old.lastOnline}
 		if old.value.State != a.value.State {
 			u.life.since, u.life.sinceAfter = a.answered, &row.bracket[0]
+			switch imclient.StateOnline {
+			case a.value.State:
+				u.life.lastOnline = nil
+			case old.value.State:
+				u.life.lastOnline = &row.bracket
+			}
 		}
 	default:
 		old.missed = false
@@ -370,7 +376,7 @@ func (tr *trial) check() {
 		}
 	}
 	tr.same("histories", want, tr.histories())
-	tr.same("snapshots", tr.wantSnapshots(), tr.lines(`SELECT user_id, state::text, replace(platforms::text, ' ', ''), changed_at, asked_at, since, since_after, run_id
+	tr.same("snapshots", tr.wantSnapshots(), tr.lines(`SELECT user_id, state::text, replace(platforms::text, ' ', ''), changed_at, asked_at, since, since_after, run_id, last_online_after, last_online_at
 FROM syncer.presence_snapshot WHERE app_id = $1 ORDER BY 1`))
 	tr.same("failing users", tr.wantFailures(), tr.lines(`SELECT user_id, known_at FROM syncer.user_failure WHERE app_id = $1 ORDER BY 1`))
 	tr.same("runs", tr.wantRuns(), tr.lines(`SELECT run_id, status, complete, users, changed, failed, calls, removed FROM syncer.sync_run WHERE app_id = $1 AND status <> 'skipped' ORDER BY 1`))
@@ -458,7 +464,11 @@ func (tr *trial) sorted() []*simUser {
 func (tr *trial) wantSnapshots() (lines []string) {
 	for _, u := range tr.sorted() {
 		if l := u.life; l != nil {
-			lines = append(lines, line(u.id, spell(l.value), stamp(l.answered), stamp(l.asked), stamp(l.since), stampOr(l.sinceAfter), l.run))
+			lastAfter, lastAt := "-", "-"
+			if l.lastOnline != nil {
+				lastAfter, lastAt = stamp(l.lastOnline[0]), stamp(l.lastOnline[1])
+			}
+			lines = append(lines, line(u.id, spell(l.value), stamp(l.answered), stamp(l.asked), stamp(l.since), stampOr(l.sinceAfter), l.run, lastAfter, lastAt))
 		}
 	}
 	return lines

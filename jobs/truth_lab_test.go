@@ -190,7 +190,8 @@ type life struct {
 	told
 	since      time.Time
 	sinceAfter *time.Time
-	missed     bool // by a complete run, since somebody looked last
+	lastOnline *[2]time.Time // bracket of the end of the last stretch online; nil while online, or if there was none
+	missed     bool          // by a complete run, since somebody looked last
 }
 
 type failing struct {

@@ -59,7 +59,8 @@ SET created_at = least(created_at, $1)
 RETURNING app_id`
 
 // The first late row has the value before it. The platforms of that value, and when it was
-// last written, are those of the row before.
+// last written, are those of the row before. The user was last online at the newest end of a
+// stretch online, unless first seen after it.
 const repairPresenceSQL = `
 WITH late AS (
     DELETE FROM syncer.presence_history
@@ -70,8 +71,9 @@ WITH late AS (
     FROM late
     ORDER BY user_id, observed_at
 ), restored AS (
-    INSERT INTO syncer.presence_snapshot AS s (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after)
-    SELECT $1, e.user_id, e.prev_state, coalesce(l.platforms, '{}'), c.changed_at, least(u.started_at, c.changed_at), coalesce(l.run_id, 0), e.prev_since, e.prev_since_after
+    INSERT INTO syncer.presence_snapshot AS s (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, last_online_after, last_online_at)
+    SELECT $1, e.user_id, e.prev_state, coalesce(l.platforms, '{}'), c.changed_at, least(u.started_at, c.changed_at), coalesce(l.run_id, 0), e.prev_since, e.prev_since_after,
+           o.not_before, CASE WHEN o.not_before IS NOT NULL THEN o.observed_at END
     FROM earliest AS e
     LEFT JOIN LATERAL (
         SELECT h.platforms, h.observed_at, h.run_id
@@ -80,12 +82,21 @@ WITH late AS (
         ORDER BY h.observed_at DESC
         LIMIT 1
     ) AS l ON true
+    LEFT JOIN LATERAL (
+        SELECT h.not_before, h.observed_at
+        FROM syncer.presence_history AS h
+        WHERE h.app_id = $1 AND h.user_id = e.user_id AND h.observed_at <= $2 AND e.prev_state <> 'online'
+          AND (h.prev_state IS NULL OR h.prev_state = 'online' AND h.state <> 'online')
+        ORDER BY h.observed_at DESC
+        LIMIT 1
+    ) AS o ON true
     LEFT JOIN syncer.sync_run AS u ON u.run_id = l.run_id
     CROSS JOIN LATERAL (SELECT greatest(e.prev_since, l.observed_at) AS changed_at) AS c
     WHERE e.prev_state IN ('online', 'push_online', 'offline')
     ON CONFLICT (app_id, user_id) DO UPDATE
     SET state = excluded.state, platforms = excluded.platforms, changed_at = excluded.changed_at, asked_at = excluded.asked_at,
-        run_id = excluded.run_id, since = excluded.since, since_after = excluded.since_after
+        run_id = excluded.run_id, since = excluded.since, since_after = excluded.since_after,
+        last_online_after = excluded.last_online_after, last_online_at = excluded.last_online_at
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM late), (SELECT count(*) FROM restored)`

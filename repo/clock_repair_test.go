@@ -35,11 +35,20 @@ INSERT INTO presence_history (app_id, user_id, prev_state, state, platforms, not
     (1, 'carol', NULL, 'offline', '{}', NULL, t, 1, NULL, NULL),
     (1, 'carol', 'offline', 'removed', '{}', t, f, 2, t, NULL),
     (1, 'dave', NULL, 'online', '{}', NULL, t, 1, NULL, NULL),
+    (1, 'ivan', NULL, 'online', '{}', NULL, t - hour, 1, NULL, NULL),
+    (1, 'ivan', 'online', 'push_online', '{}', t - '30 min'::interval, t, 1, t - hour, NULL),
+    (1, 'ivan', 'push_online', 'online', '{}', t + hour, f, 2, t, t - '30 min'::interval),
+    (1, 'judy', NULL, 'online', '{}', NULL, t - hour, 1, NULL, NULL),
+    (1, 'judy', 'online', 'rejected', '{}', t - hour, t - '30 min'::interval, 1, t - hour, NULL),
+    (1, 'judy', NULL, 'offline', '{}', NULL, t, 1, NULL, NULL),
+    (1, 'judy', 'offline', 'online', '{}', t, f, 2, t, NULL),
     (1, 'erin', 'push_online', 'offline', '{}', f, f + hour, 3, t, t - hour); -- retention has dropped what came before
 INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after) VALUES
     (1, 'alice', 'online', '{"ios": "online"}', f + hour, f + hour, 3, f + hour, f),
     (1, 'bob', 'online', '{}', f, f, 2, f, NULL),
     (1, 'dave', 'online', '{}', t, t, 1, t, NULL),
+    (1, 'ivan', 'online', '{}', f, f, 2, f, t + hour),
+    (1, 'judy', 'online', '{}', f, f, 2, f, t),
     (1, 'erin', 'offline', '{}', f + hour, f + hour, 3, f + hour, f);
 INSERT INTO account_history (app_id, user_id, prev_status, status, not_before, observed_at, run_id) VALUES
     (1, 'alice', NULL, 'not_imported', NULL, t, 5),
@@ -108,13 +117,15 @@ func TestRepairClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if plan.Rows != done.Rows || plan.Runs != done.Runs || done.Rows != 9 || done.Runs != 4 || done.Restored != 5 || done.Forgotten != 2 || done.Partitions == 0 {
+	if plan.Rows != done.Rows || plan.Runs != done.Runs || done.Rows != 11 || done.Runs != 4 || done.Restored != 7 || done.Forgotten != 2 || done.Partitions == 0 {
 		t.Errorf("planned %+v, done %+v", plan, done)
 	}
 	wantLines(t, b.conn, "columns with a time in the future", value[string](t, b.conn, futureSQL))
 	const since = `extract(epoch FROM since - (SELECT min(started_at) FROM sync_run))::int`
 	wantLines(t, b.conn, "presence", `SELECT user_id, state::text, platforms::text, `+since+`, extract(epoch FROM changed_at - since)::int, asked_at <= changed_at FROM presence_snapshot ORDER BY user_id`,
-		`alice online {"web": "online"} 0 60 true`, `carol offline {} 0 0 true`, `dave online {} 0 0 true`, `erin push_online {} 0 0 true`)
+		`alice online {"web": "online"} 0 60 true`, `carol offline {} 0 0 true`, `dave online {} 0 0 true`, `erin push_online {} 0 0 true`,
+		`ivan push_online {} 0 0 true`, `judy offline {} 0 0 true`)
+	wantLines(t, b.conn, "who was online before", `SELECT user_id, last_online_at = since, last_online_after = since_after FROM presence_snapshot WHERE last_online_at IS NOT NULL`, "ivan true true")
 	wantLines(t, b.conn, "accounts", `SELECT user_id, status::text FROM account_snapshot ORDER BY user_id`, "alice not_imported", "erin imported")
 	wantLines(t, b.conn, "runs", `SELECT run_id, status, complete FROM sync_run ORDER BY run_id`, "1 succeeded true", "2 cancelled false", "5 succeeded true", "6 cancelled false")
 	wantLines(t, b.conn, "failures", `SELECT user_id, last_at = first_at FROM user_failure`, "gina true")

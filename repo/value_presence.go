@@ -35,7 +35,8 @@ ORDER BY s.user_id`
 // question of the change was sent: which of two overlapping questions was answered first,
 // only the backend knows. Only users whose snapshot was written get a row of the history,
 // so replaying a page writes nothing. That row has the start of the previous state, and so
-// describes a whole stretch, whatever retention has dropped.
+// describes a whole stretch, whatever retention has dropped. The snapshot keeps the end of
+// the last stretch online; a user without a snapshot, also in firstSeen, has none.
 const savePresenceSQL = `
 WITH changed AS (
     SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
@@ -48,7 +49,9 @@ WITH changed AS (
     UPDATE syncer.presence_snapshot AS s
     SET state = c.state, platforms = c.platforms, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2,
         since = CASE WHEN s.state = c.state THEN s.since ELSE c.observed_at END,
-        since_after = CASE WHEN s.state = c.state THEN s.since_after ELSE c.not_before END
+        since_after = CASE WHEN s.state = c.state THEN s.since_after ELSE c.not_before END,
+        last_online_after = CASE WHEN c.state = 'online' THEN NULL WHEN s.state = 'online' THEN c.not_before ELSE s.last_online_after END,
+        last_online_at = CASE WHEN c.state = 'online' THEN NULL WHEN s.state = 'online' THEN c.observed_at ELSE s.last_online_at END
     FROM changed AS c
     CROSS JOIN LATERAL (
         SELECT since, since_after

@@ -109,6 +109,8 @@ WITH looked AS ( -- the last change before each look is what it saw
 SELECT n, prev_state, state, devices,
        CASE WHEN prev_state IS NOT NULL THEN not_before END AS not_before, observed_at,
        lag(since) OVER w AS prev_since, lag(since_after) OVER w AS prev_since_after, since, since_after,
+       max(CASE WHEN prev_state = 'online' AND state <> 'online' THEN not_before END) OVER w AS last_online_after,
+       max(CASE WHEN prev_state = 'online' AND state <> 'online' THEN observed_at END) OVER w AS last_online_at,
        lead(observed_at) OVER w AS next_at
 FROM stretch
 WINDOW w AS (PARTITION BY n ORDER BY observed_at);
@@ -135,8 +137,9 @@ ORDER BY c.observed_at;
 
 ALTER TABLE presence_history ADD CONSTRAINT presence_history_pkey PRIMARY KEY (app_id, user_id, observed_at) WITH (fillfactor = 70);
 
-INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after)
-SELECT a.app_id, u.user_id, c.state, p.platforms, c.observed_at, c.observed_at, 1, c.since, c.since_after
+INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, last_online_after, last_online_at)
+SELECT a.app_id, u.user_id, c.state, p.platforms, c.observed_at, c.observed_at, 1, c.since, c.since_after,
+       CASE WHEN c.state <> 'online' THEN c.last_online_after END, CASE WHEN c.state <> 'online' THEN c.last_online_at END
 FROM app AS a, bench_change AS c
 JOIN bench_user AS u USING (n)
 JOIN bench_platforms AS p USING (device, devices, state)

@@ -67,7 +67,7 @@ var queries = []struct{ what, sql string }{
 	{"`presence_session`: begun in a day", `SELECT count(*), sum(estimated_seconds) FROM presence_session WHERE started_at >= '2026-03-28' AND started_at < '2026-03-29'`},
 	{"`presence_session`: begun in a month", `SELECT count(*), sum(estimated_seconds) FROM presence_session WHERE started_at >= '2026-03-01'`},
 	{"`presence_session`: who was online at a moment", `SELECT count(*) FROM presence_session WHERE started_at <= '2026-03-28 12:00+00' AND (ended_at > '2026-03-28 12:00+00' OR ended_at IS NULL)`},
-	{"`presence_session`: when each user was last seen", `SELECT user_id, max(coalesce(ended_after, started_at)) FROM presence_session GROUP BY user_id`},
+	{"`presence_current`: when each user was last online", `SELECT user_id, last_online_after, last_online_at FROM presence_current`},
 	{"`presence_daily`: a user, a month", `SELECT * FROM presence_daily('2026-03-01', '2026-03-30', 'UTC') WHERE user_id = 'user00000777'`},
 	{"`presence_daily`: a day", `SELECT day, count(*), sum(online_seconds) FROM presence_daily('2026-03-28', '2026-03-28', 'UTC') GROUP BY day`},
 	{"`presence_daily`: a month", `SELECT day, count(*), sum(online_seconds) FROM presence_daily('2026-03-01', '2026-03-30', 'UTC') GROUP BY day`},
