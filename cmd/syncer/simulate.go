@@ -25,7 +25,8 @@ func (p *program) simulateCommand() *cli.Command {
 		Usage: "serve a simulator of both backends, to try syncer without a real one",
 		Description: "Answers like Tencent Chat and OpenIM, for any user id. Presence is computed from the id, " +
 			"the seed and the time. It enforces call limits, signatures and tokens. Point [apps.tencent] base_url " +
-			"and [apps.openim] base_url at it. HTTP calls below /_sim/ inject faults and read figures.",
+			"and [apps.openim] base_url at it. HTTP calls below /_sim/ inject faults and read figures. " +
+			"With a hook URL it also sends hooks about the users whom the presence API was asked about.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:8088", Usage: "`HOST:PORT` to serve on; port 0 picks a free one"},
 			&cli.BoolFlag{Name: "allow-remote", Usage: "allow an address that other machines can reach"},
@@ -40,10 +41,14 @@ func (p *program) simulateCommand() *cli.Command {
 			&cli.StringFlag{Name: "tencent-secret-key", Value: simTencentKey, Usage: "`KEY` for signatures"},
 			&cli.IntFlag{Name: "tencent-presence-rate", Value: 200, Usage: "presence `CALLS` allowed in any second; negative: no limit"},
 			&cli.IntFlag{Name: "tencent-accounts-rate", Value: 100, Usage: "account_check `CALLS` allowed in any second; negative: no limit"},
+			&cli.StringFlag{Name: "tencent-hook-url", Usage: "send Tencent's hooks to `URL`, such as http://127.0.0.1:9465/hooks/main"},
+			&cli.StringFlag{Name: "tencent-hook-token", Usage: "`TOKEN` that signs them (default: not signed)"},
 			&cli.StringFlag{Name: "openim-version", Value: string(imsim.OpenIM383), Usage: "answer as OpenIM `VERSION`: 3.8.0, 3.8.3 or main"},
 			&cli.StringFlag{Name: "openim-admin-user-id", Value: "imAdmin", Usage: "`ID` of OpenIM's administrator"},
 			&cli.StringFlag{Name: "openim-secret", Value: simOpenIMSecret, Usage: "`SECRET` for a login"},
 			&cli.DurationFlag{Name: "openim-token-ttl", Value: 90 * 24 * time.Hour, Usage: "`TIME` for which a token is valid"},
+			&cli.StringFlag{Name: "openim-hook-url", Usage: "send OpenIM's hooks to `URL`, such as http://127.0.0.1:9465/hooks/chat/SECRET"},
+			&cli.BoolFlag{Name: "openim-hooks-before-35", Usage: "send them as OpenIM 3.0 to 3.4 do, with the command in the query"},
 			&cli.IntFlag{Name: "openim-rate", Usage: "`CALLS` of each API allowed in any second; 0: no limit"},
 		},
 		Action: p.simulate,
@@ -58,10 +63,12 @@ func (p *program) simulate(ctx context.Context, c *cli.Command) error {
 		Tencent: &imsim.Tencent{
 			SDKAppID: c.Uint64("tencent-sdk-app-id"), Admins: []string{c.String("tencent-identifier")}, SecretKey: c.String("tencent-secret-key"),
 			PresenceRate: c.Int("tencent-presence-rate"), AccountsRate: c.Int("tencent-accounts-rate"),
+			HookURL: c.String("tencent-hook-url"), HookToken: c.String("tencent-hook-token"),
 		},
 		OpenIM: &imsim.OpenIM{
 			AdminUserID: c.String("openim-admin-user-id"), Secret: c.String("openim-secret"), TokenTTL: c.Duration("openim-token-ttl"),
 			Version: imsim.OpenIMVersion(c.String("openim-version")), PresenceRate: c.Int("openim-rate"), AccountsRate: c.Int("openim-rate"),
+			HookURL: c.String("openim-hook-url"), HooksBefore35: c.Bool("openim-hooks-before-35"),
 		},
 		Population: imsim.NewDaily(c.Uint64("seed"), time.Now()),
 		Speed:      c.Float("speed"),

@@ -19,6 +19,8 @@ type api struct {
 	answer func(body []byte, c *call) ([]byte, *failure)
 	// poison is the documented code for input that the API cannot process.
 	poison int
+	// hooks says which faults of hooks hit this, if it is not an API but a sender of hooks.
+	hooks hooksOf
 	// merged means that the answer comes from Redis, which has the devices of all
 	// gateways.
 	merged bool

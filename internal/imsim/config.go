@@ -40,6 +40,9 @@ func (c Config) Validate() error {
 		}
 		switch o.Version {
 		case "", OpenIM380, OpenIM383, OpenIMMain:
+			if o.Version == OpenIM380 && o.HookURL != "" {
+				errs = append(errs, errors.New("OpenIM 3.8.0 sends no hooks about connections; use another version"))
+			}
 		default:
 			errs = append(errs, fmt.Errorf("unknown OpenIM version %q; allowed: %q, %q, %q", o.Version, OpenIM380, OpenIM383, OpenIMMain))
 		}

@@ -52,6 +52,18 @@ const (
 	FaultGatewayLost    FaultKind = "gateway_lost"    // the API cannot reach the gateway and calls its users offline, with success; Redis has them [IDs, Share]
 	FaultGatewayStopped FaultKind = "gateway_stopped" // its users are disconnected; Redis keeps them until they expire [IDs, Share, For, default 30 min]
 	FaultRedisEmpty     FaultKind = "redis_empty"     // Redis has lost its data; the gateways announce each user again in the second half of For [IDs, Share, For, default 20 min]
+
+	// Faults of hooks. Path is PathTencentHooks or PathOpenIMHooks, or "" for both; IDs limit
+	// a fault to the hooks about these users.
+	FaultHookLost      FaultKind = "hook_lost"      // it is not sent
+	FaultHookDoubled   FaultKind = "hook_doubled"   // it is sent twice
+	FaultHookLate      FaultKind = "hook_late"      // it is sent later [Delay, default 30 s]
+	FaultHookReordered FaultKind = "hook_reordered" // it is sent after the next one
+	FaultHookForged    FaultKind = "hook_forged"    // the opposite is sent before it, with a wrong signature or secret
+	FaultHookFalse     FaultKind = "hook_false"     // the opposite is sent before it
+	FaultHookTrap      FaultKind = "hook_trap"      // of two connections on one platform one ended: offline is sent after online, though the user is online
+	FaultHookStorm     FaultKind = "hook_storm"     // as after the restart of a gateway: all users, or those named, are disconnected and connected again, once for each of Times [IDs, Share]
+	FaultHookRepeat    FaultKind = "hook_repeat"    // OpenIM's repetition: users who are connected are announced again [Delay, default 10 min]
 )
 
 var faultKinds = []FaultKind{
@@ -59,13 +71,34 @@ var faultKinds = []FaultKind{
 	FaultDelay, FaultDrip, FaultTruncate, FaultContentType, FaultWrongTypes, FaultDrop, FaultRepeat, FaultUnasked, FaultOffline, FaultFlip,
 	FaultCode, FaultNotAdmin, FaultAuthLag, FaultAuthOld, FaultPoison, FaultUserCode,
 	FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty,
+	FaultHookLost, FaultHookDoubled, FaultHookLate, FaultHookReordered, FaultHookForged, FaultHookFalse, FaultHookTrap, FaultHookStorm, FaultHookRepeat,
+}
+
+// hooksOf says what a fault of hooks is about.
+type hooksOf uint8
+
+const (
+	hooksOfNone hooksOf = iota // no hooks: a fault of calls
+	hooksOfOne                 // each hook for itself
+	hooksOfAll                 // all users at once
+)
+
+func (k FaultKind) hooks() hooksOf {
+	switch k {
+	case FaultHookStorm, FaultHookRepeat:
+		return hooksOfAll
+	case FaultHookLost, FaultHookDoubled, FaultHookLate, FaultHookReordered, FaultHookForged, FaultHookFalse, FaultHookTrap:
+		return hooksOfOne
+	default:
+		return hooksOfNone
+	}
 }
 
 // Fault makes calls fail. Several can hit one call: a delay and a code, for example.
 type Fault struct {
 	Kind FaultKind `json:"kind"`
 	// Path is the API path that is hit, or a prefix followed by *. "" hits all
-	// presence and account APIs, but no logins.
+	// presence and account APIs, but no logins; and faults of hooks those of both.
 	Path string `json:"path,omitempty"`
 	// Times is the number of calls that are hit; 0 means all until the fault is
 	// cleared.
@@ -217,8 +250,10 @@ func (fs *faults) take(a *api, ids []string) []hit {
 func (f *activeFault) matches(a *api, ids []string) bool {
 	prefix, wild := strings.CutSuffix(f.Path, "*")
 	switch {
+	case f.Kind.hooks() != a.hooks:
+		return false
 	case f.Path == "":
-		if a.kind == 0 {
+		if a.kind == 0 && a.hooks == hooksOfNone {
 			return false
 		}
 	case wild:
@@ -231,7 +266,7 @@ func (f *activeFault) matches(a *api, ids []string) bool {
 	switch f.Kind {
 	case FaultGatewayLost, FaultGatewayStopped, FaultRedisEmpty:
 		return a.kind == OpenIMPresence
-	case FaultUnasked:
+	case FaultUnasked, FaultHookStorm, FaultHookRepeat:
 		return true
 	default:
 		return len(f.IDs) == 0 || slices.ContainsFunc(ids, f.about)

@@ -20,6 +20,11 @@ type OpenIM struct {
 	// PresenceRate and AccountsRate are the most calls of one API in any second,
 	// above which the answer is HTTP 429; 0 means unlimited, as in a real server.
 	PresenceRate, AccountsRate int
+	// HookURL is the url of webhooks.yml, where hooks are sent; "" means none. Its last part
+	// is the receiver's secret.
+	HookURL string
+	// HooksBefore35 sends hooks as v3.0 to v3.4 do, with the command in the query.
+	HooksBefore35 bool
 }
 
 // OpenIMVersion distinguishes servers whose answers differ.

@@ -25,6 +25,7 @@ type Server struct {
 	faults   *faults
 	counters *counters
 	record   *record // may be nil
+	hooks    []*hookSender
 	control  http.Handler
 }
 
@@ -48,10 +49,16 @@ func New(c Config) *Server {
 	if c.Tencent != nil {
 		s.tencent = newTencent(s, *c.Tencent)
 		apis = append(apis, s.tencent.apis()...)
+		if c.Tencent.HookURL != "" {
+			s.hooks = append(s.hooks, newHookSender(s, PathTencentHooks, s.tencent))
+		}
 	}
 	if c.OpenIM != nil {
 		s.openIM = newOpenIM(s, *c.OpenIM)
 		apis = append(apis, s.openIM.apis()...)
+		if c.OpenIM.HookURL != "" {
+			s.hooks = append(s.hooks, newHookSender(s, PathOpenIMHooks, s.openIM))
+		}
 	}
 	for _, a := range apis {
 		s.apis[a.path] = a
@@ -164,6 +171,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{api: a, http: r, body: body}
 	c.request, c.bad = a.parse(body)
 	c.arrived = s.counters.arrive(a.path, a.backend.nonce(r), c.ids)
+	s.hookedBy(a.kind, c.ids)
 	c.hits = s.faults.take(a, c.ids)
 	if interrupt(w, c) {
 		return
@@ -178,6 +186,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	*room = answer[:0]
 	s.send(w, c, answer, f)
+}
+
+// hookedBy begins to send the hooks about the users of a call to a presence API.
+func (s *Server) hookedBy(kind Kind, ids []string) {
+	for _, sender := range s.hooks {
+		if kind == TencentPresence && sender.path == PathTencentHooks || kind == OpenIMPresence && sender.path == PathOpenIMHooks {
+			sender.watch(ids)
+		}
+	}
 }
 
 // notFound answers for an unknown path as each provider does.
@@ -200,8 +217,8 @@ func (s *Server) ConnState(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// Serve serves on a listener until ctx ends, which also ends calls that are delayed
-// or hang. It closes the listener.
+// Serve serves on a listener, and sends hooks, until ctx ends, which also ends calls that
+// are delayed or hang. It closes the listener.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s,
@@ -212,6 +229,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       2 * time.Minute, // longer than clients keep theirs
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
+	following, unfollow := context.WithCancel(ctx)
+	var hooks sync.WaitGroup
+	hooks.Go(func() { s.followHooks(following) })
+	defer hooks.Wait()
+	defer unfollow()
 	// No WriteTimeout: a fault may delay an answer for as long as it likes.
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

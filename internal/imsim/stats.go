@@ -2,6 +2,7 @@ package imsim
 
 import (
 	"maps"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -14,6 +15,15 @@ type Stats struct {
 	NotFound int `json:"not_found"`
 	// APIs are the figures of each API path that was called.
 	APIs map[string]APIStats `json:"apis"`
+	// Hooks are the figures of the senders of hooks, by path.
+	Hooks map[string]HookStats `json:"hooks,omitempty"`
+}
+
+// HookStats are the figures of one sender of hooks.
+type HookStats struct {
+	Taken   int `json:"taken"`   // answered with HTTP 200
+	Refused int `json:"refused"` // answered otherwise
+	Failed  int `json:"failed"`  // not answered
 }
 
 // APIStats are the figures of one API path. They include calls ended by a fault or
@@ -50,6 +60,7 @@ type counters struct {
 	mu    sync.Mutex
 	stats Stats
 	apis  map[string]*apiCounters
+	hooks map[string]HookStats
 }
 
 type apiCounters struct {
@@ -60,7 +71,7 @@ type apiCounters struct {
 }
 
 func newCounters(now func() time.Time) *counters {
-	return &counters{now: now, apis: make(map[string]*apiCounters)}
+	return &counters{now: now, apis: make(map[string]*apiCounters), hooks: make(map[string]HookStats)}
 }
 
 // arrive counts a call and returns its arrival time.
@@ -123,6 +134,22 @@ func (c *counters) notFound() {
 	c.stats.NotFound++
 }
 
+// hooked counts a hook by the status of its answer; 0: there was none.
+func (c *counters) hooked(path string, status int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.hooks[path]
+	switch status {
+	case 0:
+		h.Failed++
+	case http.StatusOK:
+		h.Taken++
+	default:
+		h.Refused++
+	}
+	c.hooks[path] = h
+}
+
 func (c *counters) connected() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,6 +164,9 @@ func (c *counters) snapshot() Stats {
 	for path, a := range c.apis {
 		s.APIs[path] = a.APIStats
 	}
+	if len(c.hooks) > 0 {
+		s.Hooks = maps.Clone(c.hooks)
+	}
 	return s
 }
 
@@ -145,6 +175,7 @@ func (c *counters) reset() {
 	defer c.mu.Unlock()
 	c.stats = Stats{}
 	clear(c.apis)
+	clear(c.hooks)
 }
 
 var idSets = sync.Pool{New: func() any { return make(map[string]struct{}, 512) }}

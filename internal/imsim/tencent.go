@@ -19,6 +19,9 @@ type Tencent struct {
 	// PresenceLimit and AccountsLimit are the most ids of one call; 0 means the
 	// documented 500 and 100.
 	PresenceLimit, AccountsLimit int
+	// HookURL is the callback URL of the app, where hooks are sent; "" means none. They are
+	// signed with HookToken, if there is one.
+	HookURL, HookToken string
 }
 
 // The paths of the Tencent APIs. The first is the older name of the second.
