@@ -196,7 +196,7 @@ func appendPresence(b []byte, user string, row *reports.PresenceRow) []byte {
 	b = append(b, `{"user":`...)
 	b = appendText(b, user)
 	if row == nil {
-		return append(b, `,"state":null,"platforms":{},"since_after":null,"since":null,"last_checked_at":null,"stale":true}`...)
+		return append(b, `,"state":null,"platforms":{},"since_after":null,"since":null,"last_online_after":null,"last_online_at":null,"last_checked_at":null,"stale":true}`...)
 	}
 	b = append(b, `,"state":"`...)
 	b = append(b, row.State...)
@@ -206,6 +206,10 @@ func appendPresence(b []byte, user string, row *reports.PresenceRow) []byte {
 	b = appendTime(b, row.SinceAfter)
 	b = append(b, `,"since":`...)
 	b = appendTime(b, &row.Since)
+	b = append(b, `,"last_online_after":`...)
+	b = appendTime(b, row.LastOnlineAfter)
+	b = append(b, `,"last_online_at":`...)
+	b = appendTime(b, row.LastOnlineAt)
 	b = append(b, `,"last_checked_at":`...)
 	b = appendTime(b, &row.LastCheckedAt)
 	b = append(b, `,"stale":`...)

@@ -61,14 +61,16 @@ func TestAPI(t *testing.T) {
 		users := []string{"发", "anouk", "nobody", `bob/../"<b>`, "anouk"}
 		want := pgtest.Value[string](t, s.conn, times(`
 SELECT json_build_object('app', 'main', 'users', json_agg(json_build_object('user', u.id, 'state', c.state, 'platforms', coalesce(c.platforms, '{}'),
-    'since_after', «c.since_after», 'since', «c.since», 'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true)) ORDER BY u.no))::text
+    'since_after', «c.since_after», 'since', «c.since», 'last_online_after', «c.last_online_after», 'last_online_at', «c.last_online_at»,
+    'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true)) ORDER BY u.no))::text
 FROM unnest($1::text[]) WITH ORDINALITY AS u (id, no)
 LEFT JOIN syncer.presence_current AS c ON c.app = 'main' AND c.user_id = u.id`), users)
 		same(t, "presence", want, answer("/v1/presence?"+url.Values{"app": {"main"}, "user": users}.Encode()))
 		for _, user := range users {
 			want := pgtest.Value[string](t, s.conn, times(`
 SELECT json_build_object('app', 'main', 'users', json_agg(json_build_object('user', u.id, 'state', c.state, 'platforms', coalesce(c.platforms, '{}'),
-    'since_after', «c.since_after», 'since', «c.since», 'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true))))::text
+    'since_after', «c.since_after», 'since', «c.since», 'last_online_after', «c.last_online_after», 'last_online_at', «c.last_online_at»,
+    'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true))))::text
 FROM (VALUES ($1::text)) AS u (id)
 LEFT JOIN syncer.presence_current AS c ON c.app = 'main' AND c.user_id = u.id`), user)
 			same(t, user, want, answer("/v1/presence?"+url.Values{"app": {"main"}, "user": {user}}.Encode()))

@@ -36,7 +36,7 @@ type appView struct {
 	Range    timeRange
 	Ranges   []link
 	Rows     []gridRow
-	Ticks    []string
+	Ticks    []mark
 	Running  []progress
 	Gaps     []gapLine
 	Statuses []link
@@ -212,6 +212,7 @@ func (s *Server) runPage(w http.ResponseWriter, r *http.Request) {
 	s.show(w, r, seen, "run.html", fmt.Sprintf("There is no run %d: it never was, or was removed with its app.", id), func() page {
 		d := seen.value.(runDocument).detail
 		v := runView{Detail: d, Sections: report.RunSections(d, rangesShown)}
+		v.Sections[0].Title = "Details" // the page has the title
 		if d.Status == "running" {
 			if now, err := s.now(r.Context()); err == nil && now.value != nil {
 				p := now.value.(*present)

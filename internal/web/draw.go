@@ -205,7 +205,7 @@ var legends = []legend{
 
 // grid returns the rows of the grid and the marks of its time axis. p is nil if it could
 // not be read.
-func (s *Server) grid(p *past, t timeRange, shown func(app string) bool) (rows []gridRow, ticks []string) {
+func (s *Server) grid(p *past, t timeRange, shown func(app string) bool) (rows []gridRow, ticks []mark) {
 	if p == nil {
 		return nil, nil
 	}
@@ -216,14 +216,7 @@ func (s *Server) grid(p *past, t timeRange, shown func(app string) bool) (rows [
 		}
 		return p.AsOf
 	}
-	format := "15:04"
-	if t.Name != "24h" {
-		format = "2 Jan"
-	}
-	for _, i := range []int{0, len(starts) / 4, len(starts) / 2, 3 * len(starts) / 4} {
-		ticks = append(ticks, starts[i].In(s.Location).Format(format))
-	}
-	ticks = append(ticks, "now")
+	ticks = marks(t.Name, scale{starts[0], starts[len(starts)-1].Add(starts[1].Sub(starts[0])), 100 * cellSize}, s.Location)
 	for i := 0; i < len(p.Cells); {
 		first := p.Cells[i]
 		row := gridRow{App: first.App, Kind: first.Kind, Job: first.Job, W: cellSize * len(starts), H: cellSize}

@@ -47,8 +47,8 @@ INSERT INTO presence_count (app_id, run_id, observed_at, state, platform, users)
 SELECT 1, run_id, finished_at, c.state::presence_state, c.platform, c.users + (run_id % 5) * (c.state = 'online')::int
 FROM sync_run, (VALUES ('online', 'all', 400), ('online', 'ios', 300), ('online', 'web', 150), ('push_online', 'all', 34), ('offline', 'all', 800)) AS c (state, platform, users)
 WHERE complete;
-INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after)
-SELECT 1, u, s::presence_state, p::jsonb, at, at - interval '1 s', 1, at, after
+INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, last_online_after, last_online_at)
+SELECT 1, u, s::presence_state, p::jsonb, at, at - interval '1 s', 1, at, after, CASE WHEN s = 'push_online' THEN after END, CASE WHEN s = 'push_online' THEN at END
 FROM (VALUES
     ('anouk', 'online', '{"ios": "online", "web": "push_online"}', '2026-11-22 09:00:05Z'::timestamptz, '2026-11-22 08:30:05Z'::timestamptz),
     ('bob/../"<b>', 'offline', '{}', '2026-11-21 10:00:05Z', NULL),

@@ -137,12 +137,13 @@ type overview struct {
 type overviewView struct {
 	At       time.Time
 	Cards    []card
-	Hidden   int // apps that the filter leaves out
+	Hidden   int  // apps that the filter leaves out
+	Filter   bool // there are so many apps that a filter helps
 	App      string
 	Range    timeRange
 	Ranges   []link
 	Rows     []gridRow
-	Ticks    []string
+	Ticks    []mark
 	Running  []progress
 	Machines []machine
 	Legend   []legend
@@ -208,6 +209,7 @@ func (s *Server) viewOverview(o *overview, t timeRange, q url.Values) overviewVi
 		}
 		v.Cards = append(v.Cards, s.card(o.present, o.Day, o.States[i:i+2]))
 	}
+	v.Filter = v.App != "" || len(v.Cards) > 6
 	// What needs a look comes first.
 	slices.SortStableFunc(v.Cards, func(a, b card) int { return cmp.Compare(severity(b.Status), severity(a.Status)) })
 	v.Rows, v.Ticks = s.grid(o.Past, t, shown)
@@ -243,12 +245,20 @@ type card struct {
 	Age           string
 	Spark         curve
 	Platforms     []bar
-	Facts         []fact
+	Kinds         []kindLine
 	Alerts        []alert
 }
 
-// fact is a text under a name; URL is where it leads, "": nowhere.
-type fact struct{ Name, Text, More, URL string }
+// kindLine is the sweeps of a kind of an app.
+type kindLine struct {
+	Kind            string
+	Last, URL, Took string // of the newest complete run
+	Next            string // tick; "": not known
+	Quota, Limit    string // share in use; configured calls per second, "": not known
+	Users           int64
+	Failing         int64
+	FailingURL      string
+}
 
 // alert is something that needs a look. Class is bad or warn.
 type alert struct{ Class, Text, URL string }
@@ -284,7 +294,9 @@ func (s *Server) card(p *present, day *past, kinds []reports.StateRow) card {
 		c.Spark = draw(day, c.App, sparkWidth, sparkHeight)
 	}
 	for _, k := range kinds {
-		c.Facts = append(c.Facts, s.facts(k, p, now)...)
+		if line, ok := s.kindLine(k, p, now); ok {
+			c.Kinds = append(c.Kinds, line)
+		}
 		c.Alerts = append(c.Alerts, alerts(k, now)...)
 	}
 	for _, a := range c.Alerts {
@@ -296,26 +308,20 @@ func (s *Server) card(p *present, day *past, kinds []reports.StateRow) card {
 	return c
 }
 
-// facts describes the sweeps of a kind.
-func (s *Server) facts(k reports.StateRow, p *present, now time.Time) []fact {
-	var all []fact
-	ticks := s.nextTick(k, now)
-	if k.CompleteRun == nil && ticks == "" && k.LastRun == nil {
-		return nil
+// kindLine describes the sweeps of a kind. It reports false if there is nothing to say.
+func (s *Server) kindLine(k reports.StateRow, p *present, now time.Time) (line kindLine, ok bool) {
+	line = kindLine{Kind: k.Kind, Last: "none yet", Next: s.nextTick(k, now)}
+	if k.CompleteRun == nil && line.Next == "" && k.LastRun == nil {
+		return line, false
 	}
-	f := fact{Name: k.Kind, Text: "no complete sweep yet"}
 	if k.CompleteRun != nil && k.ObservedUntil != nil {
-		f = fact{Name: k.Kind, Text: ago(now, *k.ObservedUntil), More: "took " + took(*k.Seconds) + " for " + report.Count(*k.Users) + " users", URL: fmt.Sprintf("/run/%d", *k.CompleteRun)}
+		line.Last, line.URL, line.Took, line.Users = short(now.Sub(*k.ObservedUntil))+" ago", fmt.Sprintf("/run/%d", *k.CompleteRun), took(*k.Seconds), *k.Users
 	}
-	all = append(all, f)
-	if ticks != "" {
-		all = append(all, fact{Name: "next", Text: ticks})
-	}
-	all = append(all, s.quota(k, p.Running))
+	line.Quota, line.Limit = s.quota(k, p.Running)
 	if k.Failed != nil && *k.Failed > 0 {
-		all = append(all, fact{Name: "failing", Text: report.Count(*k.Failed) + " users", URL: "/failures?" + url.Values{"app": {k.App}, "kind": {k.Kind}}.Encode()})
+		line.Failing, line.FailingURL = *k.Failed, "/failures?"+url.Values{"app": {k.App}, "kind": {k.Kind}}.Encode()
 	}
-	return all
+	return line, true
 }
 
 // nextTick returns the next tick of a kind's jobs, "" if it is not known.
@@ -339,27 +345,28 @@ func (s *Server) nextTick(k reports.StateRow, now time.Time) string {
 	}
 }
 
-// quota describes how much of a kind's quota is in use.
-func (s *Server) quota(k reports.StateRow, running []reports.RunRow) fact {
+// quota returns how much of a kind's quota is in use, and its limit, "" if that is not
+// known.
+func (s *Server) quota(k reports.StateRow, running []reports.RunRow) (use, limitText string) {
 	limit, known := s.Limits[API{k.App, imclient.Kind(k.Kind)}]
 	if !known && k.Rate != nil && k.ThrottledAt == nil {
 		limit, known = *k.Rate, true
 	}
-	f := fact{Name: "quota", Text: "idle"}
+	use = "idle"
 	for _, run := range running {
 		if run.App != k.App || run.Kind != k.Kind || run.Seconds < 1 {
 			continue
 		}
 		rate := float64(run.Calls) / run.Seconds
-		f.Text = fmt.Sprintf("%.0f calls/s", rate)
+		use = fmt.Sprintf("%.0f/s", rate)
 		if known {
-			f.Text = fmt.Sprintf("%.0f %%", min(100, 100*rate/limit))
+			use = fmt.Sprintf("%.0f %%", min(100, 100*rate/limit))
 		}
 	}
 	if known {
-		f.More = fmt.Sprintf("of %.0f calls/s", limit)
+		limitText = fmt.Sprintf("%.0f/s", limit)
 	}
-	return f
+	return use, limitText
 }
 
 // throttledFor is how long a rate-limit answer is shown.

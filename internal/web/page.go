@@ -253,3 +253,17 @@ func took(seconds float64) string {
 	}
 	return d.Round(time.Second).String()
 }
+
+// short describes a length of time as coarsely as span, in few letters.
+func short(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return "< 1 min"
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	}
+}

@@ -22,7 +22,7 @@ func TestPages(t *testing.T) {
 	s := newSite(t, nil)
 	online := pgtest.Value[int64](t, s.conn, `SELECT online FROM syncer.presence_concurrency ORDER BY observed_at DESC LIMIT 1`)
 	pages := map[string][]string{
-		"/":                                   {fmt.Sprintf("%d <small>online</small>", online), "ios <b>304</b>", "/failures?app=main&amp;kind=presence", "600 users", "host-1-ABCDEF", "at work", "chat"},
+		"/":                                   {fmt.Sprintf("%d <small>online</small>", online), "ios <b>304</b>", "/failures?app=main&amp;kind=presence", "600 users", "3 users failed", "host-1-ABCDEF", "at work", "chat"},
 		"/?range=7d&app=mai":                  {"1 more are left out", `aria-current="true">7 days`},
 		"/?range=90d":                         {`aria-current="true">90 days`},
 		"/app/main":                           {fmt.Sprintf("%d <small>online</small>", online), "not observed from 2026-11-22 02:00:12 to 2026-11-22 05:00:00", "the API &lt;b&gt;refused"},
@@ -32,8 +32,8 @@ func TestPages(t *testing.T) {
 		"/failures":                           {"70107", "mallory &lt;i&gt;is not there", "the user does not exist", "/user?id=mallory", "(no id)"},
 		"/failures?code=70107":                {"70107"},
 		"/failures?app=none":                  {"No user fails with this filter"},
-		"/user/anouk":                           {"online", "on ios, web (push_online), since 2026-11-22 09:00:05", "became online after 2026-11-21 05:30:00, by 2026-11-21 06:00:00", "url(#online-begin)", "url(#hatch)"},
-		"/user?id=mallory":                        {"it fails since 2026-11-22 05:00:00 with code 70107"},
+		"/user/anouk":                         {"online", "on ios, web (push_online), since 2026-11-22 09:00:05", "became online after 2026-11-21 05:30:00, by 2026-11-21 06:00:00", "url(#online-begin)", "url(#hatch)"},
+		"/user?id=mallory":                    {"it fails since 2026-11-22 05:00:00 with code 70107"},
 		"/user?id=" + "bob%2F..%2F%22%3Cb%3E": {"bob/../&#34;&lt;b&gt;", "offline"},
 		"/user/nobody":                        {"Nothing is known about this user"},
 	}

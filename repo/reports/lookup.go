@@ -42,12 +42,15 @@ type PresenceRow struct {
 	Platforms     json.RawMessage
 	SinceAfter    *time.Time
 	Since         time.Time
-	LastCheckedAt time.Time
-	Stale         bool
+	// The user was last online after the first and no later than the second. The latter
+	// is nil while the user is online, and both if the user was not seen online.
+	LastOnlineAfter, LastOnlineAt *time.Time
+	LastCheckedAt                 time.Time
+	Stale                         bool
 }
 
 const presenceSQL = `
-SELECT c.user_id, c.state::text, c.platforms, c.since_after, c.since, c.last_checked_at, c.stale
+SELECT c.user_id, c.state::text, c.platforms, c.since_after, c.since, c.last_online_after, c.last_online_at, c.last_checked_at, c.stale
 FROM syncer.presence_current AS c
 WHERE c.app_id = $1 AND c.user_id = ANY ($2)`
 
@@ -62,7 +65,7 @@ func Presence(ctx context.Context, q pg.Querier, appID int16, users []string) ([
 	all := make([]PresenceRow, 0, len(users))
 	for rows.Next() {
 		var r PresenceRow
-		if err := rows.Scan(&r.UserID, &r.State, (*[]byte)(&r.Platforms), &r.SinceAfter, &r.Since, &r.LastCheckedAt, &r.Stale); err != nil {
+		if err := rows.Scan(&r.UserID, &r.State, (*[]byte)(&r.Platforms), &r.SinceAfter, &r.Since, &r.LastOnlineAfter, &r.LastOnlineAt, &r.LastCheckedAt, &r.Stale); err != nil {
 			return nil, fmt.Errorf("read the presence: %w", err)
 		}
 		all = append(all, r)

@@ -26,7 +26,8 @@
     if (document.hidden) return;
     let answer;
     try {
-      answer = await fetch(location.href, { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
+      // location.href may hold a password, with which fetch refuses it.
+      answer = await fetch(location.origin + location.pathname + location.search, { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
     } catch {
       say("lost", "The server cannot be reached. The page tries again every 5 seconds.");
       return;
