@@ -19,8 +19,8 @@ import (
 
 // display shows the progress of a backfill: bars on a terminal, else lines.
 type display struct {
-	w    io.Writer
-	bars progress.Writer // nil if w is not a terminal
+	stderr *messages
+	bars   progress.Writer // nil without a terminal for text
 
 	mu       sync.Mutex
 	shown    map[*sweep]*shown
@@ -44,11 +44,11 @@ const lineEvery = 5 * time.Second
 // suspect follows a sweep's name while some of its pages are suspect.
 const suspect = " (suspect pages are rechecked)"
 
-func newDisplay(w io.Writer) *display {
-	d := &display{w: w, shown: map[*sweep]*shown{}}
-	if isTerminal(w) {
+func newDisplay(stderr *messages) *display {
+	d := &display{stderr: stderr, shown: map[*sweep]*shown{}}
+	if !stderr.json && stderr.terminal() {
 		d.bars = progress.NewWriter()
-		d.bars.SetOutputWriter(fromLineStart{w})
+		d.bars.SetOutputWriter(fromLineStart{stderr.w})
 		// The library's own lines wrap at 80 columns, and its rates include what was done
 		// before a resumption.
 		style := progress.StyleDefault
@@ -73,7 +73,7 @@ func (w fromLineStart) Write(b []byte) (int, error) {
 // logWriter returns a writer for the log, which prints above the bars.
 func (d *display) logWriter() io.Writer {
 	if d.bars == nil {
-		return d.w
+		return d.stderr.w
 	}
 	return barLog{d}
 }
@@ -82,7 +82,7 @@ type barLog struct{ display *display }
 
 func (l barLog) Write(b []byte) (int, error) {
 	if !l.display.bars.IsRenderInProgress() {
-		return l.display.w.Write(b)
+		return l.display.stderr.w.Write(b)
 	}
 	l.display.bars.Log("%s", strings.TrimRight(string(b), "\n"))
 	return len(b), nil
@@ -170,7 +170,7 @@ func (d *display) progress(s *sweep, run repo.Run) {
 // width returns the columns of a line of progress, and makes the library cut longer lines.
 func (d *display) width() int {
 	columns := defaultWidth
-	if file, ok := d.w.(*os.File); ok {
+	if file, ok := d.stderr.w.(*os.File); ok {
 		if n, _, err := term.GetSize(int(file.Fd())); err == nil && n > 0 {
 			columns = n
 		}
@@ -220,7 +220,7 @@ func (d *display) line(format string, args ...any) {
 		d.bars.Log(format, args...)
 		return
 	}
-	fmt.Fprintf(d.w, format+"\n", args...)
+	d.stderr.notice(fmt.Sprintf(format, args...))
 }
 
 // stop ends the display. Later output is printed below it.

@@ -14,7 +14,7 @@ import (
 // TestDisplay_suspect: while pages are suspect, the progress says so.
 func TestDisplay_suspect(t *testing.T) {
 	var printed strings.Builder
-	d := newDisplay(&printed)
+	d := newDisplay(&messages{w: &printed})
 	s := &sweep{app: &jobs.App{App: repo.App{Name: "chat"}}, kind: "presence"}
 	for _, suspect := range []bool{true, false} {
 		past := time.Now().Add(-time.Hour)

@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -18,8 +17,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
-
-	"syncer/internal/report"
 )
 
 // Exit codes.
@@ -41,8 +38,9 @@ func (e *exitError) Unwrap() error { return e.err }
 
 // program is what the commands share: their output and environment.
 type program struct {
-	stdout, stderr io.Writer
-	environ        []string
+	stdout  io.Writer
+	stderr  *messages
+	environ []string
 }
 
 func main() {
@@ -53,7 +51,7 @@ func main() {
 func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	ctx, stop := stopSignal()
 	defer stop()
-	p := &program{stdout: stdout, stderr: stderr, environ: environ}
+	p := &program{stdout: stdout, stderr: &messages{w: stderr}, environ: environ}
 	err := p.command().Run(ctx, args)
 	if err == nil {
 		return exitDone
@@ -64,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer, environ []string) int {
 	} else if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("stopped")
 	}
-	fmt.Fprintf(stderr, "syncer: %s\n", report.PrintableLines(distinctLines(err.Error())))
+	p.stderr.fail(distinctLines(err.Error()))
 	return code
 }
 
@@ -100,7 +98,7 @@ func (p *program) command() *cli.Command {
 		Name:      "syncer",
 		Usage:     "keeps in Postgres who is online in an instant-messaging system, on which device, since when",
 		Writer:    p.stdout,
-		ErrWriter: p.stderr,
+		ErrWriter: p.stderr.w,
 		Version:   version(),
 		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration, " +
 			"3 done, but some users failed." +

@@ -52,7 +52,7 @@ func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migr
 	if err != nil {
 		return err
 	}
-	log := logger(loaded, p.stderr, isTerminal(p.stderr))
+	log := p.stderr.logger(loaded, p.stderr.w)
 	openCtx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	m, err := migrations.Open(openCtx, migrations.Config{

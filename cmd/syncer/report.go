@@ -192,7 +192,11 @@ func (p *program) loadReporting(c *cli.Command) (*config.Reporting, error) {
 		return nil, &exitError{code: exitUsage, err: err}
 	}
 	loaded, err := config.LoadReporting(path, p.environ)
-	return loaded, configError(err)
+	if err != nil {
+		return nil, configError(err)
+	}
+	p.stderr.configure(loaded.Log, c.Name)
+	return loaded, nil
 }
 
 // openReader connects to the database for reading.
@@ -339,7 +343,7 @@ func (p *program) deliver(name string, text []byte) error {
 	if err := writeWhole(name, text); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
-	fmt.Fprintf(p.stderr, "wrote %s\n", name)
+	p.stderr.notice("wrote " + name)
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	}
 	// The global level, not the logger's, so that a reload can change it.
 	setLevel(loaded.Log)
-	s, err := open(ctx, loaded, logger(loaded, p.stderr, isTerminal(p.stderr)).Level(zerolog.DebugLevel), false)
+	s, err := open(ctx, loaded, p.stderr.logger(loaded, p.stderr.w).Level(zerolog.DebugLevel), false)
 	if err != nil {
 		return err
 	}
@@ -89,7 +89,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 			running = false
 		case <-hangups:
 			manager.reloading()
-			loaded = s.reload(loaded, func() (*config.Config, error) { return p.load(c) }, engine)
+			loaded = s.reload(loaded, func() (*config.Config, error) { return p.readConfig(c) }, engine)
 			manager.ready(status(loaded))
 		}
 	}

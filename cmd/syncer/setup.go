@@ -34,8 +34,19 @@ func configFlag() cli.Flag {
 	}
 }
 
-// load reads the configuration that --config names. The error has all its problems.
+// load reads the configuration that --config names, and sets the format of messages. The
+// error has all problems of the configuration.
 func (p *program) load(c *cli.Command) (*config.Config, error) {
+	loaded, err := p.readConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	p.stderr.configure(loaded.Log, c.Name)
+	return loaded, nil
+}
+
+// readConfig is load without an effect on messages.
+func (p *program) readConfig(c *cli.Command) (*config.Config, error) {
 	path, err := config.Find(c.String("config"))
 	if err != nil {
 		return nil, &exitError{code: exitUsage, err: err}
@@ -63,28 +74,6 @@ func configError(err error) error {
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
-}
-
-// logger returns a log on w, after logging the configuration's warnings.
-func logger(c *config.Config, w io.Writer, console bool) zerolog.Logger {
-	zerolog.TimeFieldFormat = time.RFC3339Nano
-	zerolog.DurationFieldUnit = time.Millisecond
-	if c.Log.Format == "console" || c.Log.Format == "auto" && console {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05", NoColor: !console}
-	}
-	log := zerolog.New(w).Level(level(c.Log)).With().Timestamp().Logger()
-	for _, warning := range c.Warnings {
-		log.Warn().Msg(warning)
-	}
-	return log
-}
-
-func level(c config.Log) zerolog.Level {
-	l, err := zerolog.ParseLevel(c.Level)
-	if err != nil {
-		return zerolog.InfoLevel
-	}
-	return l
 }
 
 // system is everything that run and backfill open.

@@ -41,15 +41,16 @@ func (p *program) serveWebAlone(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return configError(err)
 	}
+	p.stderr.configure(loaded.Log, c.Name)
 	if loaded.Web.Listen == "" {
 		return usageError(`[web] listen is not set: give the address of the page, such as listen = "127.0.0.1:9465"`)
 	}
 	full := loaded.Full
 	if full == nil {
-		full = &config.Config{Log: config.Log{Level: "info", Format: "auto"}}
+		full = &config.Config{}
 	}
-	full.Database, full.Report, full.Web = loaded.Database, loaded.Report, loaded.Web
-	log := logger(full, p.stderr, isTerminal(p.stderr))
+	full.Database, full.Log, full.Report, full.Web = loaded.Database, loaded.Log, loaded.Report, loaded.Web
+	log := p.stderr.logger(full, p.stderr.w)
 	store, server, err := newWeb(ctx, full, log, nil)
 	if err != nil {
 		return err

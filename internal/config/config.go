@@ -60,7 +60,8 @@ type Database struct {
 // Log is what is logged to stderr, and how.
 type Log struct {
 	Level string `toml:"level" default:"info" allowed:"debug info warn error"`
-	// Format auto is console on a terminal and JSON elsewhere.
+	// Format is that of all of stderr. Auto is JSON for a command that runs until it is
+	// stopped (run, web), if stderr is not a terminal, else console.
 	Format string `toml:"format" default:"auto" allowed:"auto json console"`
 }
 

@@ -10,6 +10,7 @@ import (
 // apps' secrets.
 type Reporting struct {
 	Database Database
+	Log      Log
 	Report   Report
 	// Apps are the names of the configured apps, if they can be read.
 	Apps []string
@@ -55,6 +56,7 @@ func loadReporting(path string, environ []string, web *Web) (*Reporting, error) 
 	}
 	c := &Reporting{}
 	b.section(reflect.ValueOf(&c.Database).Elem(), root.get("database"), "database", envName(envPrefix, "database"))
+	b.section(reflect.ValueOf(&c.Log).Elem(), root.get("log"), "log", envName(envPrefix, "log"))
 	b.section(reflect.ValueOf(&c.Report).Elem(), root.get("report"), "report", envName(envPrefix, "report"))
 	validator{binder: b, c: &Config{Database: c.Database}}.schema()
 	if web != nil {

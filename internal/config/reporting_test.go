@@ -24,10 +24,12 @@ func TestLoadReporting(t *testing.T) {
 		problem    string
 	}{
 		{
-			name: "only the database counts",
+			name: "settings for sweeps do not count",
 			text: `[database]
 url = "postgres://reader@db/app"
 schema = "presence"
+[log]
+format = "json"
 [report]
 timezone = "Asia/Tokyo"
 [users]
@@ -40,14 +42,14 @@ secret_key_file = "/nowhere/secret"
 [[apps]]
 name = "chat"
 `,
-			environ: []string{"SYNCER_APPS_GONE_OPENIM_SECRET=x"},
-			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "presence", MaxConns: 10}, Report: Report{Timezone: tokyo}, Apps: []string{"main", "chat"}},
+			environ: []string{"SYNCER_APPS_GONE_OPENIM_SECRET=x", "SYNCER_LOG_LEVEL=warn"},
+			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "presence", MaxConns: 10}, Log: Log{Level: "warn", Format: "json"}, Report: Report{Timezone: tokyo}, Apps: []string{"main", "chat"}},
 		},
 		{
 			name:    "the environment sets it",
 			text:    "",
 			environ: []string{"SYNCER_DATABASE_URL=postgres://reader@db/app"},
-			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "syncer", MaxConns: 10}, Report: Report{Timezone: time.UTC}},
+			want:    &Reporting{Database: Database{URL: "postgres://reader@db/app", Schema: "syncer", MaxConns: 10}, Log: Log{Level: "info", Format: "auto"}, Report: Report{Timezone: time.UTC}},
 		},
 		{
 			name:    "a wrong schema",

@@ -133,7 +133,7 @@ func (w *faultWorld) backfill(code int) (stderr string) {
 // begun is a backfill that has begun.
 func (w *faultWorld) begun(args ...string) *process {
 	w.t.Helper()
-	return w.start(append([]string{fmt.Sprintf("SYNCER_SWEEP_PAGE_USERS=%d", w.page), "SYNCER_SWEEP_RESCUE_AFTER=60s", "backfill"}, args...)...)
+	return w.start(append([]string{fmt.Sprintf("SYNCER_SWEEP_PAGE_USERS=%d", w.page), "SYNCER_SWEEP_RESCUE_AFTER=60s", "SYNCER_LOG_FORMAT=json", "backfill"}, args...)...)
 }
 
 // change lets users change and come, so that there is something to write.

@@ -45,7 +45,7 @@ func TestPostgresFailover(t *testing.T) {
 	wantText(t, stderr, "database postgres://", "cannot be used", "read only connection")
 	f.write("database_url", standby.URL("postgres"))
 	_, stderr = f.world.run(exitFailed, "run")
-	wantText(t, stderr, "syncer: the database takes no writes: it is a standby; [database] url must lead to the primary")
+	wantText(t, stderr, `"message":"the database takes no writes: it is a standby; [database] url must lead to the primary`)
 
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)

@@ -98,7 +98,7 @@ func TestPostgresRefuses(t *testing.T) {
 	spoken = p.spoken()
 	f.unready(p, "the database takes no writes: default_transaction_read_only is on")
 	_, stderr := f.world.run(exitFailed, "run")
-	wantText(t, stderr, "syncer: the database takes no writes: default_transaction_read_only is on")
+	wantText(t, stderr, `"message":"the database takes no writes: default_transaction_read_only is on`)
 	f.readOnly(false)
 	f.ready(p)
 	f.swept()

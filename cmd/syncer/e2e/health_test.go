@@ -85,7 +85,7 @@ func TestPortTaken(t *testing.T) {
 	}
 	defer l.Close()
 	_, stderr := w.run(exitFailed, "SYNCER_HTTP_LISTEN="+l.Addr().String(), "run")
-	wantText(t, stderr, "syncer: listen for health, readiness and metrics: ", "address already in use", `check [http] listen ("" turns it off)`)
+	wantText(t, stderr, `"message":"listen for health, readiness and metrics: `, "address already in use", `\ncheck [http] listen (\"\" turns it off)"}`)
 	w.daemon("SYNCER_HTTP_LISTEN=").stop()
 }
 

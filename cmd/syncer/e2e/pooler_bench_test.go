@@ -22,7 +22,7 @@ func BenchmarkPooler(b *testing.B) {
 				rounds: &imsim.Rounds{Seed: 3, PresenceShare: 0.05}})
 			w.run(exitDone, "migrate", "up")
 			w.exec(`ANALYZE public.users`)
-			backfill := []string{
+			backfill := []string{"SYNCER_LOG_FORMAT=json",
 				"SYNCER_APPS_MAIN_TENCENT_PRESENCE_RATE=10000", "SYNCER_SWEEP_RANGE_USERS=50000", "SYNCER_SWEEP_PAGE_USERS=5000",
 				"backfill", "--app", "main", "--job", "presence",
 			}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/rand"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,25 +36,34 @@ func (w *world) withParameter(name, value string) string {
 	return u.String()
 }
 
+// TestReportStops checks that a signal ends each report while its statement runs, and the
+// statement with it.
 func TestReportStops(t *testing.T) {
 	w := seeded(t)
 	tx, err := w.db.Begin(w.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(w.ctx, "LOCK TABLE syncer.app IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if _, err := tx.Exec(w.ctx, "LOCK TABLE syncer.app, syncer.sync_run, syncer.presence_history IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = tx.Rollback(w.ctx) })
-	p := w.start("report", "runs")
 	const waiting = `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'syncer report' AND wait_event_type = 'Lock'`
-	w.waitSQL("1", waiting)
-	p.signal(syscall.SIGINT)
-	_, stderr := p.wait(exitFailed)
-	if diff := cmp.Diff("syncer: stopped\n", stderr); diff != "" {
-		t.Errorf("stderr (-want +got):\n%s", diff)
+	var all []*process
+	for _, name := range reportNames {
+		all = append(all, w.start("report", name))
 	}
-	w.waitSQL("0", waiting) // the query has ended too, though the table is still locked
+	w.waitSQL(strconv.Itoa(len(all)), waiting)
+	for i, p := range all {
+		p.signal([]syscall.Signal{syscall.SIGINT, syscall.SIGTERM}[i%2])
+	}
+	for _, p := range all {
+		stdout, stderr := p.wait(exitFailed)
+		if diff := cmp.Diff("syncer: stopped\n", stdout+stderr); diff != "" {
+			t.Errorf("%v prints (-want +got):\n%s", p.args, diff)
+		}
+	}
+	w.waitSQL("0", waiting) // the queries have ended too, though the tables are still locked
 }
 
 // newRole makes a role without rights, whose name wants quoting.

@@ -111,7 +111,7 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 	_, stderr := w.run(exitPartial, "backfill")
-	wantText(t, stderr, `"level":"debug"`)
+	wantText(t, stderr, " DBG ")
 	w.wantSQL("true", `SELECT sum(retries) > 0 FROM syncer.sync_run`)
 	w.wantSQL("true", `SELECT count(*) > 0 FROM syncer.user_failure WHERE user_id = 'u00042'`)
 	w.sim.ClearFaults()

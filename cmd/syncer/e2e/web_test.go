@@ -93,7 +93,7 @@ func TestWeb(t *testing.T) {
 	daemon.stop()
 
 	_, stderr := w.run(exitUsage, "web", "--config", "off.toml")
-	wantText(t, stderr, "[web] listen is not set", `listen = "127.0.0.1:9465"`)
+	wantText(t, stderr, "[web] listen is not set", `listen = \"127.0.0.1:9465\"`)
 	_, stderr = w.run(exitUsage, "web", "--config", "open.toml")
 	wantText(t, stderr, "open.toml:6: web.listen: 0.0.0.0:0 is reached from other machines", "token_file in [web]")
 }

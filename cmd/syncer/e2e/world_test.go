@@ -236,7 +236,7 @@ func (w *world) tail() string {
 	defer w.mu.Unlock()
 	var kept []string
 	for line := range strings.Lines(w.output.String()) {
-		if !strings.Contains(line, `"level":"debug"`) {
+		if !strings.Contains(line, `"level":"debug"`) && !strings.Contains(line, " DBG ") {
 			kept = append(kept, line)
 		}
 	}
