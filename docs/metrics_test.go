@@ -121,6 +121,26 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 	}
+	operating, err := os.ReadFile("operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, found := range regexp.MustCompile(`(?m)^##+ (.+)$`).FindAllStringSubmatch(string(operating), -1) {
+		anchor := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(found[1]), "")
+		headings["docs/operating.md#"+strings.ReplaceAll(anchor, " ", "-")] = true
+	}
+	for rule := range strings.SplitSeq(string(rules), "- alert: ") {
+		name, annotations, _ := strings.Cut(rule, "\n")
+		found := regexp.MustCompile(`(?m)^ +runbook_url: (\S+)$`).FindStringSubmatch(annotations)
+		switch {
+		case !strings.Contains(annotations, "expr:"): // before the first rule
+		case found == nil:
+			t.Errorf("alert %s has no runbook_url", name)
+		case !headings[found[1]]:
+			t.Errorf("alert %s: operating.md has no heading for %s", name, found[1])
+		}
+	}
 	wanted := map[string]bool{}
 	for _, found := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(string(rules), -1) {
 		wanted[found[1]] = true

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"syncer/imclient"
+	"syncer/internal/build"
 	"syncer/repo"
 )
 
@@ -88,7 +89,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		contradictedUsers: counter("syncer_contradicted_users_total",
 			"Users of the pages that were written whom one API of OpenIM called offline and the second opinion did not.", "app"),
 	}
-	registry.MustRegister(m.rescued, m.maintained, m.breakerOpen, m.stalled)
+	built := build.Read()
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_build_info",
+		Help: "Always 1; the labels have the version of the program, its commit and its Go toolchain."}, []string{"version", "revision", "goversion"})
+	info.WithLabelValues(built.Version, built.Revision, built.Go).Set(1)
+	registry.MustRegister(info, m.rescued, m.maintained, m.breakerOpen, m.stalled)
 	return m
 }
 

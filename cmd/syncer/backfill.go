@@ -31,10 +31,7 @@ func (p *program) backfillCommand() *cli.Command {
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.StringSliceFlag{Name: "app", Usage: "only this `APP`; may be repeated"},
-			&cli.StringFlag{Name: "job", Usage: "only this `KIND`: presence or accounts", Validator: func(s string) error {
-				_, err := imclient.ParseKind(s)
-				return err
-			}},
+			choose("kind", runKinds, &cli.StringFlag{Name: "job", Usage: "only this `KIND`: presence or accounts"}),
 			&cli.BoolFlag{Name: "resume", Usage: "continue the last backfill that was stopped, failed or killed, without repeating what is done"},
 			&cli.StringFlag{Name: "users-file", Usage: "sweep only the user ids in `FILE`, one per line (- is standard input)"},
 			&cli.BoolFlag{Name: "let-leave", Usage: "record the users missing from the users table as left, however many they are"},

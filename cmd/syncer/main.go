@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
+
+	"syncer/internal/build"
 )
 
 // Exit codes.
@@ -99,7 +101,7 @@ func (p *program) command() *cli.Command {
 		Usage:     "keeps in Postgres who is online in an instant-messaging system, on which device, since when",
 		Writer:    p.stdout,
 		ErrWriter: p.stderr.w,
-		Version:   version(),
+		Version:   build.Read().String(),
 		Description: "Exit codes: 0 done and complete, 1 failed or stopped, 2 wrong usage or configuration, " +
 			"3 done, but some users failed." +
 			examples("syncer config check --connect", "syncer migrate up", "syncer backfill", "syncer run"),
@@ -118,6 +120,8 @@ func (p *program) command() *cli.Command {
 			p.grantWorkerCommand(),
 			p.repairClockCommand(),
 			p.simulateCommand(),
+			p.completionCommand(),
+			p.manCommand(),
 			p.versionCommand(),
 		},
 	}

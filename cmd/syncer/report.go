@@ -16,6 +16,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
 
+	"syncer/internal/build"
 	"syncer/internal/config"
 	"syncer/internal/pg"
 	"syncer/internal/report"
@@ -78,13 +79,7 @@ func (p *program) reportCommand() *cli.Command {
 			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`, for a day its end (default: now)"},
 			&cli.StringFlag{Name: "tz", Usage: "show times and days in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
 				Validator: func(s string) error { _, err := config.Location(s); return err }},
-			&cli.StringFlag{Name: "format", Value: "table", Usage: "print as `FORMAT`: " + strings.Join(formats(u.name), ", "),
-				Validator: func(s string) error {
-					if !slices.Contains(formats(u.name), s) {
-						return fmt.Errorf("unknown format %q (allowed: %s)", s, strings.Join(formats(u.name), ", "))
-					}
-					return nil
-				}},
+			formatFlag(formats(u.name)...),
 			spreadsheetFlag(),
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output; - is standard output"},
 		}
@@ -153,7 +148,7 @@ func (p *program) printReport(ctx context.Context, c *cli.Command, name string, 
 		if err != nil {
 			return err
 		}
-		query := reportQuery{reader: r, head: report.Head{Span: span, AsOf: r.AsOf}, users: c.Bool("users")}
+		query := reportQuery{reader: r, head: report.Head{Span: span, AsOf: r.AsOf, Version: build.Read().Version}, users: c.Bool("users")}
 		reports, err := query.run(ctx, name)
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"syncer/internal/admin"
+	"syncer/internal/build"
 	"syncer/internal/config"
 	"syncer/internal/schedule"
 	"syncer/jobs"
@@ -71,7 +72,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	engine.Schedule(scheduled)
-	s.log.Info().Int("apps", len(s.apps)).Int("jobs", len(scheduled)).Str("process", s.store.Process()).Msg("running")
+	s.log.Info().Int("apps", len(s.apps)).Int("jobs", len(scheduled)).Str("process", s.store.Process()).Stringer("version", build.Read()).Msg("running")
 	manager := &service{log: s.log}
 	manager.ready(status(loaded))
 	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))

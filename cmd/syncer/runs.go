@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"syncer/imclient"
 	"syncer/internal/config"
 	"syncer/internal/report"
 	"syncer/repo"
@@ -23,6 +24,9 @@ import (
 var runStatuses = []string{
 	string(repo.RunRunning), string(repo.RunSucceeded), string(repo.RunPartial), string(repo.RunFailed), string(repo.RunCancelled), string(repo.RunSkipped),
 }
+
+// runKinds are the names of what a run can be of.
+var runKinds = []string{string(imclient.KindPresence), string(imclient.KindAccounts)}
 
 // maxRuns limits --limit. For more, use syncer report runs, or the table.
 const maxRuns = 10_000
@@ -39,7 +43,7 @@ func (p *program) runsCommand() *cli.Command {
 			configFlag(),
 			&cli.StringFlag{Name: "app", Local: true, Usage: "only this `APP`"},
 			&cli.StringFlag{Name: "job", Local: true, Usage: "only the job with this `NAME` (backfill for backfills)"},
-			&cli.StringFlag{Name: "kind", Local: true, Usage: "only this `KIND`: presence or accounts", Validator: oneOf("kind", "presence", "accounts")},
+			choose("kind", runKinds, &cli.StringFlag{Name: "kind", Local: true, Usage: "only this `KIND`: presence or accounts"}),
 			&cli.StringFlag{Name: "status", Local: true, Usage: "only this `STATUS`, or several separated by commas: " + strings.Join(runStatuses, ", "), Validator: checkStatuses},
 			&cli.IntFlag{Name: "limit", Local: true, Value: 20, Usage: "list the newest `N`", Validator: func(n int) error {
 				if n < 1 || n > maxRuns {
@@ -71,7 +75,7 @@ func zoneFlag() cli.Flag {
 
 // formatFlag returns --format; the first format is the default.
 func formatFlag(formats ...string) cli.Flag {
-	return &cli.StringFlag{Name: "format", Local: true, Value: formats[0], Usage: "print as `FORMAT`: " + strings.Join(formats, ", "), Validator: oneOf("format", formats...)}
+	return choose("format", formats, &cli.StringFlag{Name: "format", Local: true, Value: formats[0], Usage: "print as `FORMAT`: " + strings.Join(formats, ", ")})
 }
 
 // oneOf returns a flag's validator.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"syncer/internal/build"
 	"syncer/internal/config"
 	"syncer/internal/tracing"
 	"syncer/jobs"
@@ -19,7 +20,7 @@ func tracingConfig(c config.Traces) (tracing.Config, error) {
 	if err != nil {
 		return tracing.Config{}, fmt.Errorf("traces.headers: %w", err)
 	}
-	return tracing.Config{Endpoint: c.Endpoint, Header: header, CAs: cas, Proxy: c.Proxy.Reveal(), Sample: c.Sample, Version: version()}, nil
+	return tracing.Config{Endpoint: c.Endpoint, Header: header, CAs: cas, Proxy: c.Proxy.Reveal(), Sample: c.Sample, Version: build.Read().Version}, nil
 }
 
 // openTracing starts sending traces if an endpoint is set.

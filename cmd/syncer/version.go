@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/urfave/cli/v3"
+
+	"syncer/internal/build"
 )
 
 func (p *program) versionCommand() *cli.Command {
@@ -17,22 +17,8 @@ func (p *program) versionCommand() *cli.Command {
 			if err := noArgs(c); err != nil {
 				return err
 			}
-			fmt.Fprintf(p.stdout, "syncer version %s\n", version())
+			fmt.Fprintf(p.stdout, "syncer version %s\n", build.Read())
 			return nil
 		},
 	}
-}
-
-// version returns the versions of the module, the commit and the Go toolchain.
-func version() string {
-	module, revision := "unknown", ""
-	if info, ok := debug.ReadBuildInfo(); ok {
-		module = info.Main.Version
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				revision = " " + setting.Value
-			}
-		}
-	}
-	return module + revision + " " + runtime.Version()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"syncer/imclient"
+	"syncer/internal/build"
 	"syncer/internal/config"
 	"syncer/internal/pg"
 	"syncer/internal/schedule"
@@ -116,7 +117,7 @@ func newWeb(ctx context.Context, c *config.Config, log zerolog.Logger, metrics p
 	}
 	settings := web.Config{
 		DB: store.DB, Location: c.Report.Timezone, Token: c.Web.Token.Reveal(), Listen: c.Web.Listen, UserPages: c.Web.UserPages,
-		Limits: map[web.API]float64{}, Meaning: codeMeaning, Version: version(), Log: log,
+		Limits: map[web.API]float64{}, Meaning: codeMeaning, Version: build.Read().Version, Log: log,
 	}
 	if metrics != nil {
 		settings.Metrics = web.NewMetrics(metrics)

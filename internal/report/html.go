@@ -35,7 +35,7 @@ const openRows = 31
 // permits only its own script and style, by hash, so that data cannot run as script.
 func WriteHTML(w io.Writer, h Head, reports []Report) error {
 	data := pageData{TZ: h.Span.Location.String(), Charts: []Chart{}}
-	p := pageView{App: h.app(), Span: h.span(), AsOf: minute(h.AsOf.In(h.Span.Location)), Title: "Reports"}
+	p := pageView{Version: h.Version, App: h.app(), Span: h.span(), AsOf: minute(h.AsOf.In(h.Span.Location)), Title: "Reports"}
 	if len(reports) == 1 {
 		p.Title = reports[0].Title
 	}
@@ -80,7 +80,7 @@ type pageData struct {
 
 // pageView is the input of the template.
 type pageView struct {
-	Title, App, Span, AsOf string
+	Title, App, Span, AsOf, Version string
 	Policy                 string
 	Script, Style, Data    template.HTML
 	Sections               []pageSection

@@ -30,6 +30,8 @@ var Names = []string{Concurrency, ActiveUsers, Sessions, Platforms, Accounts, Ru
 type Head struct {
 	Span reports.Span
 	AsOf time.Time // when the report was made; nothing later is known
+	// Version is that of the program, which the page shows; "" omits it.
+	Version string
 }
 
 // until returns the end of the known part of the span.

@@ -97,7 +97,7 @@ func TestMetrics(t *testing.T) {
 	p := w.daemon("SYNCER_SWEEP_COLLAPSE_DELAY=100ms", "SYNCER_SWEEP_COLLAPSE_MIN=1")
 	w.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE status = 'succeeded'`)
 	status, body := w.get(p.admin() + "/metrics")
-	wantText(t, body, "go_goroutines ", "process_resident_memory_bytes ",
+	wantText(t, body, "go_goroutines ", "\nsyncer_build_info{goversion=\"go", "process_resident_memory_bytes ",
 		"\nsyncer_suspect_pages_total{app=\"chat\"} 0\n", "\nsyncer_suspect_pages_total{app=\"main\"} 0\n",
 		"\nsyncer_contradicted_users_total{app=\"chat\"} 0\n", "\nsyncer_contradicted_users_total{app=\"main\"} 0\n")
 	if status != http.StatusOK {

@@ -1,0 +1,10 @@
+// Command printversion prints the version, for a test.
+package main
+
+import (
+	"fmt"
+
+	"syncer/internal/build"
+)
+
+func main() { fmt.Println(build.Read()) }
