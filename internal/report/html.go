@@ -81,9 +81,9 @@ type pageData struct {
 // pageView is the input of the template.
 type pageView struct {
 	Title, App, Span, AsOf, Version string
-	Policy                 string
-	Script, Style, Data    template.HTML
-	Sections               []pageSection
+	Policy                          string
+	Script, Style, Data             template.HTML
+	Sections                        []pageSection
 }
 
 type pageSection struct {

@@ -75,7 +75,9 @@ func TestWeb(t *testing.T) {
 			}
 		}
 		_, text := w.page(address+"/v1/online?app=main", token)
-		var answer struct{ Apps []struct{ Online json.Number } }
+		var answer struct {
+			Apps []struct{ Online json.Number }
+		}
 		if err := json.Unmarshal([]byte(text), &answer); err != nil || len(answer.Apps) != 1 || answer.Apps[0].Online.String() != online {
 			t.Errorf("%s users are online, the answer is %s", online, text)
 		}
