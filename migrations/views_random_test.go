@@ -142,12 +142,16 @@ func (w *world) look(u *worldUser, at, prevFrom time.Time) {
 	if state == "" || state == u.state && w.chance(0.7) {
 		return // nothing changed
 	}
+	platforms := map[string]string{"online": `{"ios": "online", "web": "push_online"}`}[state]
+	if platforms == "" {
+		platforms = "{}"
+	}
 	if u.state == "" {
-		run(w.t, w.conn, `INSERT INTO presence_history (app_id, user_id, state, platforms, observed_at, run_id) VALUES ($1, $2, $3, '{}', $4, 1)`, w.app, u.id, state, at)
+		run(w.t, w.conn, `INSERT INTO presence_history (app_id, user_id, state, platforms, observed_at, run_id) VALUES ($1, $2, $3, $4, $5, 1)`, w.app, u.id, state, platforms, at)
 		u.since, u.sinceAfter = at, nil
 	} else {
 		run(w.t, w.conn, `INSERT INTO presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
-VALUES ($1, $2, $3, $4, $5, $6, '{}', $7, $8, 1)`, w.app, u.id, u.state, u.since, u.sinceAfter, state, notBefore, at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 1)`, w.app, u.id, u.state, u.since, u.sinceAfter, state, platforms, notBefore, at)
 		if state != u.state {
 			u.since, u.sinceAfter = at, &notBefore
 		}
@@ -158,7 +162,7 @@ VALUES ($1, $2, $3, $4, $5, $6, '{}', $7, $8, 1)`, w.app, u.id, u.state, u.since
 		u.state = ""
 		return
 	}
-	run(w.t, w.conn, `INSERT INTO presence_snapshot VALUES ($1, $2, $3, '{}', $4, $5, 1, $6, $7)`, w.app, u.id, state, at, asked, u.since, u.sinceAfter)
+	run(w.t, w.conn, `INSERT INTO presence_snapshot VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8)`, w.app, u.id, state, platforms, at, asked, u.since, u.sinceAfter)
 }
 
 // Whatever the history, days add up to sessions, no session is known to last
@@ -194,8 +198,27 @@ WHERE s.seconds IS DISTINCT FROM d.seconds`, zone)
 	if got := reported(t, conn, `SELECT * FROM presence_session WHERE ended_at < started_at OR started_after > started_at`); len(got) > 0 {
 		t.Errorf("brackets the wrong way round: %s", got)
 	}
+	// All of them are online on the same platform.
+	if got := reported(t, conn, differentSQL); len(got) > 0 {
+		t.Errorf("sessions on the platform differ: %s", got)
+	}
+	if got := reported(t, conn, differentDaysSQL); len(got) > 0 {
+		t.Errorf("days on the platform differ: %s", got)
+	}
 	agree(t, conn, "estimated_seconds", referenceSQL, `SELECT app_id::int AS app_id, user_id, sum(estimated_seconds) AS seconds FROM presence_session GROUP BY 1, 2`)
 }
+
+const sameColumns = `app, user_id, started_after, started_at, ended_after, ended_at, known_seconds, estimated_seconds, ended_by`
+
+const differentSQL = `
+(SELECT 'platform', ` + sameColumns + ` FROM presence_platform_session WHERE platform = 'ios' EXCEPT ALL SELECT 'platform', ` + sameColumns + ` FROM presence_session)
+UNION ALL
+(SELECT 'session', ` + sameColumns + ` FROM presence_session EXCEPT ALL SELECT 'session', ` + sameColumns + ` FROM presence_platform_session)`
+
+const differentDaysSQL = `
+SELECT * FROM presence_platform_daily('2026-10-01', '2027-01-01', 'Asia/Kolkata') AS p
+FULL JOIN presence_daily('2026-10-01', '2027-01-01', 'Asia/Kolkata') AS d USING (app, user_id, day)
+WHERE (p.online_seconds, p.sessions) IS DISTINCT FROM (d.online_seconds, d.sessions)`
 
 // referenceSQL is the estimate another way: with ranges, from the tables alone.
 const referenceSQL = `

@@ -20,10 +20,12 @@ var (
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
 		"account_snapshot", "account_history", "erasure",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
+		"presence_platform_stretch", "presence_platform_session",
 		"account_current", "account_coverage", "api_outage", "api_quota",
 	}
 	readFunctions = []string{
 		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",
+		"presence_platform_daily(date, date, text)", "app_named(text)",
 		"presence_gaps()", "active_users_within(date, date, text)", "presence_slots(date, date, text, boolean, boolean)", "presence_daily_from_history(date, date, text, boolean, boolean)",
 	}
 )
@@ -52,6 +54,13 @@ func GrantReaderSQL(schema, role string) []string {
 		grantSQL("SELECT", "TABLE", schema, readTables, role),
 		grantSQL("EXECUTE", "FUNCTION", schema, readFunctions, role),
 	}
+}
+
+// TuneReaderSQL returns the statements that give a role's later sessions in a database the
+// settings that reports want: see docs/reporting.md. They can be repeated.
+func TuneReaderSQL(database, role string) []string {
+	alter := "ALTER ROLE " + pgx.Identifier{role}.Sanitize() + " IN DATABASE " + pgx.Identifier{database}.Sanitize() + " SET "
+	return []string{alter + "jit = off", alter + "work_mem = '64MB'"}
 }
 
 // GrantWorkerSQL returns the statements that let a role do what the daemon and backfills
@@ -118,6 +127,32 @@ func (s *Store) CheckQueue(ctx context.Context) (owns bool, err error) {
 // GrantReader lets a role read what reporting reads.
 func (s *Store) GrantReader(ctx context.Context, role string) error {
 	return s.grant(ctx, role, "read", GrantReaderSQL(s.Schema(), role), nil, readFunctions)
+}
+
+// TuneReader executes TuneReaderSQL of the connection's database, all or none, and returns
+// the statements. A role without the privilege gets them in the error.
+func (s *Store) TuneReader(ctx context.Context, role string) ([]string, error) {
+	var statements []string
+	err := s.InTxOnce(ctx, func(tx *pg.Tx) error {
+		var database string
+		if err := tx.QueryRow(ctx, "SELECT current_database()").Scan(&database); err != nil {
+			return err
+		}
+		statements = TuneReaderSQL(database, role)
+		for _, statement := range statements {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if pg.SQLState(err) == pg.InsufficientPrivilege {
+		return nil, fmt.Errorf("set jit and work_mem of role %s: %w\na superuser, or a role with CREATEROLE that may administer it, can run:\n\t%s;", role, err, strings.Join(statements, ";\n\t"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("set jit and work_mem of role %s: %w", role, err)
+	}
+	return statements, nil
 }
 
 // GrantWorker lets a role do what the daemon and backfills do.

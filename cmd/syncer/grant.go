@@ -6,15 +6,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/urfave/cli/v3"
 
 	"syncer/repo"
 )
 
 func (p *program) grantReaderCommand() *cli.Command {
+	tune := &cli.BoolFlag{Name: "tune", Usage: "also set jit = off and work_mem = '64MB' for the role's sessions in this database, which queries of the views need to be fast"}
 	return grantCommand("grant-reader", "grant a database role what reports need, and nothing else", func(ctx context.Context, c *cli.Command) error {
 		return p.grant(ctx, c, "read", repo.GrantReaderSQL, (*repo.Store).GrantReader)
-	})
+	}, tune)
 }
 
 func (p *program) grantWorkerCommand() *cli.Command {
@@ -23,17 +25,17 @@ func (p *program) grantWorkerCommand() *cli.Command {
 	})
 }
 
-func grantCommand(name, usage string, action cli.ActionFunc) *cli.Command {
+func grantCommand(name, usage string, action cli.ActionFunc, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name:      name,
 		Usage:     usage,
 		ArgsUsage: "ROLE",
 		Description: "The role must exist; the configured one must own the schema. Repeat this after an upgrade, which may " +
 			"add tables.",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "print", Usage: "print the SQL instead of running it"},
-		},
+		}, flags...),
 		Action: action,
 	}
 }
@@ -51,7 +53,15 @@ func (p *program) grant(ctx context.Context, c *cli.Command, do string,
 		return err
 	}
 	if c.Bool("print") {
-		fmt.Fprintln(p.stdout, strings.Join(statements(loaded.Database.Schema, role), ";\n")+";")
+		all := statements(loaded.Database.Schema, role)
+		if c.Bool("tune") {
+			database, err := pgx.ParseConfig(loaded.Database.URL.Reveal())
+			if err != nil {
+				return err
+			}
+			all = append(all, repo.TuneReaderSQL(database.Database, role)...)
+		}
+		fmt.Fprintln(p.stdout, strings.Join(all, ";\n")+";")
 		return nil
 	}
 	store, err := openReader(ctx, loaded.Database, time.UTC)
@@ -63,5 +73,12 @@ func (p *program) grant(ctx context.Context, c *cli.Command, do string,
 		return err
 	}
 	p.say("role %s may %s schema %s", role, do, loaded.Database.Schema)
+	if c.Bool("tune") {
+		set, err := store.TuneReader(ctx, role)
+		if err != nil {
+			return err
+		}
+		p.say("for its next sessions: %s", strings.Join(set, "; "))
+	}
 	return nil
 }

@@ -95,7 +95,15 @@ func TestReader(t *testing.T) {
 		t.Errorf("refused with: %s", stderr)
 	}
 	for range 2 { // again changes nothing
-		w.run(exitDone, "SYNCER_DATABASE_URL="+owner, "grant-reader", role)
+		stdout, _ := w.run(exitDone, "SYNCER_DATABASE_URL="+owner, "grant-reader", "--tune", role)
+		if want := "for its next sessions: ALTER ROLE "; !strings.Contains(stdout, want) {
+			t.Errorf("grant-reader --tune says: %s", stdout)
+		}
+	}
+	const settingsSQL = `SELECT unnest(s.setconfig) FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = s.setdatabase
+WHERE s.setrole = (SELECT oid FROM pg_roles WHERE rolname = $1) AND d.datname = current_database() ORDER BY 1`
+	if diff := cmp.Diff([]string{"jit=off", "work_mem=64MB"}, query(w, pgx.RowTo[string], settingsSQL, role)); diff != "" {
+		t.Errorf("settings of the role (-want +got):\n%s", diff)
 	}
 	for _, name := range reportNames {
 		args := []string{"report", name, "--format", "json"}
@@ -136,7 +144,7 @@ func wantReader(w *world, url, role string) {
 		}
 	}
 	for _, call := range []string{
-		"presence_daily('2026-10-24', '2026-10-26', 'UTC')", "active_users('2026-10-24', '2026-10-26', 'Europe/Berlin')",
+		"presence_daily('2026-10-24', '2026-10-26', 'UTC')", "presence_platform_daily('2026-10-24', '2026-10-26', 'UTC')", "app_named('main')", "active_users('2026-10-24', '2026-10-26', 'Europe/Berlin')",
 	} {
 		if _, err := conn.Exec(w.ctx, "SELECT * FROM syncer."+call); err != nil {
 			t.Errorf("function %s: %v", call, err)
