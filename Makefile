@@ -106,6 +106,10 @@ check-deploy: ## check the unit and the manifests of deploy/; wants systemd inst
 	deploy/systemd/check
 	cd deploy/schema && go vet ./... && go test -count=1 ./...
 
+.PHONY: check-archive
+check-archive: ## read archived files with DuckDB and Apache Arrow; downloads 600 MB and compiles C++ once, a minute and a half of CPU
+	cd internal/archive/duckdb && go vet ./... && go test -count=1 ./...
+
 .PHONY: check-image
 check-image: ## build the image without a daemon or a registry, and look at it; as root, with buildah and a static busybox
 	deploy/docker/check

@@ -40,15 +40,19 @@ type App struct {
 
 // Config sizes the work. All fields but Tracer are needed.
 type Config struct {
-	RangeUsers  int            // users of a range
-	PageUsers   int            // users of a page
-	Workers     int            // ranges of one app and kind that this process works on at once
-	RescueAfter time.Duration  // a range is taken over once its worker was silent for so long
-	Partition   string         // day, week or month
-	Retention   time.Duration  // of the histories; 0 keeps them
-	ReportZone  *time.Location // whose days are rolled up
-	Salt        repo.Salt      // of erasures; "": no user may be excluded
-	Reindex     bool           // the store's role owns the queue's tables and may rebuild their indexes
+	RangeUsers  int           // users of a range
+	PageUsers   int           // users of a page
+	Workers     int           // ranges of one app and kind that this process works on at once
+	RescueAfter time.Duration // a range is taken over once its worker was silent for so long
+	Partition   string        // day, week or month
+	Retention   time.Duration // of the histories; 0 keeps them
+	// Archive, if not nil, archives the months that have ended, and compares those of
+	// which partitions are about to be dropped. It returns until when all is archived, or
+	// the zero time if another process is at it. Then only archived partitions are dropped.
+	Archive    func(ctx context.Context, dropBefore time.Time) (until time.Time, err error)
+	ReportZone *time.Location // whose days are rolled up
+	Salt       repo.Salt      // of erasures; "": no user may be excluded
+	Reindex    bool           // the store's role owns the queue's tables and may rebuild their indexes
 	// A page is suspect if at least CollapseMin users of it, or of one of its calls,
 	// and more than CollapseRatio of those who were reachable, are offline at once.
 	// It is rechecked CollapseDelay after each answer. A ratio of 1 turns that off.

@@ -58,9 +58,7 @@ func (k *keeper) maintain(ctx context.Context) time.Duration {
 		now := k.store.Now()
 		_, err := k.store.MakePartitions(ctx, k.config.Partition, now.Add(ahead[k.config.Partition]))
 		errs = append(errs, err)
-		if k.config.Retention > 0 {
-			errs = append(errs, k.retain(ctx, now.Add(-k.config.Retention))...)
-		}
+		errs = append(errs, k.archiveAndRetain(ctx, now)...)
 		_, err = k.store.DropOldRanges(ctx, now.Add(-rangesKept))
 		return err
 	})
@@ -91,10 +89,34 @@ func (k *keeper) maintain(ctx context.Context) time.Duration {
 	return k.maintainRetry
 }
 
-// retain removes what is older than the retention.
-func (k *keeper) retain(ctx context.Context, before time.Time) []error {
-	partitions, partitionsErr := k.store.DropPartitions(ctx, before)
-	runs, runsErr := k.store.DropOldRuns(ctx, before)
+// archiveAndRetain archives what has ended, and removes what is older than the retention. If
+// not all could be archived, nothing is removed.
+func (k *keeper) archiveAndRetain(ctx context.Context, now time.Time) []error {
+	var before time.Time
+	if k.config.Retention > 0 {
+		before = now.Add(-k.config.Retention)
+	}
+	if k.config.Archive == nil {
+		if before.IsZero() {
+			return nil
+		}
+		return k.retain(ctx, before, before, k.store.DropPartitions)
+	}
+	until, err := k.config.Archive(ctx, before)
+	if err != nil || until.IsZero() || before.IsZero() {
+		return []error{err}
+	}
+	runsBefore := before
+	if until.Before(before) {
+		runsBefore = until
+	}
+	return k.retain(ctx, before, runsBefore, k.store.DropArchivedPartitions)
+}
+
+// retain drops partitions that end by before, and runs that were closed before runsBefore.
+func (k *keeper) retain(ctx context.Context, before, runsBefore time.Time, drop func(context.Context, time.Time) (int, error)) []error {
+	partitions, partitionsErr := drop(ctx, before)
+	runs, runsErr := k.store.DropOldRuns(ctx, runsBefore)
 	if partitions > 0 || runs > 0 {
 		k.log.Info().Int("partitions", partitions).Int64("runs", runs).Msg("dropped history beyond the retention")
 	}

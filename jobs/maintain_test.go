@@ -3,8 +3,10 @@ package jobs
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/imclient"
+	"syncer/internal/archive"
 	"syncer/repo"
 )
 
@@ -179,5 +182,59 @@ SELECT 1, 'old', 'online', '{}', now() - days * interval '1 day', 1 FROM unnest(
 	}
 	if len(w.log.lines("dropped history beyond the retention", `"partitions":`)) != 1 {
 		t.Errorf("the drop is not logged once:\n%s", w.log.tail())
+	}
+}
+
+// TestMaintain_archive: with an archive only archived partitions are dropped; nothing is if
+// archiving fails, or another process is at it.
+func TestMaintain_archive(t *testing.T) {
+	t.Parallel()
+	w := setup(t, worldOptions{})
+	folder := t.TempDir()
+	var archived error
+	other := false
+	e := w.newEngine(w.spec(), func(e *Engine) {
+		e.config.Partition, e.config.Retention = "month", 40*24*time.Hour
+		a := archive.New(e.store, folder, e.log)
+		e.config.Archive = func(ctx context.Context, dropBefore time.Time) (time.Time, error) {
+			if archived != nil || other {
+				return time.Time{}, archived
+			}
+			result, err := a.Run(ctx, archive.Options{DropBefore: dropBefore})
+			return result.Until, err
+		}
+	})
+	app := e.app(tencentApp)
+	old := e.store.Now().AddDate(0, -4, 0)
+	w.exec(`SELECT syncer.make_history_partitions('month', $1, $2)`, old, e.store.Now())
+	w.exec(`INSERT INTO syncer.presence_history (app_id, user_id, state, platforms, observed_at, run_id) VALUES ($1, 'anna', 'offline', '{}', $2, 1)`, app.ID, old)
+	w.exec(`INSERT INTO syncer.sync_run (app_id, job, kind, trigger, status, started_at, finished_at, observed_from)
+SELECT $1, 'j', 'presence', 'backfill', 'failed', $2, $2, $2`, app.ID, old)
+	rows := func() int64 {
+		return w.count(`SELECT (SELECT count(*) FROM syncer.presence_history WHERE user_id = 'anna') + (SELECT count(*) FROM syncer.sync_run WHERE job = 'j')`)
+	}
+	archived = errors.New("the disk is full")
+	e.keeper.maintain(w.ctx)
+	if n := rows(); n != 2 {
+		t.Errorf("%d of 2 rows are left that could not be archived", n)
+	}
+	if len(w.log.lines("maintenance failed", "the disk is full")) == 0 {
+		t.Error("the log does not say why")
+	}
+	archived, other = nil, true
+	e.keeper.maintain(w.ctx)
+	if n := rows(); n != 2 {
+		t.Errorf("%d of 2 rows are left while another process archives", n)
+	}
+	other = false
+	e.keeper.maintain(w.ctx)
+	if n := rows(); n != 0 {
+		t.Errorf("%d rows are left that are archived", n)
+	}
+	for _, table := range []string{"presence_history", "sync_run"} {
+		files, err := filepath.Glob(filepath.Join(folder, table, "app=*", "month="+old.UTC().Format("2006-01"), "*.parquet"))
+		if err != nil || len(files) != 1 {
+			t.Errorf("files of %s: %v, %v", table, files, err)
+		}
 	}
 }

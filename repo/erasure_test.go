@@ -38,6 +38,7 @@ var noUsers = map[string]bool{
 	"observation_gap.kind": true, "user_failure.kind": true, "user_failure.code": true, "api_quota.api": true,
 	"presence_snapshot.platforms": true, "presence_history.platforms": true, "presence_count.platform": true, "presence_rollup.zone": true,
 	"queue_channel.name": true, "erasure.user_hash": true, "erasure.salt_id": true,
+	"history_archive.relation": true, "history_archive.sha256": true, "history_archive_day.relation": true,
 	// planArgs and rangeArgs hold numbers; queues are named after app and kind.
 	"river_job.args": true, "river_job.metadata": true, "river_job.tags": true, "river_job.kind": true, "river_job.queue": true,
 	"river_job.attempted_by": true, "river_job.unique_key": true,

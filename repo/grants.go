@@ -18,7 +18,7 @@ var (
 	readTables = []string{
 		"syncer_migration", "app", "sync_run", "sync_range", "observation_gap", "user_failure",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
-		"account_snapshot", "account_history", "erasure",
+		"account_snapshot", "account_history", "erasure", "history_archive", "history_archive_day",
 		"sync_observed", "sync_gap", "app_patience", "presence_ended_stretch", "presence_open_stretch", "presence_session", "presence_current", "presence_concurrency",
 		"presence_platform_stretch", "presence_platform_session",
 		"account_current", "account_coverage", "api_outage", "api_quota",
@@ -27,6 +27,7 @@ var (
 		"as_of()", "day_start(date, text)", "presence_daily(date, date, text)", "active_users(date, date, text)",
 		"presence_platform_daily(date, date, text)", "app_named(text)",
 		"presence_gaps()", "active_users_within(date, date, text)", "presence_slots(date, date, text, boolean, boolean)", "presence_daily_from_history(date, date, text, boolean, boolean)",
+		"history_days(regclass, smallint, timestamptz, timestamptz)", "history_months(text, timestamptz)",
 	}
 )
 
@@ -36,13 +37,13 @@ var (
 	writtenTables = []string{
 		"app", "sync_run", "sync_range", "sync_run_user", "observation_gap", "user_failure", "api_quota",
 		"presence_snapshot", "presence_history", "presence_count", "presence_day", "presence_rollup",
-		"account_snapshot", "account_history", "erasure",
+		"account_snapshot", "account_history", "erasure", "history_archive", "history_archive_day",
 		"queue_channel", "river_job", "river_leader", "river_queue", "river_notification",
 	}
 	workerSequences = []string{"river_job_id_seq", "river_notification_id_seq"}
 	workerFunctions = []string{
 		"make_history_partitions(text, timestamptz, timestamptz)", "drop_history_partitions(timestamptz)",
-		"roll_up_presence(smallint, text, timestamptz)", "erase_user(smallint, text[])", "stored_users(smallint)",
+		"roll_up_presence(smallint, text, timestamptz)", "drop_archived_history_partitions(timestamptz)", "erase_user(smallint, text[])", "stored_users(smallint)",
 	}
 )
 

@@ -18,10 +18,11 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim",
-		"internal/admin", "internal/build", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "internal/web", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
+		"internal/admin", "internal/archive", "internal/build", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "internal/web", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
 	},
 	"jobs":              {"imclient", "internal/build", "internal/pg", "jobs/ask", "repo", "repo/userstable"},
 	"jobs/ask":          {"imclient"},
+	"internal/archive":  {"repo"},
 	"repo":              {"imclient", "internal/pg", "repo/userstable"},
 	"repo/userstable":   {"internal/pg"},
 	"repo/reports":      {"imclient", "internal/pg"},

@@ -114,6 +114,7 @@ func (p *program) command() *cli.Command {
 			p.runsCommand(),
 			p.explainCommand(),
 			p.reportCommand(),
+			p.archiveCommand(),
 			p.forgetCommand(),
 			p.webCommand(),
 			p.grantReaderCommand(),

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"syncer/imclient"
+	"syncer/internal/archive"
 	"syncer/internal/config"
 	"syncer/internal/pg"
 	"syncer/internal/tracing"
@@ -207,6 +208,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
 		RescueAfter: s.config.Sweep.RescueAfter, Outage: s.config.Sweep.Outage,
 		Partition: s.config.History.Partition, Retention: s.config.History.Retention,
+		Archive:       s.archive(),
 		Salt:          repo.Salt(s.config.History.ErasureSalt.Reveal()),
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
@@ -214,6 +216,21 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		RemovalRatio: s.config.Sweep.RemovalRatio, RemovalMin: s.config.Sweep.RemovalMin,
 		Metrics: s.counters, Log: s.log, Tracer: s.tracing.Tracer(),
 	})
+}
+
+// archive returns what jobs.Config.Archive wants.
+func (s *system) archive() func(ctx context.Context, dropBefore time.Time) (time.Time, error) {
+	if s.config.History.Archive == "" {
+		return nil
+	}
+	a := archive.New(s.store, s.config.History.Archive, s.log)
+	return func(ctx context.Context, dropBefore time.Time) (time.Time, error) {
+		result, err := a.Run(ctx, archive.Options{DropBefore: dropBefore})
+		if errors.Is(err, archive.ErrBusy) {
+			return time.Time{}, nil
+		}
+		return result.Until, err
+	}
 }
 
 func (s *system) close() {

@@ -155,6 +155,9 @@ type History struct {
 	Partition string `toml:"partition" default:"month" allowed:"month week day"`
 	// Retention is how long transitions are kept; 0 is unlimited.
 	Retention time.Duration `toml:"retention" default:"" min:"24h" max:"36500d"`
+	// Archive is the folder to which closed months are written; "" archives nothing. With
+	// it retention drops only what is archived.
+	Archive string `toml:"archive" default:""`
 	// ErasureSalt keys the hashes by which syncer forget records erased users; "" if none
 	// is ever erased.
 	ErasureSalt Secret `toml:"erasure_salt,file" default:""`
