@@ -19,6 +19,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
 // busy machine.
 const patience = 5 * time.Minute
 
+// Numbers of migrations.
+const (
+	riverMigration      = 11
+	partitionsMigration = 16
+)
+
 // schema is where the tests migrate to unless they are about that.
 const schema = "syncer"
 

@@ -1,5 +1,5 @@
-// Package migrations holds the schema: goose migrations in SQL, embedded, and
-// one in Go that brings River's tables. Everything lives in one schema, which
+// Package migrations holds the schema: goose migrations in SQL, embedded, one file per
+// subject, and one in Go that brings River's tables. Everything is in one schema, which
 // the configuration names.
 package migrations
 
@@ -40,9 +40,13 @@ type Config struct {
 	Log      *slog.Logger // nil: silent
 }
 
-// riverVersion is the newest version of River's migrations that our migration
-// 2 brings. A newer River means a new migration here, not a new number.
-const riverVersion = 8
+// riverMigration is the number of the migration that brings River's tables, riverVersion
+// the newest of River's own migrations that it applies. A newer River needs another
+// migration here, not another riverVersion.
+const (
+	riverMigration = 11
+	riverVersion   = 8
+)
 
 // Migrator changes the schema. Close it after use.
 type Migrator struct {
@@ -89,10 +93,10 @@ func Open(ctx context.Context, c Config) (*Migrator, error) {
 		return nil, fmt.Errorf("connect to the database: %w", err)
 	}
 	m.db = stdlib.OpenDB(*poolConfig.ConnConfig)
-	river := goose.NewGoMigration(2,
+	river := goose.NewGoMigration(riverMigration,
 		&goose.GoFunc{RunDB: m.migrateRiver(rivermigrate.DirectionUp, riverVersion)},
 		&goose.GoFunc{RunDB: m.migrateRiver(rivermigrate.DirectionDown, -1)})
-	river.Source = "00002_river.go"
+	river.Source = fmt.Sprintf("%05d_river.go", riverMigration)
 	m.provider, err = goose.NewProvider(goose.DialectPostgres, m.db, files,
 		goose.WithTableName(versionTable),
 		goose.WithSessionLocker(migrationLock{}),
@@ -191,9 +195,9 @@ func (m *Migrator) migrateRiver(direction rivermigrate.Direction, target int) fu
 	}
 }
 
-// Up makes the schema when it is missing, applies all pending migrations and
-// returns them. If the schema was renamed, it binds the functions to its new name.
-// It changes nothing if it returns ErrForeign or ErrEncoding.
+// Up creates the schema if it is missing, applies all pending migrations and returns
+// them. If the schema was renamed, Up binds the functions to its new name.
+// It changes nothing if it returns ErrForeign, ErrEncoding or pg.ErrDevelopmentSchema.
 func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
 	if err := m.checkEncoding(ctx); err != nil {
 		return nil, err
@@ -213,15 +217,15 @@ func (m *Migrator) Up(ctx context.Context) ([]Status, error) {
 	})
 }
 
-// Down takes back the newest migrations until version is the newest that is
-// left; 0 takes back all. It changes nothing if it returns ErrForeign.
+// Down reverts the newest migrations until version is the newest that is left; 0 reverts
+// all. It changes nothing if it returns ErrForeign or pg.ErrDevelopmentSchema.
 func (m *Migrator) Down(ctx context.Context, version int64) ([]Status, error) {
 	return m.persist(ctx, "down", func() ([]*goose.MigrationResult, error) {
 		o, err := m.look(ctx)
 		if err != nil || !o.started {
 			return nil, err
 		}
-		if version < 2 && o.version >= 2 {
+		if version < riverMigration && o.version >= riverMigration {
 			err = m.checkQueue(ctx)
 		}
 		if err == nil {
@@ -261,7 +265,7 @@ func (m *Migrator) look(ctx context.Context) (ownership, error) {
 
 const appliedAtSQL = `
 SELECT version_id, max(tstamp)
-FROM %s
+FROM ` + versionTable + `
 WHERE is_applied
 GROUP BY version_id`
 
@@ -273,7 +277,7 @@ func (m *Migrator) Status(ctx context.Context) ([]Status, error) {
 	}
 	appliedAt := make(map[int64]time.Time)
 	if o.started {
-		rows, err := m.pool.Query(ctx, fmt.Sprintf(appliedAtSQL, o.table()))
+		rows, err := m.pool.Query(ctx, appliedAtSQL)
 		if err != nil {
 			return nil, fmt.Errorf("read the migrations' status: %w", err)
 		}

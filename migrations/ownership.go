@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"syncer/internal/pg"
 )
 
 // versionTable records which migrations are applied. It has a name of its own, and
@@ -16,12 +18,12 @@ import (
 // schema must not take it for its own, nor the reverse.
 const versionTable = "syncer_migration"
 
-// oldVersionTable is what the table was called in development.
-const oldVersionTable = "goose_db_version"
+// gooseTable is the usual name of goose's table, which syncer's had in early development.
+const gooseTable = "goose_db_version"
 
-// riverStarted is the comment on the version table once River's migrations were
-// begun. They commit one by one, before version 2 is recorded: if they are
-// interrupted, the comment tells that the tables are syncer's.
+// riverStarted is the comment on the version table once River's migrations have begun.
+// They commit one by one, before riverMigration is recorded: if they are interrupted,
+// the comment shows that the tables are syncer's.
 const riverStarted = "Which of syncer's migrations are applied; goose writes it. The tables of River beside it are syncer's too."
 
 // ErrForeign reports that the schema holds tables, types or functions of another
@@ -81,61 +83,58 @@ SELECT coalesce(array_agg(DISTINCT c.name ORDER BY c.name), '{}'),
        current_user::text
 FROM chosen AS c`
 
-// The tables are named without a schema: it is the search_path.
+// The table is named without a schema: it is the search_path.
 const appliedSQL = `
-SELECT coalesce(max(version_id), 0), coalesce(obj_description('%[1]s'::regclass, 'pg_class') = $1, false)
-FROM %[1]s
+SELECT coalesce(max(version_id), 0),
+       coalesce(bool_or(version_id = $2), false),
+       coalesce(obj_description('` + versionTable + `'::regclass, 'pg_class') = $1, false)
+FROM ` + versionTable + `
 WHERE is_applied`
 
 // ownership is what a schema holds of syncer's.
 type ownership struct {
 	version int64 // the newest migration that is applied
 	started bool  // the version table is there
-	old     bool  // … under its old name
 	// notOwner says what to do if the role may not change syncer's tables and
 	// functions. nil: it may.
 	notOwner error
 }
 
-// table returns the name of the version table.
-func (o ownership) table() string {
-	if o.old {
-		return oldVersionTable
-	}
-	return versionTable
-}
-
 // own looks at the schema, which exists, without changing anything. It returns
-// ErrForeign if the schema holds another program's objects under syncer's names.
+// ErrForeign if the schema holds another program's objects under syncer's names, and
+// pg.ErrDevelopmentSchema if a development version of syncer made it.
 func (m *Migrator) own(ctx context.Context) (ownership, error) {
 	names, owner, runs, role := []string(nil), "", false, ""
-	wanted := append(ownNames(), versionTable, oldVersionTable)
+	wanted := append(ownNames(), versionTable, gooseTable)
 	if err := m.pool.QueryRow(ctx, namesSQL, m.schema, wanted).Scan(&names, &owner, &runs, &role); err != nil {
 		return ownership{}, fmt.Errorf("look at schema %s: %w", m.schema, err)
 	}
 	o := ownership{started: slices.Contains(names, versionTable)}
-	if !o.started && slices.Contains(names, oldVersionTable) && runs {
-		o.started, o.old = true, true
+	if !o.started && slices.Contains(names, gooseTable) && runs {
+		return ownership{}, pg.DevelopmentSchema(m.schema)
 	}
 	if owner != "" {
 		o.notOwner = fmt.Errorf("role %[1]s does not own all of syncer's tables and functions in schema %[2]s, some belong to %[3]s: connect as %[3]s, or as a superuser run: REASSIGN OWNED BY %[3]s TO %[1]s",
 			pgx.Identifier{role}.Sanitize(), m.schema, owner)
 	}
-	var riverOurs bool
+	var development, riverOurs bool
 	if o.started {
-		if err := m.pool.QueryRow(ctx, fmt.Sprintf(appliedSQL, o.table()), riverStarted).Scan(&o.version, &riverOurs); err != nil {
+		if err := m.pool.QueryRow(ctx, appliedSQL, riverStarted, pg.DevelopmentMigration).Scan(&o.version, &development, &riverOurs); err != nil {
 			if o.notOwner != nil {
 				return ownership{}, o.notOwner
 			}
 			return ownership{}, fmt.Errorf("read the version of schema %s: %w", m.schema, err)
 		}
 	}
+	if development {
+		return ownership{}, pg.DevelopmentSchema(m.schema)
+	}
 	foreign := slices.DeleteFunc(names, func(name string) bool {
 		switch {
-		case name == versionTable, name == oldVersionTable && o.started:
+		case name == versionTable, name == gooseTable && o.started:
 			return true // the latter is another program's, which syncer leaves alone
 		case strings.HasPrefix(name, "river_"):
-			return o.version >= 2 || riverOurs
+			return o.version >= riverMigration || riverOurs
 		default:
 			return o.version >= 1
 		}
@@ -175,18 +174,11 @@ func (m *Migrator) checkEncoding(ctx context.Context) error {
 CREATE DATABASE syncer ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`, ErrEncoding, database, encoding)
 }
 
-// prepare makes a schema of syncer's ready for migrations: the version table has
-// its name, and the functions work.
+// prepare makes a schema of syncer's ready for migrations: the role owns it, and the
+// functions work.
 func (m *Migrator) prepare(ctx context.Context, o ownership) error {
 	if o.notOwner != nil {
 		return o.notOwner
-	}
-	if o.old {
-		// Another process may do the same.
-		_, err := m.pool.Exec(ctx, "ALTER TABLE IF EXISTS "+oldVersionTable+" RENAME TO "+versionTable)
-		if err != nil {
-			return fmt.Errorf("rename %s.%s: %w", m.schema, oldVersionTable, err)
-		}
 	}
 	return m.rebind(ctx)
 }

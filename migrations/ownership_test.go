@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"syncer/internal/dev/pgtest"
+	"syncer/internal/pg"
 	"syncer/migrations"
 )
 
@@ -113,7 +115,7 @@ func TestForeignJobs(t *testing.T) {
 			run(t, conn, `INSERT INTO river_queue (name) VALUES ('app1_presence')`)
 			run(t, conn, statement)
 			m := open(t, url, schema)
-			for _, to := range []int64{1, 0} {
+			for _, to := range []int64{riverMigration - 1, 0} {
 				if _, err := m.Down(t.Context(), to); !errors.Is(err, migrations.ErrForeign) {
 					t.Errorf("Down to %d: %v", to, err)
 				}
@@ -121,8 +123,8 @@ func TestForeignJobs(t *testing.T) {
 			if version, err := m.Version(t.Context()); version != migrations.Latest() || err != nil {
 				t.Errorf("Version = %d, %v; want %d", version, err, migrations.Latest())
 			}
-			if _, err := m.Down(t.Context(), 2); err != nil {
-				t.Errorf("Down to 2, which leaves River: %v", err)
+			if _, err := m.Down(t.Context(), riverMigration); err != nil {
+				t.Errorf("Down to %d, which leaves River: %v", riverMigration, err)
 			}
 		})
 	}
@@ -135,14 +137,14 @@ func TestInterrupted(t *testing.T) {
 	whole := column[string](t, connect(t, migrated(t)), schemaSQL)
 	for name, undo := range map[string]string{
 		"before the first migration": "",
-		"before River":               `DELETE FROM syncer_migration WHERE version_id > 1`,
+		"before River":               fmt.Sprintf(`DELETE FROM syncer_migration WHERE version_id >= %d`, riverMigration),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.Database(t)
 			m, conn := open(t, url, schema), connect(t, url)
 			up(t, m)
-			to := int64(2)
+			to := int64(riverMigration)
 			if undo == "" {
 				to = 0
 			}
@@ -162,31 +164,43 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestOldVersionTable: a schema of a development version, whose version table had
-// goose's usual name, is syncer's.
-func TestOldVersionTable(t *testing.T) {
+// TestDevelopmentSchema: a schema of a development version, whose migrations had the
+// numbers from 1, is refused and left unchanged. What the error says to run works.
+func TestDevelopmentSchema(t *testing.T) {
 	t.Parallel()
-	url := migrated(t)
-	conn := connect(t, url)
-	whole := column[string](t, conn, schemaSQL)
-	m := open(t, url, schema)
-	if _, err := m.Down(t.Context(), 11); err != nil {
-		t.Fatal(err)
-	}
-	run(t, conn, `ALTER TABLE syncer_migration RENAME TO goose_db_version`)
-	if version, err := m.Version(t.Context()); version != 11 || err != nil {
-		t.Errorf("Version = %d, %v; want 11", version, err)
-	}
-	statuses, err := m.Status(t.Context())
-	if err != nil || statuses[10].AppliedAt.IsZero() {
-		t.Errorf("Status = %+v, %v", statuses, err)
-	}
-	if left := column[string](t, conn, `SELECT relname::text FROM pg_class WHERE relname IN ('goose_db_version', 'syncer_migration')`); !cmp.Equal(left, []string{"goose_db_version"}) {
-		t.Errorf("looking changed the tables to %s", left)
-	}
-	up(t, m)
-	if diff := cmp.Diff(whole, column[string](t, conn, schemaSQL)); diff != "" {
-		t.Errorf("the schema (-want +got):\n%s", diff)
+	const tables = `CREATE TABLE app (app_id int); CREATE TABLE sync_run (run_id int, plan_beat_at timestamptz);`
+	const record = `CREATE TABLE syncer_migration (id serial PRIMARY KEY, version_id bigint, is_applied boolean, tstamp timestamp DEFAULT now());`
+	for name, statements := range map[string]string{
+		"the newest":                   tables + record + `INSERT INTO syncer_migration (version_id, is_applied) SELECT n, true FROM generate_series(0, 24) AS n`,
+		"the first":                    tables + record + `INSERT INTO syncer_migration (version_id, is_applied) VALUES (0, true), (1, true)`,
+		"goose's usual name for table": tables + strings.ReplaceAll(record, "syncer_migration", "goose_db_version") + `INSERT INTO goose_db_version (version_id, is_applied) SELECT n, true FROM generate_series(0, 11) AS n`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.Database(t)
+			conn := connect(t, url)
+			run(t, conn, `CREATE SCHEMA syncer; `+statements)
+			before := column[string](t, conn, schemaSQL)
+			m := open(t, url, schema)
+			var err error
+			for what, do := range map[string]func(context.Context) error{
+				"Up":      func(ctx context.Context) error { _, err := m.Up(ctx); return err },
+				"Down":    func(ctx context.Context) error { _, err := m.Down(ctx, 0); return err },
+				"Status":  func(ctx context.Context) error { _, err := m.Status(ctx); return err },
+				"Version": func(ctx context.Context) error { _, err := m.Version(ctx); return err },
+			} {
+				if err = do(t.Context()); !errors.Is(err, pg.ErrDevelopmentSchema) {
+					t.Fatalf("%s: %v; want ErrDevelopmentSchema", what, err)
+				}
+			}
+			if diff := cmp.Diff(before, column[string](t, conn, schemaSQL)); diff != "" {
+				t.Errorf("the schema (-before +after):\n%s", diff)
+			}
+			_, statement, _ := strings.Cut(err.Error(), "\n\t")
+			statement, _, _ = strings.Cut(statement, "\n")
+			run(t, conn, statement)
+			up(t, m)
+		})
 	}
 }
 
@@ -224,7 +238,7 @@ func TestRenamedSchema_pending(t *testing.T) {
 	url := migrated(t)
 	conn := connectTo(t, url, "public")
 	whole := column[string](t, conn, schemaSQL)
-	if _, err := open(t, url, schema).Down(t.Context(), 6); err != nil {
+	if _, err := open(t, url, schema).Down(t.Context(), partitionsMigration); err != nil {
 		t.Fatal(err)
 	}
 	run(t, conn, `ALTER SCHEMA syncer RENAME TO other`)

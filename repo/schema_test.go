@@ -59,6 +59,20 @@ func TestCheckSchema_searchPath(t *testing.T) {
 	}
 }
 
+// TestCheckSchema_development: the schema of a development version is refused whatever its
+// version, and the error says what to do.
+func TestCheckSchema_development(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	exec(t, b.conn, `INSERT INTO syncer_migration (version_id, is_applied) VALUES (1, true)`)
+	for _, want := range []int64{0, migrations.Latest() + 1} {
+		err := b.store.CheckSchema(t.Context(), want)
+		if !errors.Is(err, pg.ErrDevelopmentSchema) || !strings.Contains(err.Error(), `DROP SCHEMA "syncer" CASCADE;`) {
+			t.Errorf("CheckSchema(%d): %v", want, err)
+		}
+	}
+}
+
 // TestCheckSchema_encoding: the tables are in a database that was restored in
 // another encoding.
 func TestCheckSchema_encoding(t *testing.T) {

@@ -41,6 +41,7 @@ func Open(ctx context.Context, c pg.Config) (*Store, error) {
 // the schema was renamed since.
 const schemaStateSQL = `
 SELECT coalesce(max(m.version_id), 0),
+       coalesce(bool_or(m.version_id = $2), false),
        (SELECT pg_encoding_to_char(d.encoding) FROM pg_database AS d WHERE d.datname = current_database()),
        coalesce((
            SELECT trim('"' FROM split_part(substr(c.setting, length('search_path=') + 1), ',', 1))
@@ -59,13 +60,15 @@ var ErrNoSchema = errors.New("the database has no syncer schema, or an old one")
 var ErrEncoding = errors.New("the database's encoding is not UTF8")
 
 // CheckSchema compares the schema's version with want, the newest migration of this
-// program. It returns ErrNoSchema if the schema is missing, older or was renamed, and
-// ErrEncoding if the database does not store UTF-8. A newer schema is accepted, because
-// migrations keep older programs working.
+// program. It returns ErrNoSchema if the schema is missing, older or was renamed,
+// pg.ErrDevelopmentSchema if a development version made it, and ErrEncoding if the
+// database does not store UTF-8. A newer schema is accepted, because migrations keep
+// older programs working.
 func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 	var version int64
+	var development bool
 	var encoding, bound string
-	err := s.QueryRow(ctx, schemaStateSQL, s.Schema()).Scan(&version, &encoding, &bound)
+	err := s.QueryRow(ctx, schemaStateSQL, s.Schema(), pg.DevelopmentMigration).Scan(&version, &development, &encoding, &bound)
 	switch {
 	case pg.SQLState(err) == pg.UndefinedTable || pg.SQLState(err) == pg.InvalidSchemaName:
 		version, bound = 0, s.Schema()
@@ -73,6 +76,9 @@ func (s *Store) CheckSchema(ctx context.Context, want int64) error {
 		return fmt.Errorf("read the schema's version: %w", s.ExplainRefusal(ctx, err))
 	case encoding != pg.UTF8:
 		return fmt.Errorf("%w: it is %s, in which other programs read syncer's text wrongly, or not at all; move to a database made with: CREATE DATABASE syncer ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", ErrEncoding, encoding)
+	}
+	if development {
+		return pg.DevelopmentSchema(s.Schema())
 	}
 	if version < want {
 		return fmt.Errorf("%w: schema %s is at version %d, this program needs %d; run: syncer migrate up", ErrNoSchema, s.Schema(), version, want)

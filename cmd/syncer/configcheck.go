@@ -164,7 +164,7 @@ func (ch *checker) database(ctx context.Context) {
 		err = store.CheckSchema(ctx, migrations.Latest())
 	}
 	advice := databaseAdvice
-	if errors.Is(err, repo.ErrNoSchema) {
+	if errors.Is(err, repo.ErrNoSchema) || errors.Is(err, pg.ErrDevelopmentSchema) {
 		advice = ""
 	}
 	ch.say(fmt.Sprintf("database %s, schema %s", db.URL, db.Schema), err, advice)

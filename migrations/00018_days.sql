@@ -1,6 +1,25 @@
--- Days of users, from the history and rolled up, and the reports made of them.
+-- Local days of users, computed from sessions' stretches or rolled up, and the reports
+-- made from them.
+--
+-- Functions written BEGIN ATOMIC or RETURN bind their names when they are created,
+-- whatever the caller's search_path is. Unlike functions that SET search_path they can be
+-- inlined by the planner.
 
 -- +goose Up
+
+CREATE FUNCTION day_start(day date, tz text) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN NOT isfinite(day) THEN day::timestamp AT TIME ZONE tz ELSE (
+    -- Postgres takes the second of two midnights, and the end of the time left out
+    -- for a missing one. The first is the midnight by the offset of half a day before.
+    SELECT CASE WHEN first.at AT TIME ZONE tz = day::timestamp THEN first.at ELSE second.at END
+    FROM (SELECT day::timestamp AT TIME ZONE tz AS at) AS second
+    CROSS JOIN LATERAL (SELECT second.at - interval '12 hours' AS at) AS before
+    CROSS JOIN LATERAL (
+        SELECT (day::timestamp - (before.at AT TIME ZONE tz - before.at AT TIME ZONE 'UTC')) AT TIME ZONE 'UTC' AS at
+    ) AS first
+) END;
+COMMENT ON FUNCTION day_start IS 'When a local day of the time zone tz begins: its first midnight where clocks that are set back repeat it, and the end of the time left out where clocks that are set forward skip it.';
 
 CREATE TABLE presence_day (
     app_id         smallint         NOT NULL REFERENCES app,
@@ -39,10 +58,10 @@ COMMENT ON COLUMN presence_rollup.seen_until IS 'All history observed before has
 COMMENT ON COLUMN presence_rollup.gaps IS 'The gaps that have been taken into account.';
 COMMENT ON COLUMN presence_rollup.first_at IS 'When the app''s first complete presence run was started, known beyond retention.';
 
--- A day, or each part of it between gaps, is a slot; so is a gap. Binary search
--- finds the slots of a stretch, and nearly always it is the same one. One row per
--- app, so that nothing has to be joined to each stretch, and the planner does not
--- take the stretches for fewer than they are. Not inlined, like presence_gaps.
+-- A slot is a day, a part of a day between gaps, or a gap. Binary search finds the slots
+-- of a stretch; nearly always it has only one. The function returns one row per app, so
+-- that no rows have to be joined to each stretch and the planner does not underestimate
+-- the number of stretches.
 -- +goose StatementBegin
 CREATE FUNCTION presence_slots(from_day date, to_day date, tz text, beyond_rollup boolean, of_any_zone boolean)
 RETURNS TABLE (app_id smallint, begins timestamptz, bounds timestamptz[], days date[])
@@ -110,8 +129,23 @@ END;
 -- +goose StatementEnd
 COMMENT ON FUNCTION presence_daily_from_history IS 'The rows of presence_daily computed from the history. With beyond_rollup only of days that presence_day does not cover in tz; with of_any_zone also if it has days of another zone.';
 
--- A type of its own, because the columns of a function have no collation: users
--- could not be looked up by index.
+-- +goose StatementBegin
+CREATE FUNCTION presence_daily_planned(from_day date, to_day date, tz text, beyond_rollup boolean, of_any_zone boolean) RETURNS SETOF presence_day
+LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 100000
+SET search_path FROM CURRENT
+SET plan_cache_mode = force_custom_plan
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT p.app_id, p.user_id, p.day, p.online_seconds, p.sessions, p.first_online, p.last_online
+    FROM presence_daily_from_history(from_day, to_day, tz, beyond_rollup, of_any_zone) AS p;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION presence_daily_planned IS 'presence_daily_from_history, planned for the days given. The plan of a function in SQL knows no arguments: it would compute when the days begin for each row of the history.';
+
+-- A type of its own, because the result columns of a function have no collation: an index
+-- on user_id could not be used.
 CREATE TYPE presence_daily_row AS (
     app_id         smallint,
     app            text,
@@ -152,15 +186,14 @@ END;
 -- +goose StatementEnd
 COMMENT ON FUNCTION presence_daily IS 'Users'' days from from_day to to_day, both included, local to the time zone tz: one row per app, user and day with a session. online_seconds: estimated time online of the day, without gaps; sessions: how many touch the day; first_online, last_online: estimated beginning and end of the first and last, within the day. Quick when tz is report.timezone of the configuration, else computed from the history.';
 
--- A user's days are the bits of a mask, from 29 days before from_day on; the days
--- on which the user counts for the last 7 or 30 are the same mask, shifted and
--- combined. That spares sorting all users' days, and counts bits in the end.
+-- A user's days are the bits of a mask that begins 29 days before from_day. The days on
+-- which the user counts for the last 7 or 30 days are the same mask, shifted and combined.
+-- This needs no sort of all users' days, and counts bits at the end.
 --
--- A day that is rolled up in another zone touches two days of tz. The user was
--- online at its first_online and just before its last_online, so these tell in
--- which of the two. Where it touches three, because it has 25 hours, the history
--- tells of the one in the middle. The bits before the first day and behind the last
--- are for what lies outside.
+-- A day that is rolled up in another zone touches two days of tz. The user was online at
+-- its first_online and just before its last_online, which shows in which of the two. Where
+-- it touches three days, because it has 25 hours, the history decides about the middle
+-- one. The bits before the first day and after the last catch what lies outside.
 -- +goose StatementBegin
 CREATE FUNCTION active_users_within(from_day date, to_day date, tz text)
 RETURNS TABLE (app_id smallint, app text, day date, daily bigint, weekly bigint, monthly bigint, observed_seconds double precision)
@@ -173,6 +206,14 @@ AS $$
     WITH bound AS MATERIALIZED (
         SELECT array_agg(day_start(from_day - 29 + n, tz) ORDER BY n) AS starts
         FROM generate_series(0, to_day - from_day + 30) AS n
+    ), middle AS MATERIALIZED ( -- before anything is read of the history
+        SELECT r.app_id, m.no, d.day
+        FROM presence_rollup AS r
+        CROSS JOIN generate_series(1, to_day - from_day + 30) AS m (no)
+        CROSS JOIN LATERAL (SELECT from_day - 30 + m.no AS day) AS d
+        CROSS JOIN LATERAL (SELECT (day_start(d.day, tz) AT TIME ZONE r.zone)::date AS day) AS rolled
+        WHERE r.zone <> tz
+          AND day_start(rolled.day, r.zone) < day_start(d.day, tz) AND day_start(d.day + 1, tz) < day_start(rolled.day + 1, r.zone)
     ), mask AS (
         SELECT u.app_id, bit_or(set_bit(set_bit(none.days, u.first_no, 1), u.last_no, 1)) AS days
         FROM (
@@ -191,16 +232,12 @@ AS $$
               AND p.day <= r.until_day AND p.day < (as_of() AT TIME ZONE r.zone)::date
             UNION ALL
             SELECT p.app_id, p.user_id, m.no, m.no
-            FROM presence_rollup AS r
-            CROSS JOIN generate_series(1, to_day - from_day + 30) AS m (no)
-            CROSS JOIN LATERAL (SELECT from_day - 30 + m.no AS day) AS d
-            CROSS JOIN LATERAL (SELECT (day_start(d.day, tz) AT TIME ZONE r.zone)::date AS day) AS rolled
-            CROSS JOIN LATERAL presence_daily_from_history(d.day, d.day, tz, false, false) AS p
-            WHERE r.zone <> tz AND p.app_id = r.app_id
-              AND day_start(rolled.day, r.zone) < day_start(d.day, tz) AND day_start(d.day + 1, tz) < day_start(rolled.day + 1, r.zone)
+            FROM middle AS m
+            CROSS JOIN LATERAL presence_daily_planned(m.day, m.day, tz, false, false) AS p
+            WHERE p.app_id = m.app_id
             UNION ALL
             SELECT p.app_id, p.user_id, p.day - from_day + 30, p.day - from_day + 30
-            FROM presence_daily_from_history(from_day - 29, to_day, tz, true, true) AS p
+            FROM presence_daily_planned(from_day - 29, to_day, tz, true, true) AS p
         ) AS u
         CROSS JOIN (SELECT repeat('0', to_day - from_day + 32)::varbit AS days) AS none
         GROUP BY u.app_id, u.user_id
@@ -284,7 +321,7 @@ DECLARE
     as_of_then CONSTANT text := coalesce(current_setting('syncer.as_of', true), '');
 BEGIN
     -- One at a time; whoever comes second has nothing to do.
-    IF NOT pg_try_advisory_xact_lock(('presence_rollup'::regclass::oid::bigint << 16) + of_app) THEN
+    IF NOT lock_for_maintenance('presence_rollup') THEN
         RETURN false;
     END IF;
     SELECT o.* INTO observed FROM sync_observed AS o WHERE o.app_id = of_app AND o.kind = 'presence';
@@ -385,7 +422,9 @@ DROP FUNCTION active_users;
 DROP FUNCTION active_users_within;
 DROP FUNCTION presence_daily;
 DROP TYPE presence_daily_row;
+DROP FUNCTION presence_daily_planned;
 DROP FUNCTION presence_daily_from_history;
 DROP FUNCTION presence_slots;
 DROP TABLE presence_rollup;
 DROP TABLE presence_day;
+DROP FUNCTION day_start;

@@ -1,8 +1,34 @@
--- Partitions on a live database. Making and dropping them gives way to whoever
--- reads or writes the histories, moves what the default partition caught, and
--- follows a change of the period.
+-- Maintenance of the histories' partitions, and its lock.
+--
+-- Only the owner of a table can attach and drop partitions. make_history_partitions and
+-- drop_history_partitions therefore run with the rights of their owner, and only roles
+-- with a grant may call them. pg_temp comes last in the search_path of all functions
+-- here: otherwise a caller could lead them to temporary tables of its own.
 
 -- +goose Up
+
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
+
+-- A table lock, because any role that may connect can hold advisory locks: only roles
+-- that may write to the table can take this one.
+-- +goose StatementBegin
+CREATE FUNCTION lock_for_maintenance(of_table regclass) RETURNS boolean
+LANGUAGE plpgsql
+SET search_path FROM CURRENT
+SET lock_timeout = '800ms'
+AS $$
+BEGIN
+    -- It takes the right to write to the table. It conflicts with itself and with what
+    -- changes the table's definition, not with reading and writing. ONLY, because
+    -- partitions may be vacuumed meanwhile.
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', of_table);
+    RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    RETURN false;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION lock_for_maintenance IS 'Lets one transaction at a time maintain a table, without keeping others from reading or writing it. Returns whether the lock was granted; it is held until the end of the transaction.';
 
 -- +goose StatementBegin
 CREATE FUNCTION history_partitions(history regclass) RETURNS TABLE (relation regclass, lower_end timestamptz, upper_end timestamptz)
@@ -124,13 +150,13 @@ $$;
 -- +goose StatementEnd
 COMMENT ON FUNCTION drop_unfit_history_partitions IS 'Drops the partitions of one history that begin after since, hold no rows and do not fit the period. Part of make_history_partitions, which fills the holes in the same transaction.';
 
--- A lock is waited for less long than deadlock_timeout (by default a second), so
--- that if it comes to a deadlock maintenance gives way, never a page or a report.
--- All that would queue behind it waits no longer than that either.
+-- The lock timeout is shorter than deadlock_timeout (by default 1 s). In a deadlock,
+-- maintenance gives way, never a page or a report; and statements that queue behind its
+-- lock wait no longer than that.
 
 -- +goose StatementBegin
-CREATE OR REPLACE FUNCTION make_history_partitions(period text, since timestamptz, until timestamptz) RETURNS int
-LANGUAGE plpgsql
+CREATE FUNCTION make_history_partitions(period text, since timestamptz, until timestamptz) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
 SET timezone = 'UTC'
 SET lock_timeout = '800ms'
@@ -152,8 +178,8 @@ BEGIN
     END IF;
     step := ('1 ' || period)::interval;
     -- Any number of instances may call this at once; one of them is enough.
-    IF NOT pg_try_advisory_xact_lock('presence_history'::regclass::oid::bigint) THEN
-        RETURN 0;
+    IF NOT lock_for_maintenance('presence_history') THEN
+        RETURN NULL;
     END IF;
     FOREACH history IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
         BEGIN
@@ -173,6 +199,11 @@ BEGIN
                 ORDER BY 1
             LOOP
                 WHILE lower_end < least(next.lower_end, until) AND made < most LOOP
+                    -- Only rows that wait in the default partition are older than since.
+                    EXECUTE format('SELECT min(observed_at) FROM %I WHERE observed_at >= %L AND observed_at < %L',
+                        history || '_default', lower_end, least(next.lower_end, since)) INTO oldest;
+                    lower_end := greatest(lower_end, date_trunc(period, least(oldest, since)));
+                    EXIT WHEN lower_end >= least(next.lower_end, until);
                     upper_end := least(date_trunc(period, lower_end) + step, next.lower_end);
                     PERFORM add_history_partition(history, lower_end, upper_end, since);
                     made := made + 1;
@@ -191,11 +222,11 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from the oldest to until; the first ever begins with the oldest row, or with since. Partitions made ahead of since for another period are made anew while they hold no rows, and rows are moved from the default partition to where they belong. Returns how many it made, at most 50 of each history (call it again until it makes none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
+COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from the oldest to until; the first ever begins with the oldest row, or with since. Partitions made ahead of since for another period are made anew while they hold no rows, and rows are moved from the default partition to where they belong. Returns how many it made, at most 50 of each history (call it again until it makes none); null when it gave way to another session that uses a history (call it again later).';
 
 -- +goose StatementBegin
-CREATE OR REPLACE FUNCTION drop_history_partitions(before timestamptz) RETURNS int
-LANGUAGE plpgsql
+CREATE FUNCTION drop_history_partitions(before timestamptz) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT
 SET timezone = 'UTC'
 SET lock_timeout = '800ms'
@@ -207,8 +238,8 @@ DECLARE
     dropped  int := 0;
     gave_way boolean := false;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock('presence_history'::regclass::oid::bigint) THEN
-        RETURN 0;
+    IF NOT lock_for_maintenance('presence_history') THEN
+        RETURN NULL;
     END IF;
     FOREACH history IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
         EXECUTE format('DELETE FROM %I WHERE observed_at < %L', history || '_default', before);
@@ -239,86 +270,18 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time, and removes what is older from the default ones. Returns how many partitions it dropped, at most 50 of each history (call it again until it drops none); 0 also while another session is at it; null when it gave way to somebody who uses a history (call it again later).';
+COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time, and removes what is older from the default ones. Returns how many partitions it dropped, at most 50 of each history (call it again until it drops none); null when it gave way to another session that uses a history (call it again later).';
+
+-- By default every role may call a new function.
+REVOKE EXECUTE ON FUNCTION make_history_partitions FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION drop_history_partitions FROM PUBLIC;
 
 -- +goose Down
 
+DROP FUNCTION drop_history_partitions;
+DROP FUNCTION make_history_partitions;
 DROP FUNCTION drop_unfit_history_partitions;
 DROP FUNCTION add_history_partition;
 DROP FUNCTION history_has_rows;
 DROP FUNCTION history_partitions;
-
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION make_history_partitions(period text, since timestamptz, until timestamptz) RETURNS int
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    parent    text;
-    lower_end timestamptz;
-    upper_end timestamptz;
-    step      interval;
-    made      int := 0;
-BEGIN
-    IF period NOT IN ('day', 'week', 'month') THEN
-        RAISE EXCEPTION 'period % is not one of day, week, month', period;
-    END IF;
-    step := ('1 ' || period)::interval;
-    -- Any number of instances may call this at once.
-    PERFORM pg_advisory_xact_lock('presence_history'::regclass::oid::bigint);
-    FOREACH parent IN ARRAY ARRAY['presence_history', 'account_history'] LOOP
-        -- Go on where the newest partition ends, so that a changed period makes
-        -- no overlap: the first new partition is then a short one.
-        SELECT max(substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([^']+)'\)$re$)::timestamptz)
-        INTO lower_end
-        FROM pg_inherits AS i
-        JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent = parent::regclass;
-        lower_end := coalesce(lower_end, date_trunc(period, since));
-        WHILE lower_end < until LOOP
-            upper_end := date_trunc(period, lower_end) + step;
-            BEGIN
-                EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                    parent || '_' || to_char(lower_end, 'YYYYMMDD'), parent, lower_end, upper_end);
-                made := made + 1;
-            EXCEPTION WHEN check_violation THEN
-                -- The default partition holds rows of that time already. They
-                -- stay there, and are found there.
-                RAISE WARNING 'no partition of % from % to %: the default partition holds rows of that time', parent, lower_end, upper_end;
-            END;
-            lower_end := upper_end;
-        END LOOP;
-    END LOOP;
-    RETURN made;
-END
-$$;
--- +goose StatementEnd
-COMMENT ON FUNCTION make_history_partitions IS 'Makes the missing partitions of both histories, day, week or month long, from where the newest ends (at first: from since) to until. Returns how many it made.';
-
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION drop_history_partitions(before timestamptz) RETURNS int
-LANGUAGE plpgsql
-SET search_path FROM CURRENT
-SET timezone = 'UTC'
-AS $$
-DECLARE
-    old_partition regclass;
-    dropped       int := 0;
-BEGIN
-    PERFORM pg_advisory_xact_lock('presence_history'::regclass::oid::bigint);
-    FOR old_partition IN
-        SELECT c.oid::regclass
-        FROM pg_inherits AS i
-        JOIN pg_class AS c ON c.oid = i.inhrelid
-        WHERE i.inhparent IN ('presence_history'::regclass, 'account_history'::regclass)
-          AND substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([^']+)'\)$re$)::timestamptz <= before
-    LOOP
-        EXECUTE format('DROP TABLE %s', old_partition);
-        dropped := dropped + 1;
-    END LOOP;
-    RETURN dropped;
-END
-$$;
--- +goose StatementEnd
-COMMENT ON FUNCTION drop_history_partitions IS 'Drops the partitions of both histories that end at or before the given time. Returns how many it dropped.';
+DROP FUNCTION lock_for_maintenance;
