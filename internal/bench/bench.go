@@ -54,6 +54,7 @@ var scenarios = []scenario{
 	{"ten-million", "ten times the users: time, first call, memory, cost per user", (*bench).tenMillion},
 	{"small-apps", "1,000 users every 5 seconds", (*bench).smallApps},
 	{"many-apps", "50 apps at once, then one of them down", (*bench).manyApps},
+	{"web", "lookups over the read API, against bare ones; sweeps at Tencent's quota beside them", (*bench).web},
 }
 
 func newBench(o options, progress io.Writer) *bench {

@@ -24,8 +24,6 @@ const (
 	maxTransitions, transitionsByDefault = 1000, 100
 	// historyByDefault is how far back the history goes if no time is given.
 	historyByDefault = 7 * 24 * time.Hour
-	// appsFor is how long the names of apps are known without another look.
-	appsFor = 10 * time.Second
 )
 
 // problem is an error of the API, as in RFC 9457.
@@ -103,27 +101,25 @@ func (s *Server) unavailable(ctx context.Context, err error) *problem {
 	return &problem{Status: http.StatusServiceUnavailable, Detail: problemOf(err)}
 }
 
-// app returns the number of the app that a query names.
-func (s *Server) app(ctx context.Context, q url.Values) (reports.AppRow, *problem) {
+// app returns the app that a query names.
+func (s *Server) app(ctx context.Context, q url.Values) (reports.Observed, *problem) {
 	name := q.Get("app")
 	if name == "" {
-		return reports.AppRow{}, badRequest("the parameter app is missing")
+		return reports.Observed{}, badRequest("the parameter app is missing")
 	}
-	for _, fresh := range []time.Duration{appsFor, freshFor} { // a new app is known after freshFor
-		seen, err := s.apps.get(ctx, "", fresh, func(ctx context.Context) (any, error) { return reports.Apps(ctx, s.DB) })
-		if err == nil && seen.value == nil {
-			err = seen.err
-		}
-		if err != nil {
-			return reports.AppRow{}, s.unavailable(ctx, err)
-		}
-		for _, app := range seen.value.([]reports.AppRow) {
-			if app.Name == name {
-				return app, nil
-			}
+	seen, err := s.apps.get(ctx, "", freshFor, func(ctx context.Context) (any, error) { return reports.ReadObserved(ctx, s.DB) })
+	if err == nil {
+		err = seen.err
+	}
+	if err != nil {
+		return reports.Observed{}, s.unavailable(ctx, err)
+	}
+	for _, app := range seen.value.([]reports.Observed) {
+		if app.Name == name {
+			return app, nil
 		}
 	}
-	return reports.AppRow{}, &problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no app %s", name)}
+	return reports.Observed{}, &problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("there is no app %s", name)}
 }
 
 // userData refuses answers about single users unless they are configured.
@@ -163,7 +159,7 @@ func (s *Server) presence(ctx context.Context, b []byte, q url.Values) ([]byte, 
 	if refused != nil {
 		return nil, refused
 	}
-	rows, err := reports.Presence(ctx, s.DB, app.AppID, users)
+	rows, err := reports.Presence(ctx, s.DB, app, users)
 	if err != nil {
 		return nil, s.unavailable(ctx, err)
 	}

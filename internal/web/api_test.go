@@ -30,6 +30,14 @@ func same(t *testing.T, what, want, got string) {
 	}
 }
 
+// singly returns each user alone.
+func singly(users []string) (all [][]string) {
+	for _, user := range users {
+		all = append(all, []string{user})
+	}
+	return all
+}
+
 // instant is a SQL expression in the form of the API's times.
 const instant = `CASE WHEN %[1]s IS NOT NULL THEN regexp_replace(to_char(%[1]s AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), '\.?0+$', '') || 'Z' END`
 
@@ -58,22 +66,18 @@ func TestAPI(t *testing.T) {
 		return text
 	}
 	t.Run("presence", func(t *testing.T) {
-		users := []string{"发", "anouk", "nobody", `bob/../"<b>`, "anouk"}
-		want := pgtest.Value[string](t, s.conn, times(`
-SELECT json_build_object('app', 'main', 'users', json_agg(json_build_object('user', u.id, 'state', c.state, 'platforms', coalesce(c.platforms, '{}'),
+		for app, users := range map[string][]string{
+			"main": {"发", "anouk", "nobody", `bob/../"<b>`, "anouk"}, "chat": {"early", "late"}, "shop": {"early"},
+		} {
+			for _, users := range append([][]string{users}, singly(users)...) {
+				want := pgtest.Value[string](t, s.conn, times(`
+SELECT json_build_object('app', $1::text, 'users', json_agg(json_build_object('user', u.id, 'state', c.state, 'platforms', coalesce(c.platforms, '{}'),
     'since_after', «c.since_after», 'since', «c.since», 'last_online_after', «c.last_online_after», 'last_online_at', «c.last_online_at»,
     'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true)) ORDER BY u.no))::text
-FROM unnest($1::text[]) WITH ORDINALITY AS u (id, no)
-LEFT JOIN syncer.presence_current AS c ON c.app = 'main' AND c.user_id = u.id`), users)
-		same(t, "presence", want, answer("/v1/presence?"+url.Values{"app": {"main"}, "user": users}.Encode()))
-		for _, user := range users {
-			want := pgtest.Value[string](t, s.conn, times(`
-SELECT json_build_object('app', 'main', 'users', json_agg(json_build_object('user', u.id, 'state', c.state, 'platforms', coalesce(c.platforms, '{}'),
-    'since_after', «c.since_after», 'since', «c.since», 'last_online_after', «c.last_online_after», 'last_online_at', «c.last_online_at»,
-    'last_checked_at', «c.last_checked_at», 'stale', coalesce(c.stale, true))))::text
-FROM (VALUES ($1::text)) AS u (id)
-LEFT JOIN syncer.presence_current AS c ON c.app = 'main' AND c.user_id = u.id`), user)
-			same(t, user, want, answer("/v1/presence?"+url.Values{"app": {"main"}, "user": {user}}.Encode()))
+FROM unnest($2::text[]) WITH ORDINALITY AS u (id, no)
+LEFT JOIN syncer.presence_current AS c ON c.app = $1 AND c.user_id = u.id`), app, users)
+				same(t, fmt.Sprint(app, users), want, answer("/v1/presence?"+url.Values{"app": {app}, "user": users}.Encode()))
+			}
 		}
 		many := url.Values{"app": {"chat"}}
 		for i := range 500 {

@@ -28,8 +28,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.M{M: m}) }
 // asOf is the present of the tests' database.
 const asOf = "2026-11-22T12:00:00Z"
 
-// seedSQL is two apps: main with ten presence runs an hour apart, a gap, failures and
-// transitions; chat without any run.
+// seedSQL is three apps: main with presence runs half an hour apart, a gap, failures and
+// transitions; chat and shop with few of them.
 const seedSQL = `
 INSERT INTO app (name, provider, created_at) VALUES ('main', 'tencent', now()), ('chat', 'openim', now());
 INSERT INTO sync_run (app_id, job, kind, trigger, tick, status, started_at, finished_at, complete, max_gap, observed_from, observed_until, users, changed, failed, calls, error)
@@ -62,6 +62,16 @@ FROM generate_series(0, 25) AS n;
 INSERT INTO user_failure (app_id, kind, user_id, code, message, first_at, last_at, times)
 VALUES (1, 'presence', 'mallory', '70107', 'mallory <i>is not there</i>', '2026-11-22 05:00Z', '2026-11-22 11:30Z', 7), (1, 'presence', 'otto', '70107', 'otto', '2026-11-22 06:00Z', '2026-11-22 11:30Z', 6),
        (1, 'accounts', '', 'null_id', 'a row without an id', '2026-11-22 05:00Z', '2026-11-22 11:30Z', 7);
+INSERT INTO user_failure (app_id, kind, user_id, code, message, first_at, last_at, times, known_at)
+VALUES (1, 'presence', '发', '70107', '发', '2026-11-22 05:00Z', '2026-11-22 11:30Z', 7, '2026-11-22 04:30Z');
+-- Of chat no run is complete, of shop none lately.
+INSERT INTO app (name, provider, created_at) VALUES ('shop', 'openim', now());
+INSERT INTO sync_run (app_id, job, kind, trigger, status, started_at, finished_at, complete, max_gap, observed_from, observed_until)
+VALUES (2, 'presence', 'presence', 'cron', 'failed', '2026-11-22 11:00Z', '2026-11-22 11:01Z', false, '45 min', '2026-11-22 11:00Z', '2026-11-22 11:01Z'),
+       (3, 'presence', 'presence', 'cron', 'succeeded', '2026-11-21 11:00Z', '2026-11-21 11:01Z', true, '45 min', '2026-11-21 11:00Z', '2026-11-21 11:01Z');
+INSERT INTO presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since)
+VALUES (2, 'early', 'online', '{"web": "online"}', '2026-11-22 11:00:30Z', '2026-11-22 11:00:29Z', 1, '2026-11-22 11:00:30Z'), (2, 'late', 'online', '{"web": "online"}', '2026-11-22 11:30:30Z', '2026-11-22 11:30:29Z', 1, '2026-11-22 11:30:30Z'),
+       (3, 'early', 'online', '{"web": "online"}', '2026-11-20 11:00:30Z', '2026-11-20 11:00:29Z', 1, '2026-11-20 11:00:30Z');
 INSERT INTO api_quota (app_id, api, rate, next_at) VALUES (1, 'presence', 200, now()), (1, 'accounts', 100, now());`
 
 // site is a server of pages and API on a database of its own.

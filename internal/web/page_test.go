@@ -23,7 +23,7 @@ func TestPages(t *testing.T) {
 	online := pgtest.Value[int64](t, s.conn, `SELECT online FROM syncer.presence_concurrency ORDER BY observed_at DESC LIMIT 1`)
 	pages := map[string][]string{
 		"/":                                   {fmt.Sprintf("%d <small>online</small>", online), "ios <b>304</b>", "/failures?app=main&amp;kind=presence", "600 users", "3 users failed", "host-1-ABCDEF", "at work", "chat"},
-		"/?range=7d&app=mai":                  {"1 more are left out", `aria-current="true">7 days`},
+		"/?range=7d&app=mai":                  {"2 more are left out", `aria-current="true">7 days`},
 		"/?range=90d":                         {`aria-current="true">90 days`},
 		"/app/main":                           {fmt.Sprintf("%d <small>online</small>", online), "not observed from 2026-11-22 02:00:12 to 2026-11-22 05:00:00", "the API &lt;b&gt;refused"},
 		"/app/main?status=failed":             {"the API &lt;b&gt;refused"},

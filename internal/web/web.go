@@ -68,7 +68,7 @@ type API struct {
 type Server struct {
 	Config
 	readings *readings
-	apps     *readings      // names and numbers of the apps, for the API
+	apps     *readings      // what the API has to know of the apps
 	auditKey []byte         // of the hashes of user ids in the log
 	failures zerolog.Logger // limits repeated warnings
 }

@@ -13,9 +13,9 @@ import (
 
 // AppRow is an app.
 type AppRow struct {
-	AppID    int16  `json:"app_id"`
-	Name     string `json:"app"`
-	Provider string `json:"provider"`
+	AppID    int16
+	Name     string
+	Provider string
 }
 
 const appsSQL = `
@@ -24,24 +24,46 @@ FROM syncer.app
 ORDER BY name`
 
 // Apps returns all apps, by name.
-func Apps(ctx context.Context, q pg.Querier) ([]AppRow, error) {
-	rows, err := pg.Collect(ctx, q, pgx.RowToStructByPos[AppRow], appsSQL)
+func (r *Reader) Apps(ctx context.Context) ([]AppRow, error) {
+	return read[AppRow](ctx, r, "the apps", appsSQL)
+}
+
+// Observed is what has to be known of an app to look its users up.
+type Observed struct {
+	AppID int16
+	Name  string
+	// SeenSince is when the newest complete presence run began, nil if there is none.
+	SeenSince *time.Time
+	// Gap means that users have not been observed since.
+	Gap bool
+	// Patience is how long after a look a value is not stale yet; nil if there was a
+	// complete run.
+	Patience *time.Duration
+}
+
+const observedSQL = `
+SELECT a.app_id, a.name, o.seen_since, g.app_id IS NOT NULL, CASE WHEN o.app_id IS NULL THEN p.max_gap END
+FROM syncer.app AS a
+JOIN syncer.app_patience AS p ON p.app_id = a.app_id AND p.kind = 'presence'
+LEFT JOIN syncer.sync_observed AS o ON o.app_id = a.app_id AND o.kind = 'presence'
+LEFT JOIN syncer.sync_gap AS g ON g.app_id = a.app_id AND g.kind = 'presence' AND g.ended_at IS NULL`
+
+// ReadObserved returns what has to be known of all apps to look users up.
+func ReadObserved(ctx context.Context, q pg.Querier) ([]Observed, error) {
+	rows, err := pg.Collect(ctx, q, pgx.RowToStructByPos[Observed], observedSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read the apps: %w", err)
 	}
 	return rows, nil
 }
 
-// Apps returns all apps, by name.
-func (r *Reader) Apps(ctx context.Context) ([]AppRow, error) { return Apps(ctx, r.tx) }
-
 // PresenceRow is the newest known presence of a user.
 type PresenceRow struct {
-	UserID        string
-	State         string
-	Platforms     json.RawMessage
-	SinceAfter    *time.Time
-	Since         time.Time
+	UserID     string
+	State      string
+	Platforms  json.RawMessage
+	SinceAfter *time.Time
+	Since      time.Time
 	// The user was last online after the first and no later than the second. The latter
 	// is nil while the user is online, and both if the user was not seen online.
 	LastOnlineAfter, LastOnlineAt *time.Time
@@ -49,15 +71,26 @@ type PresenceRow struct {
 	Stale                         bool
 }
 
+// It is presence_current by primary key, with what is the same for all users of an app in
+// parameters: $3 seen_since, $4 whether there is an open gap, $5 patience.
 const presenceSQL = `
-SELECT c.user_id, c.state::text, c.platforms, c.since_after, c.since, c.last_online_after, c.last_online_at, c.last_checked_at, c.stale
-FROM syncer.presence_current AS c
-WHERE c.app_id = $1 AND c.user_id = ANY ($2)`
+SELECT s.user_id, s.state::text, s.platforms, s.since_after, s.since,
+       CASE WHEN s.state = 'online' THEN seen.last_checked_at ELSE s.last_online_after END,
+       CASE WHEN s.state <> 'online' THEN s.last_online_at END,
+       seen.last_checked_at,
+       f.user_id IS NOT NULL OR $4 OR coalesce(s.asked_at + $5::interval < syncer.as_of(), false)
+FROM syncer.presence_snapshot AS s
+LEFT JOIN syncer.user_failure AS f ON f.app_id = s.app_id AND f.kind = 'presence' AND f.user_id = s.user_id
+CROSS JOIN LATERAL (
+    SELECT greatest(s.asked_at, CASE WHEN f.user_id IS NOT NULL THEN f.known_at WHEN s.changed_at <= $3 THEN $3 END) AS last_checked_at
+) AS seen
+WHERE s.app_id = $1 AND s.user_id = ANY ($2)`
 
 // Presence returns the newest known presence of some users of an app, in no order.
-// Users of whom nothing is known have no row.
-func Presence(ctx context.Context, q pg.Querier, appID int16, users []string) ([]PresenceRow, error) {
-	rows, err := q.Query(ctx, presenceSQL, appID, users)
+// Users of whom nothing is known have no row. What is known of the app may be older than
+// the rows: they are then as of its time.
+func Presence(ctx context.Context, q pg.Querier, app Observed, users []string) ([]PresenceRow, error) {
+	rows, err := q.Query(ctx, presenceSQL, app.AppID, users, app.SeenSince, app.Gap, app.Patience)
 	if err != nil {
 		return nil, fmt.Errorf("read the presence: %w", err)
 	}
