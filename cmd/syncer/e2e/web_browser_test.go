@@ -77,6 +77,11 @@ func TestLiveInBrowser(t *testing.T) {
 			}
 		}
 	}
+	if *screenshots != "" {
+		get(b, chromedp.EmulateViewport(1280, 430))
+		open("/user/user00009")
+		b.picture("live-week", chromedp.CaptureScreenshot())
+	}
 	get(b, chromedp.EmulateViewport(1280, 900))
 	everyPage("")
 	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}})

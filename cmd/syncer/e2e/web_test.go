@@ -1,14 +1,19 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
+	"flag"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // webAddress finds the address of the pages in a log.
@@ -84,6 +89,10 @@ func TestWeb(t *testing.T) {
 	}
 	p := w.start("web", "--config", "web.toml")
 	wantPages(p)
+	wantExamples(t, func(target string) string {
+		_, text := w.page(p.web()+target, token)
+		return text
+	})
 	p.signal(syscall.SIGTERM)
 	p.wait(exitDone)
 
@@ -98,4 +107,39 @@ func TestWeb(t *testing.T) {
 	wantText(t, stderr, "[web] listen is not set", `listen = \"127.0.0.1:9465\"`)
 	_, stderr = w.run(exitUsage, "web", "--config", "open.toml")
 	wantText(t, stderr, "open.toml:6: web.listen: 0.0.0.0:0 is reached from other machines", "token_file in [web]")
+}
+
+var updateExamples = flag.Bool("update-examples", false, "write the answers into docs/web.md")
+
+// example finds a request of docs/web.md and its answer.
+var example = regexp.MustCompile(`(?s)'http://127\.0\.0\.1:9465(/v1/[^']*)' \| jq\n(.*?)\n` + "```")
+
+// wantExamples checks the answers in docs/web.md.
+func wantExamples(t *testing.T, get func(target string) string) {
+	t.Helper()
+	const path = "../../../docs/web.md"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := example.FindAllStringSubmatch(string(text), -1)
+	if len(found) != 4 {
+		t.Errorf("%d examples in docs/web.md, want 4", len(found))
+	}
+	fresh := string(text)
+	for _, e := range found {
+		var b bytes.Buffer
+		if err := json.Indent(&b, []byte(strings.TrimSpace(get(e[1]))), "", "  "); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(e[2], b.String()); diff != "" && !*updateExamples {
+			t.Errorf("%s, in docs/web.md (-) and as answered (+); -update-examples writes it:\n%s", e[1], diff)
+		}
+		fresh = strings.Replace(fresh, e[2], b.String(), 1)
+	}
+	if *updateExamples {
+		if err := os.WriteFile(path, []byte(fresh), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
