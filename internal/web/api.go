@@ -280,11 +280,11 @@ func (s *Server) online(ctx context.Context, b []byte, q url.Values) ([]byte, *p
 			answer.Apps = append(answer.Apps, row)
 		}
 	}
-	document, err := json.Marshal(answer)
+	document, err := marshal(answer)
 	if err != nil {
 		return nil, s.unavailable(ctx, err)
 	}
-	return append(append(b, document...), '\n'), nil
+	return append(b, document...), nil
 }
 
 // historyAnswer is the document of /v1/history.
@@ -359,9 +359,9 @@ func (s *Server) history(ctx context.Context, b []byte, q url.Values) ([]byte, *
 			t.NotBefore = new(t.NotBefore.UTC())
 		}
 	}
-	document, err := json.Marshal(answer)
+	document, err := marshal(answer)
 	if err != nil {
 		return nil, s.unavailable(ctx, err)
 	}
-	return append(append(b, document...), '\n'), nil
+	return append(b, document...), nil
 }

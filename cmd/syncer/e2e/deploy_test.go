@@ -191,7 +191,7 @@ func TestDeployCompose(t *testing.T) {
 		}
 	}
 	syncer := compose.Services["syncer"]
-	if diff := cmp.Diff([]string{"127.0.0.1:" + adminPort + ":" + adminPort}, syncer.Ports); diff != "" {
+	if diff := cmp.Diff([]string{"127.0.0.1:" + adminPort + ":" + adminPort, "127.0.0.1:9465:9465"}, syncer.Ports); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
 	var environ []string

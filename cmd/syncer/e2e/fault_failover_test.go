@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -47,6 +49,14 @@ func TestPostgresFailover(t *testing.T) {
 	_, stderr = f.world.run(exitFailed, "run")
 	wantText(t, stderr, `"message":"the database takes no writes: it is a standby; [database] url must lead to the primary`)
 
+	// The live page only reads.
+	pages := f.world.start("SYNCER_WEB_LISTEN=127.0.0.1:0", "SYNCER_WEB_USER_PAGES=true", "web")
+	for _, target := range []string{"/", "/app/main", "/v1/presence?app=main&user=u00001"} {
+		if status, text := f.world.page(pages.web()+target, ""); status != http.StatusOK || strings.Contains(text, "Postgres ") {
+			t.Errorf("%s on a standby: status %d: %s", target, status, text)
+		}
+	}
+	pages.stop()
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,7 @@ func TestWeb(t *testing.T) {
 	w := seeded(t)
 	w.exec(`ALTER DATABASE ` + w.text(`SELECT quote_ident(current_database())`) + ` SET syncer.as_of = '2026-10-27 00:00Z'`)
 	w.db.Reset()
+	w.exec(`UPDATE syncer.presence_snapshot SET last_online_after = since_after, last_online_at = since WHERE user_id = 'ben<b>'`)
 	role := w.newRole()
 	w.run(exitDone, "grant-reader", role)
 	const token = "a token of the pages"
