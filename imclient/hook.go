@@ -27,7 +27,7 @@ type HookRequest struct {
 	// Path is what follows the app's name in the path, without its leading slash.
 	Path  string
 	Query url.Values
-	// Body is limited by the caller. It is read only if Path and Query ask for it.
+	// Body is read only if Path and Query ask for it, and at most MaxHookBody bytes of it.
 	Body io.Reader
 	// Now is the time by the database's clock.
 	Now time.Time

@@ -88,11 +88,14 @@ func (r *Receiver) Handler() http.Handler {
 	})
 }
 
+// contentType is shared by all answers, which must not change it.
+var contentType = []string{"application/json; charset=utf-8"}
+
 // receive takes one hook.
 func (e *endpoint) receive(w http.ResponseWriter, request *http.Request, path string) {
 	arrived := e.now()
 	hooks, err := e.Read(imclient.HookRequest{
-		Path: path, Query: request.URL.Query(), Body: http.MaxBytesReader(w, request.Body, imclient.MaxHookBody), Now: arrived,
+		Path: path, Query: request.URL.Query(), Body: request.Body, Now: arrived,
 	})
 	switch {
 	case errors.Is(err, imclient.ErrHookPath):
@@ -113,7 +116,7 @@ func (e *endpoint) receive(w http.ResponseWriter, request *http.Request, path st
 		e.counts.accepted.Inc()
 		e.Tell(hooks, arrived)
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header()["Content-Type"] = contentType
 	_, _ = io.WriteString(w, e.Answer)
 }
 

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -375,3 +376,67 @@ func BenchmarkReceive(b *testing.B) {
 		handler.ServeHTTP(&recorder{header: http.Header{}}, r)
 	}
 }
+
+// TestServe_limits: a request whose header or body never arrives, or whose header is too
+// long, does not keep its connection.
+func TestServe_limits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		l := &pipes{made: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- f.Serve(ctx, l) }()
+		const head = "POST /hooks/chat/" + secret + "/callbackAfterUserOnlineCommand HTTP/1.1\r\nHost: receiver.example\r\n"
+		for _, test := range []struct {
+			sent  string
+			after time.Duration
+			want  string
+		}{
+			{head, 5 * time.Second, ""},
+			{head + "Content-Length: 100\r\n\r\n{", 10 * time.Second, ""},
+			{head + "X: " + strings.Repeat("x", 32<<10), 0, "HTTP/1.1 431 "},
+		} {
+			conn := l.dial()
+			begun := time.Now()
+			go func() { _, _ = io.WriteString(conn, test.sent) }() // fails when it is refused
+			answer, _ := io.ReadAll(conn)
+			if took := time.Since(begun); !strings.HasPrefix(string(answer), test.want) || test.want == "" && len(answer) > 0 || test.after > 0 && took != test.after {
+				t.Errorf("%.120q is answered with %q after %s, want %q after %s", test.sent, answer, took, test.want, test.after)
+			}
+			conn.Close()
+		}
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipes is a listener within the process, whose waiting the test's clock knows.
+type pipes struct {
+	made   chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.made <- server
+	return client
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.made:
+		return conn, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
