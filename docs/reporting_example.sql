@@ -147,3 +147,13 @@ SELECT app_id, kind, 'gus', '70107', 'the account does not exist', '2026-03-28 0
 FROM app
 CROSS JOIN (VALUES ('presence', 49), ('accounts', 3)) AS f (kind, times)
 WHERE name = 'main';
+
+-- Your own table, for the chapter "With your own columns": what [users] names. eve has left it.
+CREATE TABLE public.customers (id bigint PRIMARY KEY, im_id text NOT NULL, country text NOT NULL, plan text NOT NULL, campaign text NOT NULL, signed_up date NOT NULL);
+INSERT INTO public.customers VALUES
+    (1, 'ann', 'DE', 'pro', 'spring', '2026-02-20'),
+    (2, 'bob', 'FR', 'free', 'winter', '2026-02-25'),
+    (3, 'cho', 'DE', 'free', 'spring', '2026-03-01'),
+    (4, 'dan', 'FR', 'pro', 'spring', '2026-03-15'),
+    (6, 'fay', 'US', 'free', 'winter', '2026-02-10'),
+    (7, 'gus', 'US', 'free', 'spring', '2026-03-20');

@@ -16,6 +16,7 @@ import (
 
 	"syncer/internal/dev/pgtest"
 	"syncer/migrations"
+	"syncer/repo/userstable"
 )
 
 // update writes the answers into reporting.md. They are worth only what a reading
@@ -48,9 +49,13 @@ func example(t *testing.T) *pgx.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, statement := range []string{
+	// What syncer users-view runs.
+	view := userstable.View{Schema: "syncer", Parts: []userstable.ViewPart{{
+		App: "main", Config: userstable.Config{Table: []string{"public", "customers"}, KeyColumn: "id", UserID: "im_id"},
+	}}}
+	for _, statement := range append([]string{
 		`SET timezone = 'UTC'`, `SET syncer.as_of = '2026-03-30 00:20+00'`, string(data),
-	} {
+	}, view.SQL(false)...) {
 		if _, err := conn.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%.60s: %v", statement, err)
 		}

@@ -117,6 +117,7 @@ func (p *program) command() *cli.Command {
 			p.archiveCommand(),
 			p.forgetCommand(),
 			p.webCommand(),
+			p.usersViewCommand(),
 			p.grantReaderCommand(),
 			p.grantWorkerCommand(),
 			p.repairClockCommand(),

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -189,17 +190,19 @@ func (s *system) openApp(ctx context.Context, c config.App) error {
 }
 
 func (s *system) openUsers(ctx context.Context, c config.Users) (*userstable.Table, error) {
-	url := c.URL
-	if url == "" {
-		url = s.config.Database.URL
-	}
+	return s.users.Open(ctx, usersConfig(c, s.config.Database.URL))
+}
+
+// usersConfig returns where and how a users table is read; database is the default of its
+// URL.
+func usersConfig(c config.Users, database config.DatabaseURL) userstable.Config {
 	table := []string{c.Table.Name}
 	if c.Table.Schema != "" {
 		table = []string{c.Table.Schema, c.Table.Name}
 	}
-	return s.users.Open(ctx, userstable.Config{
-		URL: url.Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
-	})
+	return userstable.Config{
+		URL: cmp.Or(c.URL, database).Reveal(), Table: table, KeyColumn: string(c.KeyColumn), UserID: c.UserID, Where: c.Where,
+	}
 }
 
 // engine returns the engine for the runs of the given apps.

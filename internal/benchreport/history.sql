@@ -181,4 +181,13 @@ SELECT a.app_id, 'presence', u.user_id, '70107', 'the account does not exist', s
 FROM app AS a, bench_user AS u, bench_span AS s
 WHERE u.n % 1000 = 0;
 
+-- The users table, with columns of the customer's.
+CREATE TABLE public.customers AS
+SELECT n AS id, user_id AS im_id, (ARRAY['DE', 'FR', 'US', 'JP'])[1 + n % 4] AS country, CASE WHEN n % 10 = 0 THEN 'pro' ELSE 'free' END AS plan,
+       CASE WHEN n % 3 = 0 THEN 'spring' ELSE 'winter' END AS campaign, (joined - pg_temp.random(n, 13) * interval '20 days')::date AS signed_up
+FROM bench_user;
+ALTER TABLE public.customers ADD PRIMARY KEY (id);
+-- What syncer users-view makes.
+CREATE VIEW app_user AS SELECT 'main'::text AS app, id AS key, im_id::text COLLATE "C" AS user_id FROM public.customers;
+
 ANALYZE;
