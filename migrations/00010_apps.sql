@@ -45,9 +45,9 @@ COMMENT ON COLUMN api_quota.app_id IS 'The app.';
 COMMENT ON COLUMN api_quota.api IS 'presence or accounts.';
 COMMENT ON COLUMN api_quota.rate IS 'Calls a second at throttled_at; it recovers from there to the configured rate step by step.';
 COMMENT ON COLUMN api_quota.margin IS 'Call times are (1 s + margin) / rate apart, in microseconds: how late calls of any instance may reach the provider.';
-COMMENT ON COLUMN api_quota.next_at IS 'The next call time that nobody has.';
-COMMENT ON COLUMN api_quota.throttled_at IS 'When the provider last said that we are too fast.';
-COMMENT ON COLUMN api_quota.answered_at IS 'When a call of any instance was last answered, as told by the reservation of call times that followed; null: none yet.';
+COMMENT ON COLUMN api_quota.next_at IS 'The next call time that no instance has reserved.';
+COMMENT ON COLUMN api_quota.throttled_at IS 'When the provider last answered that syncer exceeds its rate limit.';
+COMMENT ON COLUMN api_quota.answered_at IS 'When a call of any instance was last answered; the instance records it with its next reservation of call times. Null: none yet.';
 COMMENT ON COLUMN api_quota.failing_since IS 'When the calls of an instance began to fail without an answer, recorded while they do; over once answered_at is later. NULL if no call fails.';
 COMMENT ON COLUMN api_quota.failing_error IS 'The newest of these failures.';
 
@@ -66,7 +66,7 @@ COMMENT ON COLUMN api_outage.error IS 'The newest failure.';
 CREATE TABLE queue_channel (
     name text NOT NULL
 );
-COMMENT ON TABLE queue_channel IS 'One row: the channel on which workers announce new work to each other. Roles that are no workers must not read it: who knows the name can flood it.';
+COMMENT ON TABLE queue_channel IS 'One row: the channel on which workers announce new work to each other. Roles that are no workers must not read it: a role that knows the name can flood the channel.';
 COMMENT ON COLUMN queue_channel.name IS 'The name of the channel after the schema and a dot; random.';
 INSERT INTO queue_channel VALUES ('work_' || replace(gen_random_uuid()::text, '-', ''));
 

@@ -61,10 +61,10 @@ CREATE INDEX sync_run_observed ON sync_run (app_id, kind, observed_until);
 
 COMMENT ON TABLE sync_run IS 'One pass of one job over the users of one app. A skipped tick has a row too.';
 COMMENT ON COLUMN sync_run.run_id IS 'Number of the run.';
-COMMENT ON COLUMN sync_run.app_id IS 'The app whose users are asked about.';
+COMMENT ON COLUMN sync_run.app_id IS 'The app whose users are polled.';
 COMMENT ON COLUMN sync_run.job IS 'Name of the job in the configuration; backfill for a backfill.';
 COMMENT ON COLUMN sync_run.kind IS 'presence or accounts.';
-COMMENT ON COLUMN sync_run.trigger IS 'cron: its tick came; catch_up: its tick fell while nothing was up; backfill: by hand.';
+COMMENT ON COLUMN sync_run.trigger IS 'cron: its tick came; catch_up: its tick was missed because no instance was up; backfill: started by an operator.';
 COMMENT ON COLUMN sync_run.tick IS 'The scheduled instant; null for a backfill.';
 COMMENT ON COLUMN sync_run.status IS 'running; succeeded: every user answered; partial: done, but some users failed, had their answers rejected or were held back from removal; failed; cancelled; skipped: the previous run was still going at the tick.';
 COMMENT ON COLUMN sync_run.started_at IS 'When the run was started, by the database''s clock.';
@@ -74,7 +74,7 @@ COMMENT ON COLUMN sync_run.let_leave IS 'The operator confirmed, with syncer bac
 COMMENT ON COLUMN sync_run.complete IS 'It went through the whole users table, rejected no answers and held no user back: status succeeded or partial, not limited to a list, rejected_answers and held_back 0.';
 COMMENT ON COLUMN sync_run.prev_complete_at IS 'Start of the previous complete run of the same app and kind: every user was seen since then.';
 COMMENT ON COLUMN sync_run.error IS 'Why the run failed or was cancelled, why answers were rejected, or why no user was removed.';
-COMMENT ON COLUMN sync_run.users IS 'Users asked about (set when the run is closed, like the other counters).';
+COMMENT ON COLUMN sync_run.users IS 'Users polled (set when the run is closed, like the other counters).';
 COMMENT ON COLUMN sync_run.changed IS 'Users whose value changed or was seen for the first time.';
 COMMENT ON COLUMN sync_run.failed IS 'Users without a value from this run; see user_failure.';
 COMMENT ON COLUMN sync_run.calls IS 'API calls made.';
@@ -86,10 +86,10 @@ COMMENT ON COLUMN sync_run.plan_job_id IS 'The queue''s job that may cut ranges.
 COMMENT ON COLUMN sync_run.plan_attempt IS 'Counts the claims of the planning.';
 COMMENT ON COLUMN sync_run.plan_claim IS 'Random token of the newest claim on the planning, as sync_range.claim.';
 COMMENT ON COLUMN sync_run.plan_owner IS 'The process that is planning.';
-COMMENT ON COLUMN sync_run.plan_beat_at IS 'Last sign of life of whoever is planning; null when nobody is.';
+COMMENT ON COLUMN sync_run.plan_beat_at IS 'Last sign of life of the process that is planning; null if none is.';
 COMMENT ON COLUMN sync_run.key_order IS 'Type, operator family and collation of the users table''s key by which the ranges were cut; null: none is cut yet, or the run is limited to a list.';
 COMMENT ON COLUMN sync_run.max_gap IS 'By its job''s configuration: when the next complete run begins later than this after the end of this one, the time between counts as not observed. Null: nothing was scheduled to come after it, so any time until the next counts so.';
-COMMENT ON COLUMN sync_run.observed_from IS 'Since when it has looked without standing still for longer than max_gap: started_at, or the first page after the last standstill.';
+COMMENT ON COLUMN sync_run.observed_from IS 'Since when it has observed users without a pause longer than max_gap: started_at, or the first page after the last such pause.';
 COMMENT ON COLUMN sync_run.observed_until IS 'When its last page was written; null while running.';
 COMMENT ON COLUMN sync_run.failures_recorded_at IS 'When failures that go on were last recorded anew, as of this run: its own start, if it did so itself. That is once an hour, and in every backfill; in between only new failures are recorded.';
 COMMENT ON COLUMN sync_run.suspect IS 'Some of its pages are suspect right now (too many users offline at once) and wait for their recheck.';
@@ -98,7 +98,7 @@ COMMENT ON COLUMN sync_run.rejected_answers IS 'Users whose pages stayed suspect
 COMMENT ON COLUMN sync_run.removed IS 'Users who were found to have left the users table.';
 COMMENT ON COLUMN sync_run.held_back IS 'Users who were missing from the users table and were not removed, because they were too many to be believed. They keep their snapshots, and the run is not complete.';
 COMMENT ON COLUMN sync_run.reconciled IS 'It is known who left the users table since the previous complete run.';
-COMMENT ON COLUMN sync_run.known_users IS 'Rows of the users table seen by the run whose user has a snapshot. With known_hash it tells the next run whether anybody left. Null: some may have one whom the run did not see, so that the next one has to read the whole users table.';
+COMMENT ON COLUMN sync_run.known_users IS 'Rows of the users table seen by the run whose user has a snapshot. With known_hash the next run finds out whether any user left. Null: users whom the run did not see may have one, so the next run has to read the whole users table.';
 COMMENT ON COLUMN sync_run.known_hash IS 'The sum of their ids'' hashes, modulo 2^62.';
 
 CREATE TABLE sync_range (
@@ -152,7 +152,7 @@ COMMENT ON COLUMN sync_range.attempt IS 'Counts the claims.';
 COMMENT ON COLUMN sync_range.claim IS 'Random token of the newest claim; a process writes only under the token that it was given. Null: no claim since the range was last handed out.';
 COMMENT ON COLUMN sync_range.owner IS 'The process that holds the range.';
 COMMENT ON COLUMN sync_range.beat_at IS 'Its last sign of life.';
-COMMENT ON COLUMN sync_range.users IS 'Users asked about so far.';
+COMMENT ON COLUMN sync_range.users IS 'Users polled so far.';
 COMMENT ON COLUMN sync_range.changed IS 'Users changed so far.';
 COMMENT ON COLUMN sync_range.failed IS 'Users failed so far.';
 COMMENT ON COLUMN sync_range.calls IS 'API calls so far.';
@@ -195,7 +195,7 @@ COMMENT ON COLUMN user_failure.app_id IS 'The app.';
 COMMENT ON COLUMN user_failure.kind IS 'presence or accounts.';
 COMMENT ON COLUMN user_failure.user_id IS 'IM user id; empty for the rows of the users table whose id is NULL or empty.';
 COMMENT ON COLUMN user_failure.code IS 'The provider''s code, or invalid_id, null_id, missing, …; contradicted: OpenIM''s get_users_online_status calls the user offline and get_users_status does not.';
-COMMENT ON COLUMN user_failure.message IS 'What was said of it.';
+COMMENT ON COLUMN user_failure.message IS 'The provider''s message, or that of the check.';
 COMMENT ON COLUMN user_failure.first_at IS 'When it failed first with this code; known_at says since when nothing is sure.';
 COMMENT ON COLUMN user_failure.last_at IS 'When it was last recorded; a failure that goes on is recorded anew once an hour, and in every backfill.';
 COMMENT ON COLUMN user_failure.times IS 'How often it was recorded with this code.';

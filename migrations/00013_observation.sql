@@ -18,7 +18,7 @@ CREATE TABLE observation_gap (
     PRIMARY KEY (app_id, kind, started_at),
     CHECK (last_seen_from <= started_at AND started_at < ended_at AND ended_at <= next_seen_by)
 );
-COMMENT ON TABLE observation_gap IS 'Stretches in which nobody looked at an app''s users, recorded by the run that ended them. The view sync_gap adds the one that is open.';
+COMMENT ON TABLE observation_gap IS 'Times in which no run observed an app''s users, recorded by the run that ended them. The view sync_gap adds the open one.';
 COMMENT ON COLUMN observation_gap.app_id IS 'The app.';
 COMMENT ON COLUMN observation_gap.kind IS 'presence or accounts.';
 COMMENT ON COLUMN observation_gap.started_at IS 'End of the last complete run''s observation.';
@@ -47,21 +47,21 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS last_started
 CROSS JOIN LATERAL (
-    -- A run that was resumed can have looked later than one that was started later.
+    -- A resumed run can have observed users later than a run that was started later.
     SELECT u.observed_until, u.max_gap
     FROM sync_run AS u
     WHERE u.app_id = a.app_id AND u.kind = kinds.kind AND u.complete AND u.observed_until IS NOT NULL
     ORDER BY u.observed_until DESC
     LIMIT 1
 ) AS newest;
-COMMENT ON VIEW sync_observed IS 'Until when complete runs have looked: one row per app and kind of which there is a complete run.';
+COMMENT ON VIEW sync_observed IS 'Until when complete runs have observed users: one row per app and kind that has a complete run.';
 COMMENT ON COLUMN sync_observed.app_id IS 'The app.';
 COMMENT ON COLUMN sync_observed.app IS 'Its name.';
 COMMENT ON COLUMN sync_observed.kind IS 'presence or accounts.';
 COMMENT ON COLUMN sync_observed.first_started_at IS 'When the oldest complete run that is still recorded was started.';
 COMMENT ON COLUMN sync_observed.seen_since IS 'When the newest complete run was started: every user who does not fail was seen since.';
-COMMENT ON COLUMN sync_observed.observed_until IS 'When the last look of any complete run ended: nobody has looked since, but for runs that are not complete.';
-COMMENT ON COLUMN sync_observed.max_gap IS 'How long after observed_until the time begins to count as not observed, from the run that looked last. Null: at once.';
+COMMENT ON COLUMN sync_observed.observed_until IS 'When the last observation of any complete run ended. Only runs that are not complete have observed users since.';
+COMMENT ON COLUMN sync_observed.max_gap IS 'How long after observed_until the time begins to count as not observed, from the run that observed users last. Null: at once.';
 
 CREATE VIEW sync_gap AS
 SELECT g.app_id, a.name AS app, g.kind, g.started_at, g.ended_at,
@@ -75,12 +75,12 @@ SELECT o.app_id, o.app, o.kind, o.observed_until, NULL,
        least(o.seen_since, o.observed_until), NULL
 FROM sync_observed AS o
 WHERE o.observed_until + coalesce(o.max_gap, '0') < as_of();
-COMMENT ON VIEW sync_gap IS 'Times in which nobody looked at an app''s users: one row per app, kind and gap, the open one included. Such time counts as neither online nor offline.';
+COMMENT ON VIEW sync_gap IS 'Times in which no run observed an app''s users: one row per app, kind and gap, the open one included. Such time counts as neither online nor offline.';
 COMMENT ON COLUMN sync_gap.app_id IS 'The app.';
 COMMENT ON COLUMN sync_gap.app IS 'Its name.';
 COMMENT ON COLUMN sync_gap.kind IS 'presence or accounts.';
-COMMENT ON COLUMN sync_gap.started_at IS 'When the last complete run before it had ended to look.';
-COMMENT ON COLUMN sync_gap.ended_at IS 'When the next complete run began to look; null: none has yet.';
+COMMENT ON COLUMN sync_gap.started_at IS 'When the observation of the last complete run before it ended.';
+COMMENT ON COLUMN sync_gap.ended_at IS 'When the observation of the next complete run began; null: none has begun.';
 COMMENT ON COLUMN sync_gap.seconds IS 'Its length; of an open one until as_of().';
 COMMENT ON COLUMN sync_gap.last_seen_from IS 'Every user was seen at some time from here to started_at.';
 COMMENT ON COLUMN sync_gap.next_seen_by IS 'Every user was seen again at some time from ended_at to here; null while the gap is open.';

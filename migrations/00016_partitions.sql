@@ -56,7 +56,7 @@ AS $$
 DECLARE
     has_rows boolean;
 BEGIN
-    -- Literals: so only the partitions of that time are looked at and locked.
+    -- Literals, so that Postgres reads and locks only the partitions of that time.
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE observed_at >= %L AND observed_at < %L)', history, lower_end, upper_end) INTO has_rows;
     RETURN has_rows;
 END
@@ -81,14 +81,13 @@ BEGIN
         added, history, lower_end, upper_end);
     move := format('WITH moved AS (DELETE FROM %I WHERE observed_at >= %L AND observed_at < %L RETURNING *) INSERT INTO %I SELECT * FROM moved',
         fallback, lower_end, upper_end, added);
-    -- Most rows are moved before anybody is locked out. Readers find them in the
+    -- Most rows are moved before other sessions are locked out. Readers find them in the
     -- default partition until all is committed.
     EXECUTE move;
     GET DIAGNOSTICS moved = ROW_COUNT;
-    -- ATTACH takes these locks anyway; the stronger one keeps writers of that time
-    -- from finding their way to the default partition and being refused there,
-    -- once it has become the wrong place. Readers pass both. The parent comes
-    -- first, as with everybody else.
+    -- ATTACH takes these locks anyway. The stronger one keeps writers of that time from
+    -- choosing the default partition, which would refuse their rows after the ATTACH.
+    -- Readers pass both. The parent comes first, as in all other statements.
     EXECUTE format('LOCK TABLE %I IN %s MODE', history,
         CASE WHEN moved > 0 OR lower_end <= since + interval '1 hour' THEN 'SHARE ROW EXCLUSIVE' ELSE 'SHARE UPDATE EXCLUSIVE' END);
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', fallback);
@@ -136,7 +135,7 @@ BEGIN
     IF unfit = '{}' THEN
         RETURN;
     END IF;
-    -- DROP takes this lock anyway; from here on nobody puts rows there.
+    -- DROP takes this lock anyway; from here on no session inserts rows there.
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', history);
     FOR empty IN
         SELECT p.relation
@@ -255,7 +254,7 @@ BEGIN
         CONTINUE WHEN old = '{}';
         BEGIN
             -- DROP takes this lock anyway; here it comes before those on the
-            -- partitions, as with everybody else.
+            -- partitions, as in all other statements.
             EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', history);
             FOREACH relation IN ARRAY old LOOP
                 EXECUTE format('DROP TABLE %s', relation);

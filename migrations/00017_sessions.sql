@@ -17,7 +17,7 @@ AS $$
     WHERE o.kind = 'presence'
 $$;
 -- +goose StatementEnd
-COMMENT ON FUNCTION presence_observed IS 'Until when complete presence runs have looked: sync_observed as a function, so that queries can run in parallel workers.';
+COMMENT ON FUNCTION presence_observed IS 'Until when complete presence runs have observed users: sync_observed as a function, so that queries can run in parallel workers.';
 
 -- +goose StatementBegin
 CREATE FUNCTION presence_gaps()
@@ -192,7 +192,7 @@ COMMENT ON COLUMN presence_session.ended_after IS 'The user was last known to be
 COMMENT ON COLUMN presence_session.ended_at IS 'It ended no later than this; when ended_by is gap or rejected, nothing is known of the time between ended_after and this. Null: it has not ended as far as is known.';
 COMMENT ON COLUMN presence_session.known_seconds IS 'How long the user was online for sure, in seconds.';
 COMMENT ON COLUMN presence_session.estimated_seconds IS 'How long the user was online as estimated, in seconds without gaps: from the middle of the first bracket (started_at when started_after is null) to the middle of the last, or to the end of the last look.';
-COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left the users table; rejected: the API rejected the user for longer than max_gap, so that the end is not known, and by estimate it goes no further than ended_after; gap: it ended, if it did, when nobody looked, and by estimate it goes no further than the beginning of the gap; open: online as far as is known.';
+COMMENT ON COLUMN presence_session.ended_by IS 'observed: the user was seen in another state, or had left the users table; rejected: the API rejected the user for longer than max_gap, so that the end is not known, and by estimate it goes no further than ended_after; gap: if it ended, it did so while no run observed users, and by estimate it goes no further than the beginning of the gap; open: online as far as is known.';
 
 -- +goose Down
 

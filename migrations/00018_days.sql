@@ -54,7 +54,7 @@ COMMENT ON COLUMN presence_rollup.app_id IS 'The app.';
 COMMENT ON COLUMN presence_rollup.zone IS 'Time zone of the days: report.timezone of the configuration.';
 COMMENT ON COLUMN presence_rollup.until_day IS 'The last day rolled up.';
 COMMENT ON COLUMN presence_rollup.kept_from IS 'Earlier history may have been dropped: days that began before stay as they are, in the zone that they were made in.';
-COMMENT ON COLUMN presence_rollup.seen_until IS 'All history observed before has been taken into account; later rows are looked at again, whether they reach back into days rolled up.';
+COMMENT ON COLUMN presence_rollup.seen_until IS 'All history observed before it is rolled up; later rows are read again, in case they reach back into days that are rolled up.';
 COMMENT ON COLUMN presence_rollup.gaps IS 'The gaps that have been taken into account.';
 COMMENT ON COLUMN presence_rollup.first_at IS 'When the app''s first complete presence run was started, known beyond retention.';
 
@@ -320,7 +320,7 @@ DECLARE
     last_day   date;
     as_of_then CONSTANT text := coalesce(current_setting('syncer.as_of', true), '');
 BEGIN
-    -- One at a time; whoever comes second has nothing to do.
+    -- One session at a time; a second one has nothing to do.
     IF NOT lock_for_maintenance('presence_rollup') THEN
         RETURN false;
     END IF;
