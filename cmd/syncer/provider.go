@@ -70,7 +70,7 @@ func tencentClient(c config.App, log zerolog.Logger, http imclient.HTTPConfig, g
 	}
 	return tencent.New(tencent.Config{
 		SDKAppID: uint32(t.SDKAppID), Identifier: t.Identifier, SecretKey: t.SecretKey.Reveal(),
-		BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail, UserSigTTL: t.UserSigTTL, Log: log, HTTPConfig: http,
+		BaseURL: baseURL, PresenceAPI: t.PresenceAPI, Detail: t.Detail, Log: log, HTTPConfig: http,
 		PresenceGate: gate(imclient.KindPresence, t.PresenceRate), AccountsGate: gate(imclient.KindAccounts, t.AccountsRate),
 	})
 }
@@ -79,7 +79,7 @@ func openIMClient(c config.App, log zerolog.Logger, http imclient.HTTPConfig, ga
 	o := c.OpenIM
 	return openim.New(openim.Config{
 		BaseURL: o.BaseURL, AdminUserID: o.AdminUserID, Secret: o.Secret.Reveal(),
-		PresenceBatch: o.PresenceBatch, AccountsBatch: o.AccountsBatch, Log: log, HTTPConfig: http,
+		Log: log, HTTPConfig: http,
 		PresenceGate: gate(imclient.KindPresence, o.PresenceRate), AccountsGate: gate(imclient.KindAccounts, o.AccountsRate),
 	})
 }

@@ -205,6 +205,10 @@ func usersConfig(c config.Users, database config.DatabaseURL) userstable.Config 
 	}
 }
 
+// collapseMin is how many users of a page, or of one call, must go offline at once for the
+// page to be suspect. Fewer do so by chance in small apps, and cost a recheck each time.
+const collapseMin = 50
+
 // engine returns the engine for the runs of the given apps.
 func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 	return jobs.New(s.store, apps, jobs.Config{
@@ -215,7 +219,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		Salt:          repo.Salt(s.config.History.ErasureSalt.Reveal()),
 		ReportZone:    s.config.Report.Timezone,
 		Reindex:       s.ownsQueue,
-		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: s.config.Sweep.CollapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
+		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: collapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
 		RemovalRatio: s.config.Sweep.RemovalRatio, RemovalMin: s.config.Sweep.RemovalMin,
 		Metrics: s.counters, Log: s.log, Tracer: s.tracing.Tracer(),
 	})

@@ -31,8 +31,8 @@ type Config struct {
 	AdminUserID string // one of the server's imAdminUserIDs, preferably used by syncer alone
 	Secret      string // the server's secret (share.yml)
 	// PresenceBatch and AccountsBatch are the ids per call: 1 to 2000, 500 by default.
-	// OpenIM's only limit is that of its messages, beyond which it reports everyone
-	// offline.
+	// They are not settings: OpenIM's only limit is that of its internal messages, beyond
+	// which it reports everyone offline, and 500 ids stay far below it.
 	PresenceBatch, AccountsBatch int
 	// The gates limit the calls of each API, but not logins. A nil gate does not limit them.
 	PresenceGate, AccountsGate *imclient.Gate
@@ -48,7 +48,7 @@ const (
 	maxBatch = 2000
 )
 
-// validate joins all faults; the names are those of an app's settings.
+// validate joins all faults. Fields that are settings have the names of the settings.
 func (c Config) validate() error {
 	faults := []error{imclient.CheckBaseURL(c.BaseURL), c.HTTPConfig.Validate()}
 	if fault := CheckUserID(c.AdminUserID); fault != "" {
@@ -58,10 +58,10 @@ func (c Config) validate() error {
 		faults = append(faults, errors.New("secret is missing"))
 	}
 	if c.PresenceBatch < 1 || c.PresenceBatch > maxBatch {
-		faults = append(faults, fmt.Errorf("presence_batch is %d (allowed: 1 to %d)", c.PresenceBatch, maxBatch))
+		faults = append(faults, fmt.Errorf("PresenceBatch is %d (allowed: 1 to %d)", c.PresenceBatch, maxBatch))
 	}
 	if c.AccountsBatch < 1 || c.AccountsBatch > maxBatch {
-		faults = append(faults, fmt.Errorf("accounts_batch is %d (allowed: 1 to %d)", c.AccountsBatch, maxBatch))
+		faults = append(faults, fmt.Errorf("AccountsBatch is %d (allowed: 1 to %d)", c.AccountsBatch, maxBatch))
 	}
 	return errors.Join(faults...)
 }

@@ -294,8 +294,8 @@ func TestNew_refuses(t *testing.T) {
 		"base_url must be https://host":       func(c *Config) { c.BaseURL = "127.0.0.1:10002" },
 		"admin_user_id: the user id is empty": func(c *Config) { c.AdminUserID = "" },
 		"secret is missing":                   func(c *Config) { c.Secret = "" },
-		"presence_batch is 2001":              func(c *Config) { c.PresenceBatch = 2001 },
-		"accounts_batch is -1":                func(c *Config) { c.AccountsBatch = -1 },
+		"PresenceBatch is 2001":               func(c *Config) { c.PresenceBatch = 2001 },
+		"AccountsBatch is -1":                 func(c *Config) { c.AccountsBatch = -1 },
 		"timeout is -1ns":                     func(c *Config) { c.Timeout = -1 },
 	} {
 		bad := good

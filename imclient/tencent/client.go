@@ -37,7 +37,8 @@ type Config struct {
 	// Detail requests the users' devices too. Without it the platforms stay empty.
 	Detail bool
 	// UserSigTTL is how long a signature is valid, 168h by default. It is renewed at
-	// 80 %. The documents advise at least 24h.
+	// 80 %. The documents advise at least 24h. It is no setting: a stolen signature works
+	// for so long, and a shorter validity gains little against one who can read it again.
 	UserSigTTL time.Duration
 	// The gates limit the calls of each API, at Tencent by default to 200 and 100 a
 	// second. A nil gate does not limit them.
@@ -49,7 +50,7 @@ type Config struct {
 
 const defaultUserSigTTL = 168 * time.Hour
 
-// validate joins all faults; the names are those of an app's settings.
+// validate joins all faults. Fields that are settings have the names of the settings.
 func (c Config) validate() error {
 	faults := []error{c.HTTPConfig.Validate(), imclient.CheckBaseURL(c.BaseURL)}
 	if c.SDKAppID == 0 {
@@ -65,7 +66,7 @@ func (c Config) validate() error {
 		faults = append(faults, fmt.Errorf("presence_api is %q (allowed: %s, %s)", c.PresenceAPI, apiQueryOnlineStatus, apiQueryState))
 	}
 	if c.UserSigTTL < time.Second {
-		faults = append(faults, fmt.Errorf("usersig_ttl is %s, less than a second", c.UserSigTTL))
+		faults = append(faults, fmt.Errorf("UserSigTTL is %s, less than a second", c.UserSigTTL))
 	}
 	return errors.Join(faults...)
 }

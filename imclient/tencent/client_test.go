@@ -381,7 +381,7 @@ func TestNew_refuses(t *testing.T) {
 		"identifier: the user id is empty":  func(c *Config) { c.Identifier = "" },
 		"secret_key is missing":             func(c *Config) { c.SecretKey = "" },
 		`presence_api is "query" (allowed:`: func(c *Config) { c.PresenceAPI = "query" },
-		"usersig_ttl is 1ns":                func(c *Config) { c.UserSigTTL = 1 },
+		"UserSigTTL is 1ns":                 func(c *Config) { c.UserSigTTL = 1 },
 		"timeout is -1ns":                   func(c *Config) { c.Timeout = -1 },
 		"base_url (or region) is missing":   func(c *Config) { c.BaseURL = "" },
 		"base_url must be https://host":     func(c *Config) { c.BaseURL = "console.tim.qq.com" },

@@ -135,11 +135,9 @@ type Sweep struct {
 	StopGrace time.Duration `toml:"stop_grace" default:"20s" min:"0s" max:"1h"`
 	// MaxGap is 0 if not given. Use Job.MaxGap, which is always set.
 	MaxGap time.Duration `toml:"max_gap" default:"" min:"1s" max:"365d"`
-	// CollapseRatio and CollapseMin mark a page as suspect: more than this share of
-	// its, or of one call's, online users, and at least this number, went offline at
-	// once. A ratio of 1 disables the check.
+	// CollapseRatio marks a page as suspect if more than this share of its, or of one
+	// call's, online users went offline at once. A ratio of 1 disables the check.
 	CollapseRatio float64 `toml:"collapse_ratio" default:"0.5" min:"0" max:"1"`
-	CollapseMin   int     `toml:"collapse_min" default:"50" min:"1" max:"1000000"`
 	// CollapseDelay is the wait of a suspect page before each recheck.
 	CollapseDelay time.Duration `toml:"collapse_delay" default:"20s" min:"100ms" max:"10m"`
 	// RemovalRatio and RemovalMin hold back removals: a run that would remove more

@@ -71,11 +71,11 @@ func TestLoadDefaults(t *testing.T) {
 			{Name: "main", Provider: imclient.ProviderTencent, Users: users, Tencent: &Tencent{
 				SDKAppID: 1400000000, Identifier: "administrator", SecretKey: "tencent-key", Region: "singapore",
 				PresenceAPI: "query_online_status", Detail: true,
-				PresenceRate: 180, AccountsRate: 90, UserSigTTL: 168 * time.Hour, Timeout: 8 * time.Second,
+				PresenceRate: 180, AccountsRate: 90, Timeout: 8 * time.Second,
 			}},
 			{Name: "chat", Provider: imclient.ProviderOpenIM, Users: users, OpenIM: &OpenIM{
 				BaseURL: "https://10.0.0.7:10002", AdminUserID: "imAdmin", Secret: "openim-secret",
-				PresenceBatch: 500, AccountsBatch: 500, PresenceRate: 50, AccountsRate: 50, Timeout: 8 * time.Second,
+				PresenceRate: 50, AccountsRate: 50, Timeout: 8 * time.Second,
 			}},
 		},
 		Jobs: []Job{
@@ -85,7 +85,7 @@ func TestLoadDefaults(t *testing.T) {
 				Interval: 24 * time.Hour, MaxGap: 72 * time.Hour},
 		},
 		Sweep: Sweep{RangeUsers: 50000, PageUsers: 5000, Workers: 4, RescueAfter: time.Minute, Outage: 5 * time.Minute,
-			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseMin: 50, CollapseDelay: 20 * time.Second, RemovalRatio: 0.5, RemovalMin: 1000},
+			StopGrace: 20 * time.Second, CollapseRatio: 0.5, CollapseDelay: 20 * time.Second, RemovalRatio: 0.5, RemovalMin: 1000},
 		History: History{Partition: "month"},
 		Report:  Report{Timezone: time.UTC},
 		Traces:  Traces{Sample: 1},

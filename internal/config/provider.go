@@ -132,9 +132,6 @@ type Tencent struct {
 	// documented limits because the provider's console can raise those.
 	PresenceRate int `toml:"presence_rate" default:"180" min:"1" max:"10000"`
 	AccountsRate int `toml:"accounts_rate" default:"90" min:"1" max:"10000"`
-	// UserSigTTL is at least a day, below which Tencent returns 70001 (document
-	// "Error Codes"), and at most ten years, its maximum.
-	UserSigTTL time.Duration `toml:"usersig_ttl" default:"168h" min:"24h" max:"3650d"`
 	// Timeout bounds one call. Tencent gives up after 3 s; a client that gives up
 	// earlier never receives the reason.
 	Timeout time.Duration `toml:"timeout" default:"8s" min:"4s" max:"60s"`
@@ -205,10 +202,6 @@ type OpenIM struct {
 	CAFile      string `toml:"ca_file" default:""`
 	AdminUserID string `toml:"admin_user_id" default:"imAdmin"`
 	Secret      Secret `toml:"secret,file"`
-	// Batches are ids per call. The server has no limit, but an internal message that
-	// is too large makes all users appear offline.
-	PresenceBatch int `toml:"presence_batch" default:"500" min:"1" max:"1000"`
-	AccountsBatch int `toml:"accounts_batch" default:"500" min:"1" max:"1000"`
 	// Rates are calls a second of all instances together.
 	PresenceRate int `toml:"presence_rate" default:"50" min:"1" max:"10000"`
 	AccountsRate int `toml:"accounts_rate" default:"50" min:"1" max:"10000"`

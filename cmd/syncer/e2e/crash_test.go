@@ -10,15 +10,15 @@ import (
 	"syncer/internal/imsim"
 )
 
-// slowWorld has so many users that the first of two backfills takes 12 seconds,
-// so that a test can act meanwhile: 50 calls of OpenIM's presence API, 4 a second.
-// The second one is not held up.
+// slowWorld has so many users that the first of two backfills takes 12 seconds, so that
+// a test can act meanwhile: 50 pages, each a call of OpenIM's presence API, 4 a second.
+// The second backfill is not held up.
 func slowWorld(t *testing.T) (w *world, slow, fast []string) {
 	t.Helper()
 	w = newWorld(t, worldOptions{users: slowUsers, config: noJobs})
 	w.run(exitDone, "migrate", "up")
 	at := func(rate string) []string {
-		return []string{"SYNCER_SWEEP_STOP_GRACE=10m", presenceRate + rate, "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100", "backfill", "--app", "chat", "--job", "presence"}
+		return []string{"SYNCER_SWEEP_STOP_GRACE=10m", presenceRate + rate, "SYNCER_SWEEP_PAGE_USERS=100", "backfill", "--app", "chat", "--job", "presence"}
 	}
 	return w, at("4"), at("100")
 }

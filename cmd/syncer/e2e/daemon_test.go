@@ -36,7 +36,7 @@ kind     = "accounts"
 schedule = "@every 2s"
 `,
 	})
-	env := []string{"SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE=14", "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=250"}
+	env := []string{"SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE=14", "SYNCER_SWEEP_PAGE_USERS=250"}
 	w.run(exitDone, "migrate", "up")
 	var daemons []*process
 	for range 3 {
@@ -107,7 +107,7 @@ func slowTicks(t *testing.T) (*world, []string) {
 	w := newWorld(t, worldOptions{users: slowUsers, config: fmt.Sprintf(ticking, "7200h", true)})
 	w.run(exitDone, "migrate", "up")
 	// One worker each, so that there is work for all.
-	return w, []string{"SYNCER_SWEEP_WORKERS=1", "SYNCER_SWEEP_STOP_GRACE=10m", presenceRate + "3", "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100"}
+	return w, []string{"SYNCER_SWEEP_WORKERS=1", "SYNCER_SWEEP_STOP_GRACE=10m", presenceRate + "3", "SYNCER_SWEEP_PAGE_USERS=100"}
 }
 
 // TestStoppedDaemon: SIGTERM amid a run loses nothing, and the next start, here

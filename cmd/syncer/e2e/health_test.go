@@ -50,7 +50,7 @@ func TestDatabaseRestart(t *testing.T) {
 	})
 	w := newWorld(t, worldOptions{dbURL: cluster.URL("postgres"), users: 3000, config: fmt.Sprintf(ticking, "1s", false)})
 	w.run(exitDone, "migrate", "up")
-	p := w.daemon("SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100")
+	p := w.daemon("SYNCER_SWEEP_PAGE_USERS=100")
 	ready := func(want int) func() bool {
 		return func() bool { status, _ := w.get(p.admin() + "/readyz"); return status == want }
 	}
@@ -94,7 +94,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, worldOptions{users: 500, config: fmt.Sprintf(ticking, "1s", false)})
 	w.run(exitDone, "migrate", "up")
-	p := w.daemon("SYNCER_SWEEP_COLLAPSE_DELAY=100ms", "SYNCER_SWEEP_COLLAPSE_MIN=1")
+	p := w.daemon("SYNCER_SWEEP_COLLAPSE_DELAY=100ms")
 	w.waitSQL("true", `SELECT count(*) > 0 FROM syncer.sync_run WHERE status = 'succeeded'`)
 	status, body := w.get(p.admin() + "/metrics")
 	wantText(t, body, "go_goroutines ", "\nsyncer_build_info{goversion=\"go", "process_resident_memory_bytes ",

@@ -28,7 +28,7 @@ func TestInvalidatedTokens(t *testing.T) {
 				}
 			}
 			w.run(exitDone, "migrate", "up")
-			p := w.start("SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE=100", "SYNCER_APPS_CHAT_OPENIM_PRESENCE_BATCH=100", "backfill", "--app", "chat", "--job", "presence")
+			p := w.start("SYNCER_APPS_CHAT_OPENIM_PRESENCE_RATE=100", "SYNCER_SWEEP_PAGE_USERS=100", "backfill", "--app", "chat", "--job", "presence")
 			stats := func() imsim.APIStats { return w.sim.Stats().APIs[imsim.PathOpenIMPresence] }
 			for n := range voids {
 				w.eventually("30 more calls were answered", func() bool { s := stats(); return s.Calls-s.Unauthorised >= 30*(n+1) })

@@ -67,7 +67,7 @@ func TestMemory_hostileAnswers(t *testing.T) {
 		jobs += fmt.Sprintf("[[jobs]]\nname = %q\nkind = \"presence\"\napp = %q\nschedule = \"@every 30s\"\n", app, app)
 	}
 	w.addConfig(jobs)
-	p := w.daemon("SYNCER_APPS_O0_OPENIM_PRESENCE_BATCH=100", "SYNCER_APPS_O0_OPENIM_ACCOUNTS_BATCH=100")
+	p := w.daemon("SYNCER_SWEEP_PAGE_USERS=100")
 	w.eventually("dozens of answers have inflated", func() bool {
 		return w.faulty[0].hits() >= 60 && w.faulty[1].hits() >= 20 && w.faulty[2].hits() >= 60
 	})

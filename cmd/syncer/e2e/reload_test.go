@@ -36,7 +36,7 @@ func TestReload(t *testing.T) {
 	const limit = 200
 	w := newWorld(t, worldOptions{users: slowUsers, limits: imsim.Tencent{PresenceRate: limit}, config: fmt.Sprintf(ticking, "7200h", true)})
 	slow := `secret   = "` + openIMSecret + `"`
-	w.edit(slow, slow+"\npresence_rate = 1\npresence_batch = 100")
+	w.edit(slow, slow+"\npresence_rate = 1", "page_users   = 500", "page_users   = 100")
 	w.run(exitDone, "migrate", "up")
 	p := w.daemon()
 	w.begun()

@@ -110,8 +110,8 @@ func TestLongClockJumps(t *testing.T) {
 		f.sweepOften(2)
 	}
 	// By its clock a signature would be too old when it is made.
-	f.skew("third", "-48h")
-	late := f.daemon(append(f.env, skewEnv+"=third", "SYNCER_APPS_MAIN_TENCENT_USERSIG_TTL=24h")...)
+	f.skew("third", "-192h")
+	late := f.daemon(append(f.env, skewEnv+"=third")...)
 	f.processes = append(f.processes, late)
 	f.change()
 	f.eventually("the third has written pages", func() bool { return late.pages() > 0 })
