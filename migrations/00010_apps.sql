@@ -29,15 +29,16 @@ COMMENT ON COLUMN app.earlier_tenants IS 'Tenants before the present one, oldest
 -- The row of an API gives out the times of its calls: an instance reserves a few by
 -- moving next_at forward.
 CREATE TABLE api_quota (
-    app_id        smallint         NOT NULL REFERENCES app,
-    api           text             NOT NULL,
-    rate          double precision NOT NULL CHECK (rate > 0),
-    margin        double precision NOT NULL DEFAULT 8000,
-    next_at       timestamptz      NOT NULL,
-    throttled_at  timestamptz,
-    answered_at   timestamptz,
-    failing_since timestamptz,
-    failing_error text,
+    app_id            smallint         NOT NULL REFERENCES app,
+    api               text             NOT NULL,
+    rate              double precision NOT NULL CHECK (rate > 0),
+    margin            double precision NOT NULL DEFAULT 8000,
+    next_at           timestamptz      NOT NULL,
+    throttled_at      timestamptz,
+    answered_at       timestamptz,
+    failing_since     timestamptz,
+    failing_error     text,
+    server_started_at timestamptz,
     PRIMARY KEY (app_id, api)
 ) WITH (fillfactor = 10); -- updated ten times a second: leaves room for HOT updates
 COMMENT ON TABLE api_quota IS 'The clock from which all instances take the times of their API calls.';
@@ -50,6 +51,7 @@ COMMENT ON COLUMN api_quota.throttled_at IS 'When the provider last answered tha
 COMMENT ON COLUMN api_quota.answered_at IS 'When a call of any instance was last answered; the instance records it with its next reservation of call times. Null: none yet.';
 COMMENT ON COLUMN api_quota.failing_since IS 'When the calls of an instance began to fail without an answer, recorded while they do; over once answered_at is later. NULL if no call fails.';
 COMMENT ON COLUMN api_quota.failing_error IS 'The newest of these failures.';
+COMMENT ON COLUMN api_quota.server_started_at IS 'When the server that gave out the latest call times was started. Another server, such as a promoted standby, may not know all of them, and waits until they are over.';
 
 CREATE VIEW api_outage AS
 SELECT app_id, api, failing_since AS since, failing_error AS error

@@ -76,7 +76,7 @@ func TestLostApp(t *testing.T) {
 	p := w.daemon()
 	w.exec(`UPDATE syncer.app SET name = 'other' WHERE name = 'chat'`) // the number is another app's
 	_, stderr := p.wait(exitFailed)
-	wantText(t, stderr, `app "chat": the database no longer has this app under the number that this process knows`, "restart this process, which adds the app again")
+	wantText(t, stderr, `app \"chat\": the database no longer has this app under the number that this process knows`, "restart this process, which adds the app again")
 	p = w.daemon()
 	w.wantSQL("chat,main,other", `SELECT string_agg(name, ',' ORDER BY name) FROM syncer.app`)
 	p.stop()

