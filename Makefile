@@ -110,6 +110,14 @@ check-deploy: ## check the unit and the manifests of deploy/; wants systemd inst
 check-archive: ## read archived files with DuckDB and Apache Arrow; downloads 600 MB and compiles C++ once, a minute and a half of CPU
 	cd internal/archive/duckdb && go vet ./... && go test -count=1 ./...
 
+.PHONY: dist
+dist: ## build archives, deb and rpm packages, SBOMs and SHA256SUMS into bin/dist; three minutes
+	deploy/packages/build
+
+.PHONY: check-packages
+check-packages: with-postgres ## build the packages twice, compare, check, install, start and purge them; as root, with lintian, rpmlint, rpm
+	$(WITH_POSTGRES) deploy/packages/check
+
 .PHONY: check-image
 check-image: ## build the image without a daemon or a registry, and look at it; as root, with buildah and a static busybox
 	deploy/docker/check

@@ -35,6 +35,9 @@ func TestKind(t *testing.T) {
 		"BSD, three":        {"Redistributions in binary form must reproduce … may be used to endorse or promote products derived from", "BSD-3-Clause"},
 		"BSD, two":          {"Redistributions in binary form must reproduce", "BSD-2-Clause"},
 		"GNU":               {"GNU GENERAL PUBLIC LICENSE Version 3", ""},
+		"GNU beside MIT":    {"GNU LESSER GENERAL PUBLIC LICENSE\n Version 2.1 … Permission is hereby granted, free of charge", ""},
+		"a clause added":    {"“Commons Clause” License Condition v1.0 … Apache License Version 2.0", ""},
+		"MPL names the GNU": {"Mozilla Public License Version 2.0 … means either the GNU General Public License, Version 2.0", "MPL-2.0"},
 		"unknown":           {"All rights reserved.", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

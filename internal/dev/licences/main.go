@@ -166,10 +166,25 @@ var kinds = []struct{ name, words string }{
 	{"BSD-2-Clause", "Redistributions in binary form must reproduce"},
 }
 
-// kind returns the names of the licences in a text. An unknown licence is an error,
-// so that it gets reviewed.
+// refused are words of the titles of licences that would restrict the choice of the
+// program's own licence, or its use. MPL-2.0, which names the GNU licences, has a comma
+// before their versions.
+var refused = []string{
+	"GNU General Public License version ", "GNU Lesser General Public License version ", "GNU Library General Public License version ",
+	"GNU Affero General Public License version ", "Server Side Public License", "Business Source License", "European Union Public Licence",
+	"Eclipse Public License", "Common Development and Distribution License", "Attribution-NonCommercial", "Attribution-ShareAlike",
+	"Commons Clause", "Elastic License", "PolyForm",
+}
+
+// kind returns the names of the licences in a text. A refused or unknown licence is an
+// error, so that it gets reviewed.
 func kind(p part) (string, error) {
 	text := strings.ToLower(strings.Join(strings.Fields(p.text), " "))
+	for _, words := range refused {
+		if strings.Contains(text, strings.ToLower(words)) {
+			return "", fmt.Errorf("%s: its licence (%s) restricts the licence or the use of the program", p.name, strings.TrimSpace(words))
+		}
+	}
 	var found []string
 	for _, k := range kinds {
 		if strings.Contains(text, strings.ToLower(k.words)) {
@@ -189,6 +204,7 @@ const head = `# Licences
 
 What the program is made of, and under which licence; written by ` + "`make licences`" + `, and a test holds it fresh. All of them want
 their text to go along with a binary: ` + "`go run ./internal/dev/licences -texts`" + ` prints them, and the container image holds them as ` + "`/LICENCES`" + `.
+All permit any licence of the program as a whole; ` + "`make licences`" + ` and the test refuse one that does not (GPL, AGPL, LGPL, SSPL, BUSL and their like).
 MPL-2.0 also wants those who get a binary to be told where the source is: the modules are used as they are published, at the versions below.
 
 | part | version | licence |
