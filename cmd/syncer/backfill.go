@@ -74,7 +74,7 @@ func (p *program) runBackfill(ctx context.Context, c *cli.Command) error {
 		return err
 	}
 	display := newDisplay(p.stderr)
-	log := p.stderr.logger(loaded, display.logWriter())
+	log := p.stderr.logger(loaded.Log, loaded.Warnings, display.logWriter())
 	if log.GetLevel() == zerolog.InfoLevel {
 		// Progress and summary show what the log would say of successful runs.
 		log = log.Level(zerolog.WarnLevel)

@@ -25,8 +25,9 @@ func (p *program) migrateCommand() *cli.Command {
 		}
 	}
 	return &cli.Command{
-		Name:  "migrate",
-		Usage: "upgrade syncer's schema, or revert it",
+		Name:        "migrate",
+		Usage:       "upgrade syncer's schema, or revert it",
+		Description: "Needs only [database] of the configuration, with the role that owns the schema.",
 		Commands: []*cli.Command{
 			sub("up", "apply all pending migrations; safe with several instances at once", p.migrateUp),
 			sub("down", "revert the newest migration, with the data in its tables", p.migrateDown,
@@ -48,11 +49,11 @@ func (p *program) migrateCommand() *cli.Command {
 const lockWait = 10 * time.Minute
 
 func (p *program) withMigrator(ctx context.Context, c *cli.Command, f func(*migrations.Migrator) error) error {
-	loaded, err := p.load(c)
+	loaded, err := p.loadReporting(c)
 	if err != nil {
 		return err
 	}
-	log := p.stderr.logger(loaded, p.stderr.w)
+	log := p.stderr.logger(loaded.Log, nil, p.stderr.w)
 	openCtx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	m, err := migrations.Open(openCtx, migrations.Config{

@@ -47,7 +47,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	}
 	// The global level, not the logger's, so that a reload can change it.
 	setLevel(loaded.Log)
-	s, err := open(ctx, loaded, p.stderr.logger(loaded, p.stderr.w).Level(zerolog.DebugLevel), false)
+	s, err := open(ctx, loaded, p.stderr.logger(loaded.Log, loaded.Warnings, p.stderr.w).Level(zerolog.DebugLevel), false)
 	if err != nil {
 		return err
 	}

@@ -49,14 +49,14 @@ func (m *messages) write(level, prefix, text string) {
 	fmt.Fprintf(m.w, "%s%s\n", prefix, text)
 }
 
-// logger returns a log in the format of the messages, after logging the configuration's
-// warnings. It writes to w, which prints to stderr.
-func (m *messages) logger(c *config.Config, w io.Writer) zerolog.Logger {
+// logger returns a log in the format of the messages, after logging warnings of the
+// configuration. It writes to w, which prints to stderr.
+func (m *messages) logger(c config.Log, warnings []string, w io.Writer) zerolog.Logger {
 	if !m.json {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05", NoColor: !m.terminal()}
 	}
-	log := zerolog.New(w).Level(level(c.Log)).With().Timestamp().Logger()
-	for _, warning := range c.Warnings {
+	log := zerolog.New(w).Level(level(c)).With().Timestamp().Logger()
+	for _, warning := range warnings {
 		log.Warn().Msg(warning)
 	}
 	return log

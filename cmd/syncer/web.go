@@ -51,7 +51,7 @@ func (p *program) serveWebAlone(ctx context.Context, c *cli.Command) error {
 		full = &config.Config{}
 	}
 	full.Database, full.Log, full.Report, full.Web = loaded.Database, loaded.Log, loaded.Report, loaded.Web
-	log := p.stderr.logger(full, p.stderr.w)
+	log := p.stderr.logger(full.Log, full.Warnings, p.stderr.w)
 	store, server, err := newWeb(ctx, full, log, nil)
 	if err != nil {
 		return err

@@ -292,12 +292,33 @@ func TestDeployKubernetes(t *testing.T) {
 				}
 			}
 		}
-		grace := time.Hour
-		if m.Kind == "Deployment" {
-			grace = time.Duration(pod.Grace) * time.Second
-			wantDeployment(t, resource, m)
+		if m.Kind != "Deployment" {
+			wantMigration(t, resource, m, text, environ)
+			continue
 		}
-		wantConfig(t, resource, text, environ, grace)
+		wantDeployment(t, resource, m)
+		wantConfig(t, resource, text, environ, time.Duration(pod.Grace)*time.Second)
+	}
+}
+
+// wantMigration checks that a job sees the owner's secret, no other, and needs none.
+func wantMigration(t *testing.T, resource string, m manifest, text string, environ []string) {
+	t.Helper()
+	for _, volume := range m.Spec.Template.Spec.Volumes {
+		if name := volume.Secret.Name; name != "" && name != "syncer-owner" {
+			t.Errorf("%s sees the secret %s", resource, name)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.LoadReporting(path, environ)
+	if err != nil {
+		t.Fatalf("%s: %v", resource, err)
+	}
+	if want := "syncer_owner"; !strings.Contains(c.Database.URL.Reveal(), want) {
+		t.Errorf("%s connects with %s, want %s", resource, c.Database.URL, want)
 	}
 }
 

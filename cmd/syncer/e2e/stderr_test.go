@@ -33,7 +33,7 @@ func TestStderr_oneFormat(t *testing.T) {
 	}{
 		{daemon, exitFailed, []string{warned, "run"}, []string{"presence_rate", "run: syncer migrate up"}},
 		{once, exitFailed, []string{warned, "backfill"}, []string{"presence_rate", "run: syncer migrate up"}},
-		{once, exitDone, []string{warned, "migrate", "up"}, []string{"presence_rate"}},
+		{once, exitDone, []string{"migrate", "up"}, nil},
 		{daemon, exitUsage, []string{"web"}, []string{"[web] listen is not set"}},
 		{daemon, exitFailed, []string{taken, "run"}, []string{"check [http] listen"}},
 		{once, exitDone, []string{"backfill", "--users-file", "ids.txt"}, []string{"page written", "chat accounts: succeeded, 2 users"}},
