@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -76,6 +77,11 @@ func (s *Server) appPage(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, http.StatusServiceUnavailable, "The request was given up.")
 		return
 	}
+	gone := fmt.Sprintf("There is no app %q.", app)
+	if p, ok := now.value.(*present); ok && !slices.ContainsFunc(p.States, func(k reports.StateRow) bool { return k.App == app }) {
+		s.refuse(w, r, http.StatusNotFound, gone)
+		return
+	}
 	fresh := 5 * time.Second
 	if t.fresh > 10*time.Second {
 		fresh = t.fresh / 4
@@ -110,14 +116,11 @@ func (s *Server) appPage(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		seen.value = d
-		if len(d.State) == 0 {
-			seen.value = absent{}
-		}
 		if seen.err == nil {
 			seen.err, seen.since = now.err, now.since
 		}
 	}
-	s.show(w, r, seen, "app.html", fmt.Sprintf("There is no app %q.", app), func() page {
+	s.show(w, r, seen, "app.html", gone, func() page {
 		v := appView{Card: s.card(p, nil, d.State), Chart: draw(d.Past, app, chartWidth, chartHeight), Range: t, Ranges: rangeLinks(t, q), Legend: legends}
 		v.Rows, v.Ticks = s.grid(d.Past, t, func(string) bool { return true })
 		for _, run := range p.Running {

@@ -106,7 +106,9 @@ func TestPages(t *testing.T) {
 	}
 
 	// Who looked is logged, at whom is not.
-	s.want("the log", s.log.String(), `"user_hash":`)
+	if looks, users := strings.Count(s.log.String(), `"user_hash":`), 4; looks != users {
+		t.Errorf("%d looks are logged, want one for each of %d users", looks, users)
+	}
 	s.without("the log", s.log.String(), `"anouk"`, "mallory")
 }
 

@@ -101,16 +101,40 @@ func (s *Server) userPage(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// A look is logged once in lookAgain, because an open page renews itself. At most maxLooks
+// are remembered; beyond that some are logged more often.
+const (
+	lookAgain = 10 * time.Minute
+	maxLooks  = 10_000
+)
+
 // noteLook logs that someone looks at a user's page. The hash of the id has a key of
 // this process, so that looks at one user can be counted, and the id not be guessed.
 func (s *Server) noteLook(r *http.Request, user string) {
-	if r.Header.Get("Sec-Fetch-Dest") == "empty" {
-		return // the page refreshes itself
-	}
 	name, _, _ := r.BasicAuth()
 	mac := hmac.New(sha256.New, s.auditKey)
 	mac.Write([]byte(user))
-	s.Log.Info().Str("name", report.Printable(name)).Str("user_hash", hex.EncodeToString(mac.Sum(nil)[:8])).Msg("someone looked at a user's page")
+	hash := hex.EncodeToString(mac.Sum(nil)[:8])
+	if s.lookedLately(name + " " + hash) {
+		return
+	}
+	s.Log.Info().Str("name", report.Printable(name)).Str("user_hash", hash).Msg("someone looked at a user's page")
+}
+
+// lookedLately reports whether the same look was logged lately, and remembers this one if
+// not.
+func (s *Server) lookedLately(look string) bool {
+	s.looksMu.Lock()
+	defer s.looksMu.Unlock()
+	now := s.readings.now()
+	if at, ok := s.looks[look]; ok && now.Sub(at) < lookAgain {
+		return true
+	}
+	if len(s.looks) >= maxLooks {
+		clear(s.looks)
+	}
+	s.looks[look] = now
+	return false
 }
 
 // readUser reads what is known of a user, in one app or in all.

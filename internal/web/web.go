@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -71,11 +72,14 @@ type Server struct {
 	apps     *readings      // what the API has to know of the apps
 	auditKey []byte         // of the hashes of user ids in the log
 	failures zerolog.Logger // limits repeated warnings
+
+	looksMu sync.Mutex
+	looks   map[string]time.Time // at users' pages, when they were logged
 }
 
 // New returns a server.
 func New(c Config) *Server {
-	s := &Server{Config: c, auditKey: make([]byte, 32)}
+	s := &Server{Config: c, auditKey: make([]byte, 32), looks: map[string]time.Time{}}
 	_, _ = rand.Read(s.auditKey) // never fails
 	s.readings = newReadings(c.Metrics, c.Log)
 	s.apps = newReadings(nil, c.Log)
