@@ -19,9 +19,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// webLanes is how many lookups are under way at once, as many as syncer web has
-// connections.
-const webLanes = 4
+const (
+	// webLanes is how many lookups are wanted at once.
+	webLanes = 32
+	// webConns is how many connections to Postgres they share, as in syncer web.
+	webConns = 4
+)
 
 // lookupSQL is what a program would ask Postgres that has no API: the columns that the
 // API answers with.
@@ -158,7 +161,7 @@ func (w *world) bareLookups(ctx context.Context) (lanes []lookup, done func(), e
 	if err != nil {
 		return nil, nil, err
 	}
-	config.MaxConns = webLanes
+	config.MaxConns = webConns
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, nil, err

@@ -159,30 +159,18 @@ func (s *Server) presence(ctx context.Context, b []byte, q url.Values) ([]byte, 
 	if refused != nil {
 		return nil, refused
 	}
-	rows, err := reports.Presence(ctx, s.DB, app, users)
+	known, err := s.lookups.get(ctx, app, users)
 	if err != nil {
 		return nil, s.unavailable(ctx, err)
 	}
 	b = append(b, `{"app":`...)
 	b = appendText(b, app.Name)
 	b = append(b, `,"users":[`...)
-	if len(users) == 1 {
-		var row *reports.PresenceRow
-		if len(rows) == 1 {
-			row = &rows[0]
+	for i, user := range users {
+		if i > 0 {
+			b = append(b, ',')
 		}
-		b = appendPresence(b, users[0], row)
-	} else {
-		known := make(map[string]*reports.PresenceRow, len(rows))
-		for i := range rows {
-			known[rows[i].UserID] = &rows[i]
-		}
-		for i, user := range users {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			b = appendPresence(b, user, known[user])
-		}
+		b = appendPresence(b, user, known[user])
 	}
 	return append(b, "]}\n"...), nil
 }

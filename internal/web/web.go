@@ -23,6 +23,7 @@ import (
 	"syncer/imclient"
 	"syncer/internal/admin"
 	"syncer/internal/pg"
+	"syncer/repo/reports"
 )
 
 //go:embed assets
@@ -69,7 +70,8 @@ type API struct {
 type Server struct {
 	Config
 	readings *readings
-	apps     *readings      // what the API has to know of the apps
+	apps     *readings // what the API has to know of the apps
+	lookups  *lookups
 	auditKey []byte         // of the hashes of user ids in the log
 	failures zerolog.Logger // limits repeated warnings
 
@@ -83,6 +85,9 @@ func New(c Config) *Server {
 	_, _ = rand.Read(s.auditKey) // never fails
 	s.readings = newReadings(c.Metrics, c.Log)
 	s.apps = newReadings(nil, c.Log)
+	s.lookups = &lookups{read: func(ctx context.Context, app reports.Observed, users []string) ([]reports.PresenceRow, error) {
+		return reports.Presence(ctx, c.DB, app, users)
+	}}
 	s.failures = c.Log.Sample(&zerolog.BurstSampler{Burst: 3, Period: time.Minute})
 	return s
 }
