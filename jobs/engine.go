@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -65,10 +66,15 @@ type Config struct {
 	RemovalMin   int
 	// A run is ended as failed if for Outage no process got an answer and no page of
 	// the run was written.
-	Outage  time.Duration
-	Metrics *Metrics
-	Log     zerolog.Logger
-	Tracer  trace.Tracer // of runs, see TraceIDs; if nil, nothing is traced
+	Outage time.Duration
+	// HintShare is the share of an app's presence rate that hints may use while a sweep
+	// runs. HintsPending is how many users may wait to be looked at, of all apps; 0 turns
+	// hints off.
+	HintShare    float64
+	HintsPending int
+	Metrics      *Metrics
+	Log          zerolog.Logger
+	Tracer       trace.Tracer // of runs, see TraceIDs; if nil, nothing is traced
 }
 
 // Engine works on the runs of its apps, together with all other engines on the
@@ -79,6 +85,9 @@ type Engine struct {
 	scheduler *scheduler
 	keeper    *keeper
 	workers   *workers
+	hinters   map[int16]*Hinter  // by app; empty if hints are off
+	following sync.WaitGroup     // hinters
+	abandon   context.CancelFunc // ends what hinters are doing
 }
 
 // shared is what the parts of an engine have in common.
@@ -118,9 +127,17 @@ func New(store *repo.Store, apps []*App, c Config) (*Engine, error) {
 		return nil, err
 	}
 	w.queue = q
-	e := &Engine{shared: s, queue: q, workers: w}
+	e := &Engine{shared: s, queue: q, workers: w, hinters: make(map[int16]*Hinter)}
 	e.scheduler = &scheduler{shared: s, queue: q, followers: make(map[followed]*follower), longestWait: longestWait}
 	e.keeper = newKeeper(s, q, e.scheduler)
+	if c.HintsPending > 0 {
+		r := &room{most: c.HintsPending}
+		for _, app := range apps {
+			h := newHinter(w, e.scheduler, s.lanes[queueName(app.ID, imclient.KindPresence)], r)
+			h.lane.announced = h.announced
+			e.hinters[app.ID] = h
+		}
+	}
 	return e, nil
 }
 
@@ -131,6 +148,11 @@ func (e *Engine) Start(ctx context.Context) error {
 		return err
 	}
 	e.keeper.start(ctx)
+	var follow context.Context
+	follow, e.abandon = context.WithCancel(context.WithoutCancel(ctx))
+	for _, h := range e.hinters {
+		e.following.Go(func() { h.follow(follow) })
+	}
 	return nil
 }
 
@@ -146,6 +168,8 @@ func (e *Engine) Stop(ctx context.Context) error {
 	defer e.warnings.flush(true)
 	defer e.scheduler.running.Wait()
 	defer e.keeper.stop()
+	defer e.following.Wait()
+	defer e.abandon()
 	stopped := make(chan error, 1)
 	// The queue first: a range that is returned should not come to this process
 	// again. If it does, it is returned once more.

@@ -42,6 +42,7 @@ type engineSpec struct {
 	MaintainEvery  time.Duration // likewise
 	PollOnly       bool
 	Salt           repo.Salt
+	Hints          int // see Config.HintsPending
 	// Now replaces the database's clock; another process cannot have it.
 	Now func() time.Time `json:"-"`
 }
@@ -137,6 +138,7 @@ func newTestEngine(ctx context.Context, s engineSpec, log zerolog.Logger) (e *te
 		Salt:          s.Salt,
 		CollapseRatio: s.CollapseRatio, CollapseMin: s.CollapseMin, CollapseDelay: s.CollapseDelay,
 		RemovalRatio: s.RemovalRatio, RemovalMin: s.RemovalMin,
+		HintShare: 0.2, HintsPending: s.Hints,
 		Outage: s.Outage, Partition: "month", ReportZone: time.UTC, Metrics: e.counters, Log: log,
 	})
 	if err != nil {

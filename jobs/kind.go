@@ -19,14 +19,16 @@ type sweepKind interface {
 	reconcile(ctx context.Context, store *repo.Store, r *repo.Range, next func(context.Context) ([]string, error), hold func(repo.Leavers) string) (repo.Leavers, error)
 }
 
+var presenceKind = kindOf[imclient.Presence]{
+	query:  func(a *App) queryFunc[imclient.Presence] { return a.Presence.QueryPresence },
+	batch:  func(a *App) int { return a.Presence.MaxPresenceBatch() },
+	values: (*repo.Store).Presence,
+	count:  countPresence,
+	review: reviewPresence,
+}
+
 var kinds = map[imclient.Kind]sweepKind{
-	imclient.KindPresence: kindOf[imclient.Presence]{
-		query:  func(a *App) queryFunc[imclient.Presence] { return a.Presence.QueryPresence },
-		batch:  func(a *App) int { return a.Presence.MaxPresenceBatch() },
-		values: (*repo.Store).Presence,
-		count:  countPresence,
-		review: reviewPresence,
-	},
+	imclient.KindPresence: presenceKind,
 	imclient.KindAccounts: kindOf[imclient.AccountStatus]{
 		query:  func(a *App) queryFunc[imclient.AccountStatus] { return a.Accounts.CheckAccounts },
 		batch:  func(a *App) int { return a.Accounts.MaxAccountsBatch() },
@@ -67,11 +69,24 @@ func (k kindOf[V]) sweep(ctx context.Context, w *workers, r *repo.Range, unsaved
 func (s *sweep[V]) behind(breaker *ask.Breaker, q queryFunc[V]) *ask.API[V] {
 	retries := s.config.Metrics.retries.WithLabelValues(s.lane.app.Name, string(s.lane.queue.Kind))
 	return &ask.API[V]{
-		Query: traced(s.spans, q), MaxBatch: s.kind.batch(s.lane.app), Breaker: breaker,
+		Query: traced(s.spans, paced(s.pace, q)), MaxBatch: s.kind.batch(s.lane.app), Breaker: breaker,
 		Count: func(c ask.Calls) {
 			s.unsaved.add(repo.Counters{Calls: c.Made, Retries: c.Retries})
 			retries.Add(float64(c.Retries)) // also those of pages that are never written
 		},
+	}
+}
+
+// paced returns q with a wait before each call.
+func paced[V comparable](pace func(context.Context) error, q queryFunc[V]) queryFunc[V] {
+	if pace == nil {
+		return q
+	}
+	return func(ctx context.Context, ids []string) (imclient.Answer[V], error) {
+		if err := pace(ctx); err != nil {
+			return imclient.Answer[V]{}, err
+		}
+		return q(ctx, ids)
 	}
 }
 

@@ -20,10 +20,13 @@ type lane struct {
 	queue   repo.QueueOf
 	breaker *ask.Breaker   // before the API
 	opinion *secondOpinion // of a presence lane; if nil, the provider has none
-	slots   chan struct{}  // holds an element for each page that is asked about
-	working atomic.Int64   // jobs that are being worked on
-	claims  atomic.Int64   // ranges and plans that were claimed so far
-	failing bool           // an outage is on record; of the keeper
+	// announced are the logouts that hooks announced, of a presence lane. If nil, hooks are
+	// off.
+	announced *announced
+	slots     chan struct{} // holds an element for each page that is asked about
+	working   atomic.Int64  // jobs that are being worked on
+	claims    atomic.Int64  // ranges and plans that were claimed so far
+	failing   bool          // an outage is on record; of the keeper
 }
 
 func queueName(appID int16, kind imclient.Kind) string {

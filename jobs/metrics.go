@@ -32,6 +32,10 @@ type Metrics struct {
 	breakerOpen *prometheus.GaugeVec
 	stalled     *prometheus.GaugeVec
 
+	hints       *prometheus.CounterVec
+	hintDelay   prometheus.Histogram
+	transitions *prometheus.CounterVec
+
 	suspectPages      *prometheus.CounterVec
 	rejectedAnswers   *prometheus.CounterVec
 	contradictedUsers *prometheus.CounterVec
@@ -42,7 +46,14 @@ type Metrics struct {
 var (
 	callBuckets = []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 	askBuckets  = []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300}
+	hintBuckets = []float64{.1, .25, .5, .75, 1, 1.5, 2.5, 5, 10, 30, 60}
 	saveBuckets = []float64{.0025, .005, .01, .025, .05, .1, .25, .5, 1, 5, 30}
+)
+
+// What finds transitions.
+const (
+	foundBySweep = "sweep"
+	foundByHint  = "hint"
 )
 
 // NewMetrics makes the counters and registers them.
@@ -83,6 +94,13 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while an API does not answer this process and its calls, except for probes, are held back."}, []string{"app", "kind"}),
 		stalled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_work_stalled",
 			Help: "1 while work is due that this process, which has workers free, is not given, or a tick that no process records."}, []string{"app", "kind"}),
+		hints: counter("syncer_hints_total",
+			"Users whom hooks named, by what came of it: confirmed (the API agreed, and it was news), repeated (it was known, or another hint about the user came), "+
+				"contradicted (the API disagreed, twice), unknown_user (without a snapshot), dropped (no room, no time or no answer).", "app", "result"),
+		hintDelay: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "syncer_hint_delay_seconds",
+			Help: "From the arrival of a hook to the row in the history that it led to.", Buckets: hintBuckets}),
+		transitions: counter("syncer_transitions_total",
+			"Changes of presence that were written, without users seen for the first time, by what found them: sweep or hint. The share of hint is the recall of the hooks.", "app", "found_by"),
 		suspectPages: counter("syncer_suspect_pages_total",
 			"Pages that were suspect, because too many users of the page or of one call went offline at once, and were rechecked.", "app"),
 		rejectedAnswers: counter("syncer_rejected_answers_total", "Users whose pages stayed suspect and were not written.", "app"),
@@ -93,13 +111,18 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncer_build_info",
 		Help: "Always 1; the labels have the version of the program, its commit and its Go toolchain."}, []string{"version", "revision", "goversion"})
 	info.WithLabelValues(built.Version, built.Revision, built.Go).Set(1)
-	registry.MustRegister(info, m.rescued, m.maintained, m.breakerOpen, m.stalled)
+	registry.MustRegister(info, m.hintDelay, m.rescued, m.maintained, m.breakerOpen, m.stalled)
 	return m
 }
 
 // show makes an app's counters visible before anything was counted: the first
 // increase of a counter that begins with it would not be seen.
 func (m *Metrics) show(app string) {
+	for _, result := range hintResults {
+		m.hints.WithLabelValues(app, result)
+	}
+	m.transitions.WithLabelValues(app, foundBySweep)
+	m.transitions.WithLabelValues(app, foundByHint)
 	m.suspectPages.WithLabelValues(app)
 	m.rejectedAnswers.WithLabelValues(app)
 	m.contradictedUsers.WithLabelValues(app)

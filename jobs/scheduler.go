@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,6 +92,26 @@ func (s *scheduler) schedule(jobs []Job) {
 		watched = append(watched, watchedJob{followed: key, job: job, from: f.from})
 	}
 	s.watched.Store(&watched)
+}
+
+// sweepEvery returns how far apart the sweeps of an app's presence are scheduled, by the
+// most frequent job; 0: none is scheduled.
+func (s *scheduler) sweepEvery(appID int16) (shortest time.Duration) {
+	all := s.jobs.Load()
+	if all == nil {
+		return 0
+	}
+	now := s.store.Now()
+	for _, job := range *all {
+		if job.Kind != imclient.KindPresence || !slices.Contains(job.AppIDs, appID) {
+			continue
+		}
+		next := job.Schedule.Next(now)
+		if after := job.Schedule.Next(next); !next.IsZero() && !after.IsZero() && (shortest == 0 || after.Sub(next) < shortest) {
+			shortest = after.Sub(next)
+		}
+	}
+	return shortest
 }
 
 // StartTick starts the run of a job's tick now, whatever the time is: for

@@ -46,17 +46,24 @@ type census struct {
 // partly fails reports users as offline with a success code; and OpenIM lists, of a
 // user with connections to several gateways, the platforms of one only, not always
 // the same. reviewPresence asks for the second opinions that the page needs; what is
-// left to judge is how many users go offline at once by all opinions.
+// left to judge is how many users go offline at once by all opinions. A user whose own hook
+// announced the logout does not count: two sources agree.
 func reviewPresence(ctx context.Context, s *sweep[imclient.Presence], r *repo.Range, p *page[imclient.Presence]) error {
 	calls := make([]census, len(p.result.Answers))
-	gone := make(map[string]int) // users to their calls
+	gone := make(map[string]int)      // users to their calls
+	told := make(map[string]struct{}) // those of gone whose own hook announced it
 	var flipped []string
+	now := s.store.Now()
 	for u := range p.sights() {
 		switch {
 		case !u.prev.Exists() || u.prev.Value.State == imclient.StateOffline:
 			continue
 		case u.value.State == imclient.StateOffline:
 			gone[u.userID] = u.call
+			if s.lane.announced.logout(u.userID, now) {
+				told[u.userID] = struct{}{}
+				continue
+			}
 		case flips(u.prev.Value, u.value):
 			flipped = append(flipped, u.userID)
 		}
@@ -65,8 +72,10 @@ func reviewPresence(ctx context.Context, s *sweep[imclient.Presence], r *repo.Ra
 	if err := consult(ctx, s, p, gone, flipped); err != nil {
 		return err
 	}
-	for _, call := range gone {
-		calls[call].gone++
+	for userID, call := range gone {
+		if _, ok := told[userID]; !ok {
+			calls[call].gone++
+		}
 	}
 	p.review.judge(s.config, calls, r.SuspectAnswers)
 	return nil

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"syncer/imclient"
 	"syncer/jobs/ask"
 	"syncer/repo"
 )
@@ -26,6 +27,8 @@ type sweep[V comparable] struct {
 	source  userSource
 	values  *repo.Values[V]
 	unsaved *tally
+	// pace waits before each call, besides the quota. If nil, none waits.
+	pace    func(context.Context) error
 	written repo.Counters // one page after the other
 	spans   spans
 }
@@ -41,6 +44,15 @@ func (t *tally) add(made repo.Counters) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.made.Add(made)
+}
+
+// take returns what was counted, and begins anew.
+func (t *tally) take() repo.Counters {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	made := t.made
+	t.made = repo.Counters{}
+	return made
 }
 
 // pagesAhead is how many pages of one range are asked about while one is written,
@@ -187,6 +199,9 @@ func (s *sweep[V]) save(ctx context.Context, r *repo.Range, p *page[V], counts r
 	out.Changed = changed
 	p.written = out.Counters
 	s.written.Add(out.Counters)
+	if r.Run.Kind == imclient.KindPresence {
+		s.config.Metrics.transitions.WithLabelValues(app, foundBySweep).Add(float64(max(changed-out.FirstSeen(), 0)))
+	}
 	s.config.Metrics.wrote(app, r.Run.Kind, out.Users, changed, out.Failed, time.Since(begun))
 	s.log.Debug().Str("app", app).Str("job", r.Run.Job).Int64("run_id", r.Run.ID).Int("range", r.No).Int64("users", out.Users).
 		Int64("changed", changed).Int64("failed", out.Failed).Int64("calls", out.Calls).

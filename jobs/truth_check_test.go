@@ -57,6 +57,8 @@ type simRow struct {
 	bracket     [2]time.Time // not_before (zero: first seen), observed_at
 	prevSince   time.Time
 	prevAfter   *time.Time
+	toldAt      *time.Time // by a hook, of the transition
+	prevTold    *time.Time // and of the beginning of the previous state
 	run         int64
 	about       bool // observed_at is known only about; see pull
 }
@@ -67,7 +69,8 @@ func (r simRow) String() string {
 	if r.bracket[0].IsZero() {
 		return fmt.Sprintf("at %s: %s (run %d)", stamp(r.bracket[1]), r.value, r.run)
 	}
-	return fmt.Sprintf("in (%s, %s]: %s, after %s since (%s, %s] (run %d)", stamp(r.bracket[0]), stamp(r.bracket[1]), r.value, r.prev, stampOr(r.prevAfter), stamp(r.prevSince), r.run)
+	return fmt.Sprintf("in (%s, %s], told %s: %s, after %s since (%s, %s], told %s (run %d)", stamp(r.bracket[0]), stamp(r.bracket[1]), stampOr(r.toldAt),
+		r.value, r.prev, stampOr(r.prevAfter), stamp(r.prevSince), stampOr(r.prevTold), r.run)
 }
 
 func stampOr(at *time.Time) string {
@@ -104,7 +107,7 @@ func (tr *trial) note(w *worker) {
 			continue
 		}
 		if asked {
-			answer = tr.settled(u, answer, opinion)
+			answer = settledWith(u.life.value.Platforms, answer, opinion)
 		}
 		tr.say("%s has written that %s was %s at %s", w.name, u.id, spell(answer.value), stamp(answer.instant))
 		if tr.answered(u, run, answer) {
@@ -129,9 +132,14 @@ func (tr *trial) noteSuspect(w *worker) {
 
 // suspect tells whether too many users of a page go offline by both opinions.
 func (tr *trial) suspect(page *simPage) bool {
+	return tr.suspects(page, func(id string) *life { return tr.users[id].life }, func(string) bool { return false })
+}
+
+// suspects does the same with what was known, and which logouts were announced.
+func (tr *trial) suspects(page *simPage, known func(id string) *life, announced func(id string) bool) bool {
 	before, gone := 0, 0
 	for id, answer := range page.answers {
-		if life := tr.users[id].life; life == nil || life.value == offline {
+		if life := known(id); life == nil || life.value == offline || answer.value == offline && announced(id) {
 			continue
 		}
 		before++
@@ -142,12 +150,12 @@ func (tr *trial) suspect(page *simPage) bool {
 	return gone >= 2 && 2*gone > before
 }
 
-// settled is what two opinions say of a user who is offline by both, or online on
+// settledWith is what two opinions say of a user who is offline by both, or online on
 // platforms of either. No user goes offline who is not, unless both are wrong.
-func (tr *trial) settled(u *simUser, answer, opinion told) told {
+func settledWith(known imclient.Platforms, answer, opinion told) told {
 	answer.answered = opinion.answered
 	if answer.value != offline {
-		if answer.value.Platforms = union(answer.value.Platforms, opinion.value.Platforms, u.life.value.Platforms); answer.value == opinion.value {
+		if answer.value.Platforms = union(answer.value.Platforms, opinion.value.Platforms, known); answer.value == opinion.value {
 			answer.instant, answer.lie = opinion.instant, opinion.lie
 		}
 	} else if answer.lie {
@@ -167,14 +175,16 @@ func (tr *trial) contradicted(u *simUser, run *simRun, now time.Time) {
 }
 
 // known is when the user was last known to have the value.
-func (u *simUser) known(run *simRun) time.Time {
+func (u *simUser) known(run *simRun) time.Time { return knownSince(u.life, u.fail, run.prevComplete) }
+
+func knownSince(life *life, fail *failing, prevComplete time.Time) time.Time {
 	switch {
-	case u.fail != nil:
-		return later(u.life.asked, u.fail.knownAt)
-	case u.life.answered.After(run.prevComplete):
-		return u.life.asked // what that run saw may have been overtaken
+	case fail != nil:
+		return later(life.asked, fail.knownAt)
+	case life.answered.After(prevComplete):
+		return life.asked // what that run saw may have been overtaken
 	default:
-		return run.prevComplete
+		return prevComplete
 	}
 }
 
@@ -196,27 +206,39 @@ func (tr *trial) answered(u *simUser, run *simRun, a told) (changed bool) {
 		u.life = &life{told: a, since: a.answered}
 	case old.value != a.value:
 		row := tr.ends(u, run, a.answered, spell(a.value))
-		u.life = &life{told: a, since: old.since, sinceAfter: old.sinceAfter, lastOnline: old.lastOnline}
-		if old.value.State != a.value.State {
-			u.life.since, u.life.sinceAfter = a.answered, &row.bracket[0]
-			switch imclient.StateOnline {
-			case a.value.State:
-				u.life.lastOnline = nil
-			case old.value.State:
-				u.life.lastOnline = &row.bracket
-			}
-		}
+		u.changes(a, row, nil)
 	default:
 		old.missed = false
 	}
 	return old == nil || old.value != a.value
 }
 
+// changes makes another answer the user's value, from a row of the history on. toldAt is
+// when that happened by a hook.
+func (u *simUser) changes(a told, row simRow, toldAt *time.Time) {
+	old := u.life
+	u.life = &life{told: a, since: old.since, sinceAfter: old.sinceAfter, toldAt: old.toldAt, lastOnline: old.lastOnline}
+	if old.value.State == a.value.State {
+		return
+	}
+	u.life.since, u.life.sinceAfter, u.life.toldAt = a.answered, &row.bracket[0], toldAt
+	switch imclient.StateOnline {
+	case a.value.State:
+		u.life.lastOnline = nil
+	case old.value.State:
+		u.life.lastOnline = &row.bracket
+	}
+}
+
 // ends adds the row with which the user's present value ends.
 func (tr *trial) ends(u *simUser, run *simRun, at time.Time, value string) simRow {
+	return tr.endsFrom(u, u.known(run), run.id, at, value)
+}
+
+func (tr *trial) endsFrom(u *simUser, notBefore time.Time, run int64, at time.Time, value string) simRow {
 	row := simRow{
-		prev: u.life.value.State.String(), value: value, bracket: [2]time.Time{u.known(run), at},
-		prevSince: u.life.since, prevAfter: u.life.sinceAfter, run: run.id,
+		prev: u.life.value.State.String(), value: value, bracket: [2]time.Time{notBefore, at},
+		prevSince: u.life.since, prevAfter: u.life.sinceAfter, prevTold: u.life.toldAt, run: run,
 	}
 	// The bracket holds: the user was truly seen with the value at some time of it.
 	// An API that calls users offline hides who comes online; and one whom a
@@ -376,10 +398,11 @@ func (tr *trial) check() {
 		}
 	}
 	tr.same("histories", want, tr.histories())
-	tr.same("snapshots", tr.wantSnapshots(), tr.lines(`SELECT user_id, state::text, replace(platforms::text, ' ', ''), changed_at, asked_at, since, since_after, run_id, last_online_after, last_online_at
+	tr.same("snapshots", tr.wantSnapshots(), tr.lines(`SELECT user_id, state::text, replace(platforms::text, ' ', ''), changed_at, asked_at, since, since_after, told_at, run_id, last_online_after, last_online_at
 FROM syncer.presence_snapshot WHERE app_id = $1 ORDER BY 1`))
 	tr.same("failing users", tr.wantFailures(), tr.lines(`SELECT user_id, known_at FROM syncer.user_failure WHERE app_id = $1 ORDER BY 1`))
-	tr.same("runs", tr.wantRuns(), tr.lines(`SELECT run_id, status, complete, users, changed, failed, calls, removed FROM syncer.sync_run WHERE app_id = $1 AND status <> 'skipped' ORDER BY 1`))
+	tr.same("runs", tr.wantRuns(), tr.lines(`SELECT run_id, status, complete, users, changed, failed, calls, removed FROM syncer.sync_run WHERE app_id = $1 AND status <> 'skipped' AND trigger <> 'hint' ORDER BY 1`))
+	tr.same("hint runs", tr.wantHintRuns(), tr.lines(`SELECT run_id, status, complete, users, changed, calls FROM syncer.sync_run WHERE app_id = $1 AND trigger = 'hint' AND users > 0 ORDER BY 1`))
 	tr.same("gaps", tr.wantGaps(), tr.lines(`SELECT date_trunc('second', started_at), date_trunc('second', ended_at), date_trunc('second', last_seen_from), date_trunc('second', next_seen_by), run_id
 FROM syncer.observation_gap WHERE app_id = $1 ORDER BY ended_at`))
 }
@@ -421,7 +444,7 @@ func line(words ...any) string { return strings.TrimSuffix(fmt.Sprintln(words...
 
 func (tr *trial) histories() map[string][]string {
 	tr.t.Helper()
-	rows, err := tr.db.Query(tr.ctx, `SELECT user_id, coalesce(prev_state::text, ''), state::text, platforms::text, not_before, observed_at, prev_since, prev_since_after, run_id
+	rows, err := tr.db.Query(tr.ctx, `SELECT user_id, coalesce(prev_state::text, ''), state::text, platforms::text, not_before, observed_at, prev_since, prev_since_after, told_at, prev_told_at, run_id
 FROM syncer.presence_history WHERE app_id = $1 ORDER BY observed_at`, tr.app.ID)
 	if err != nil {
 		tr.t.Fatal(err)
@@ -432,7 +455,7 @@ FROM syncer.presence_history WHERE app_id = $1 ORDER BY observed_at`, tr.app.ID)
 		var id, state, platforms string
 		var row simRow
 		var notBefore, prevSince *time.Time
-		if err := rows.Scan(&id, &row.prev, &state, &platforms, &notBefore, &row.bracket[1], &prevSince, &row.prevAfter, &row.run); err != nil {
+		if err := rows.Scan(&id, &row.prev, &state, &platforms, &notBefore, &row.bracket[1], &prevSince, &row.prevAfter, &row.toldAt, &row.prevTold, &row.run); err != nil {
 			tr.t.Fatal(err)
 		}
 		if notBefore != nil && prevSince != nil {
@@ -468,7 +491,7 @@ func (tr *trial) wantSnapshots() (lines []string) {
 			if l.lastOnline != nil {
 				lastAfter, lastAt = stamp(l.lastOnline[0]), stamp(l.lastOnline[1])
 			}
-			lines = append(lines, line(u.id, spell(l.value), stamp(l.answered), stamp(l.asked), stamp(l.since), stampOr(l.sinceAfter), l.run, lastAfter, lastAt))
+			lines = append(lines, line(u.id, spell(l.value), stamp(l.answered), stamp(l.asked), stamp(l.since), stampOr(l.sinceAfter), stampOr(l.toldAt), l.run, lastAfter, lastAt))
 		}
 	}
 	return lines

@@ -99,6 +99,9 @@ type trial struct {
 	runs      map[int64]*simRun
 	completed []*simRun // in the order in which they were closed
 	sleepers  []*worker
+	frozen    []*asker // with an answer
+	askers    int
+	hintRuns  map[int64]hintCount
 	pulled    time.Time // up to here users who left or lapsed are known
 	wrong     []string  // what was seen to be wrong on the way
 }
@@ -111,13 +114,17 @@ func (l *lab) trial(t simT) *trial {
 	ctx, cancel := context.WithCancel(context.Background())
 	l.clock.at = simStart
 	l.trials++
-	tr := &trial{lab: l, t: t, ctx: ctx, begin: simStart, users: map[string]*simUser{}, runs: map[int64]*simRun{}, pulled: simStart}
+	tr := &trial{lab: l, t: t, ctx: ctx, begin: simStart, users: map[string]*simUser{}, runs: map[int64]*simRun{}, hintRuns: map[int64]hintCount{}, pulled: simStart}
 	tr.config = Config{RangeUsers: 3, PageUsers: 2, Workers: 1, RescueAfter: 90 * time.Second, RemovalRatio: 1, Partition: "month"}
 	t.Cleanup(func() {
 		cancel()
 		for _, w := range tr.sleepers {
 			close(w.wake)
 			<-w.ended
+		}
+		for _, a := range tr.frozen {
+			close(a.wake)
+			<-a.ended
 		}
 	})
 	tr.exec(`TRUNCATE public.users`)
@@ -190,6 +197,7 @@ type life struct {
 	told
 	since      time.Time
 	sinceAfter *time.Time
+	toldAt     *time.Time    // since, by a hook
 	lastOnline *[2]time.Time // bracket of the end of the last stretch online; nil while online, or if there was none
 	missed     bool          // by a complete run, since somebody looked last
 }

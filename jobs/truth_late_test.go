@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"syncer/imclient"
 	"syncer/repo"
 )
 
@@ -77,6 +78,46 @@ func TestLateAnswer(t *testing.T) {
 			want := append([]string{"- online - 00:00"}, tc.late...)
 			tr.same("the history of alice", want, tr.lines(`
 SELECT concat_ws(' ', coalesce(prev_state::text, '-'), state, coalesce(to_char(not_before AT TIME ZONE 'UTC', 'HH24:MI'), '-'), to_char(observed_at AT TIME ZONE 'UTC', 'HH24:MI'))
+FROM syncer.presence_history WHERE app_id = $1 AND user_id = 'alice' ORDER BY observed_at`))
+			tr.windUp()
+			tr.check()
+		})
+	}
+}
+
+// TestLateHint: as TestLateAnswer, but the stuck answer is one to a hint, which no run owns.
+// Nothing would refuse it if no run had begun meanwhile, and then it is true.
+func TestLateHint(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for _, tc := range []struct {
+		name      string
+		meanwhile func(tr *trial)
+		late      []string
+	}{
+		{"a sweep", func(tr *trial) { tr.sweep(tr.start(0, 0, nil), 0) }, nil},
+		{"the start of a sweep", func(tr *trial) { tr.start(0, 0, nil) }, nil},
+		{"nothing", func(*trial) {}, []string{"online push_online 00:00 00:05 00:05"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tr := l.trial(t)
+			tr.config.PageUsers, tr.config.RangeUsers = 2, 2
+			// push_online, which needs no second opinion
+			alice := &simUser{id: "alice", turns: []turn{{5 * time.Minute, onlineIOS}, {time.Minute, pushIOS}, {time.Hour, onlineIOS}}}
+			tr.join(alice, 1)
+			tr.sweep(tr.start(0, 0, nil), 0)
+
+			tr.clock.at = simStart.Add(5*time.Minute + time.Second)
+			a := tr.asker(0, 0, fate{what: freezes, page: 1})
+			a.hooks["alice"] = imclient.Hook{UserID: "alice", Logout: true, ToldAt: simStart.Add(5 * time.Minute)}
+			a.hinter.Tell([]imclient.Hook{a.hooks["alice"]}, tr.clock.Now())
+			tr.lookAt(a)
+			tr.clock.at = simStart.Add(10 * time.Minute)
+			tc.meanwhile(tr)
+			tr.clock.at = simStart.Add(15 * time.Minute)
+			tr.wakeAsker(0)
+			tr.same("the history of alice", append([]string{"- online - 00:00"}, tc.late...), tr.lines(`
+SELECT concat_ws(' ', coalesce(prev_state::text, '-'), state, coalesce(to_char(not_before AT TIME ZONE 'UTC', 'HH24:MI'), '-'), to_char(observed_at AT TIME ZONE 'UTC', 'HH24:MI'), to_char(told_at AT TIME ZONE 'UTC', 'HH24:MI'))
 FROM syncer.presence_history WHERE app_id = $1 AND user_id = 'alice' ORDER BY observed_at`))
 			tr.windUp()
 			tr.check()

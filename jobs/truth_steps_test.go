@@ -204,6 +204,7 @@ func (tr *trial) windUp() {
 	for len(tr.sleepers) > 0 {
 		tr.wakeUp(0)
 	}
+	tr.wakeAll()
 	for _, u := range tr.users {
 		if u.life != nil && !u.isInside() {
 			tr.t.Errorf("%s has left the users table, and still has a snapshot", u.id)

@@ -37,7 +37,8 @@ var (
 )
 
 // TestTruth lets anything happen to runs, in simulated time, on the real tables,
-// and compares what is stored with what truly happened.
+// and compares what is stored with what truly happened. Hooks, some of them forged, late or
+// doubled, make a second asker look at users meanwhile.
 func TestTruth(t *testing.T) {
 	t.Parallel()
 	for i := range 2 { // that both cores have something to do
@@ -84,6 +85,10 @@ func truthTrial(t *rapid.T, l *lab) {
 		"stumble":  tr.drawStumble,
 		"overtake": tr.drawOvertaken,
 		"race":     tr.drawRaces,
+
+		"hints 1":    tr.drawHints,
+		"hints 2":    tr.drawHints,
+		"wake asker": tr.drawWakeAsker,
 	})
 	tr.windUp()
 	tr.check()

@@ -43,6 +43,7 @@ type worker struct {
 	fate    fate
 	latency time.Duration
 
+	asking  func() // if not nil, called before the first question of a page
 	page    *simPage
 	pages   int
 	owed    int           // calls that the page takes besides those made
@@ -69,6 +70,7 @@ func (tr *trial) engineOf(process int, api presenceAPI, log zerolog.Logger) *Eng
 	config := tr.config
 	config.Log, config.Metrics = log, NewMetrics(prometheus.NewRegistry())
 	config.CollapseRatio, config.CollapseMin, config.CollapseDelay = 0.5, 2, time.Microsecond
+	config.HintShare, config.HintsPending = 1, 100
 	e, err := New(tr.stores[process], []*App{{App: tr.app, Presence: api, Accounts: noAccounts{}, Users: tr.lab.users}}, config)
 	if err != nil {
 		tr.t.Fatal(err)
@@ -203,6 +205,9 @@ func (w *worker) QueryPresence(ctx context.Context, ids []string) (imclient.Answ
 			case <-ctx.Done():
 				return imclient.Answer[imclient.Presence]{}, ctx.Err()
 			}
+		}
+		if w.asking != nil {
+			w.asking()
 		}
 		w.page = &simPage{ids: ids, answers: map[string]told{}, opinions: map[string]told{}, askedAt: map[string]time.Time{}}
 		w.pages++

@@ -129,12 +129,18 @@ const keepAppSQL = `
 SELECT app_id, name, provider, coalesce(tenant, '')
 FROM syncer.app
 WHERE app_id = $1
-FOR KEY SHARE`
+FOR SHARE`
 
-// keepApp keeps an app from being moved until the end of the transaction. The errors
-// are those of CheckApps.
+// keepApp keeps an app from being moved, and hints from being written, until the end of the
+// transaction. The errors are those of CheckApps.
 func (s *Store) keepApp(ctx context.Context, tx *pg.Tx, id int16) error {
-	app, err := lockApp(ctx, tx, keepAppSQL, id)
+	return s.lockKnownApp(ctx, tx, keepAppSQL, id)
+}
+
+// lockKnownApp locks an app with a statement as lockAppSQL. The errors are those of
+// CheckApps.
+func (s *Store) lockKnownApp(ctx context.Context, tx *pg.Tx, statement string, id int16) error {
+	app, err := lockApp(ctx, tx, statement, id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return s.lostApp(id)
 	}

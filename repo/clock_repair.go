@@ -65,14 +65,14 @@ const repairPresenceSQL = `
 WITH late AS (
     DELETE FROM syncer.presence_history
     WHERE app_id = $1 AND observed_at > $2
-    RETURNING user_id, observed_at, prev_state, prev_since, prev_since_after
+    RETURNING user_id, observed_at, prev_state, prev_since, prev_since_after, prev_told_at
 ), earliest AS (
-    SELECT DISTINCT ON (user_id) user_id, prev_state, prev_since, prev_since_after
+    SELECT DISTINCT ON (user_id) user_id, prev_state, prev_since, prev_since_after, prev_told_at
     FROM late
     ORDER BY user_id, observed_at
 ), restored AS (
-    INSERT INTO syncer.presence_snapshot AS s (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, last_online_after, last_online_at)
-    SELECT $1, e.user_id, e.prev_state, coalesce(l.platforms, '{}'), c.changed_at, least(u.started_at, c.changed_at), coalesce(l.run_id, 0), e.prev_since, e.prev_since_after,
+    INSERT INTO syncer.presence_snapshot AS s (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since, since_after, told_at, last_online_after, last_online_at)
+    SELECT $1, e.user_id, e.prev_state, coalesce(l.platforms, '{}'), c.changed_at, least(u.started_at, c.changed_at), coalesce(l.run_id, 0), e.prev_since, e.prev_since_after, e.prev_told_at,
            o.not_before, CASE WHEN o.not_before IS NOT NULL THEN o.observed_at END
     FROM earliest AS e
     LEFT JOIN LATERAL (
@@ -96,7 +96,7 @@ WITH late AS (
     ON CONFLICT (app_id, user_id) DO UPDATE
     SET state = excluded.state, platforms = excluded.platforms, changed_at = excluded.changed_at, asked_at = excluded.asked_at,
         run_id = excluded.run_id, since = excluded.since, since_after = excluded.since_after,
-        last_online_after = excluded.last_online_after, last_online_at = excluded.last_online_at
+        told_at = excluded.told_at, last_online_after = excluded.last_online_after, last_online_at = excluded.last_online_at
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM late), (SELECT count(*) FROM restored)`

@@ -55,9 +55,10 @@ const leftUsersTableSQL = `s.app_id = $1 AND s.changed_at < $3
       AND NOT EXISTS (SELECT FROM pg_temp.sync_users AS u WHERE u.user_id = s.user_id)`
 
 // When such a user was last known to have the value: in the previous complete run ($4),
-// if the snapshot is older and the API did not reject the user.
+// if the snapshot is older and the API did not reject the user. A hint may have changed the
+// snapshot of a rejected user since.
 const lastKnownSQL = `least($3, coalesce((
-                  SELECT coalesce(f.known_at, s.asked_at)
+                  SELECT greatest(f.known_at, s.asked_at)
                   FROM syncer.user_failure AS f
                   WHERE f.app_id = $1 AND f.kind = $5 AND f.user_id = s.user_id
               ), CASE WHEN s.changed_at <= $4 THEN $4 ELSE s.asked_at END))`

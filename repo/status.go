@@ -8,6 +8,7 @@ const (
 	TriggerCron     Trigger = "cron"
 	TriggerCatchUp  Trigger = "catch_up"
 	TriggerBackfill Trigger = "backfill"
+	TriggerHint     Trigger = "hint" // see HintRun
 )
 
 // RunStatus is the state of a run: running, or how it ended. The state machine is drawn in

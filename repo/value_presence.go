@@ -2,6 +2,7 @@ package repo
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -36,33 +37,36 @@ ORDER BY s.user_id`
 // only the backend knows. Only users whose snapshot was written get a row of the history,
 // so replaying a page writes nothing. That row has the start of the previous state, and so
 // describes a whole stretch, whatever retention has dropped. The snapshot keeps the end of
-// the last stretch online; a user without a snapshot, also in firstSeen, has none.
+// the last stretch online; a user without a snapshot, also in firstSeen, has none. The
+// provider's own time counts only within the bracket: it is evidence, not a bound.
 const savePresenceSQL = `
 WITH changed AS (
     SELECT c.user_id, c.prev_changed_at, c.not_before, c.asked_at, c.observed_at,
            c.state::syncer.presence_state AS state, c.platforms::jsonb AS platforms,
-           c.prev_state::syncer.presence_state AS prev_state
+           c.prev_state::syncer.presence_state AS prev_state,
+           CASE WHEN c.told_at > c.not_before AND c.told_at <= c.observed_at THEN c.told_at END AS told_at
     FROM unnest($3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::timestamptz[],
-                $8::text[], $9::text[], $10::text[])
-        AS c (user_id, prev_changed_at, not_before, asked_at, observed_at, state, platforms, prev_state)
+                $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+        AS c (user_id, prev_changed_at, not_before, asked_at, observed_at, state, platforms, prev_state, told_at)
 ), updated AS (
     UPDATE syncer.presence_snapshot AS s
     SET state = c.state, platforms = c.platforms, changed_at = c.observed_at, asked_at = c.asked_at, run_id = $2,
         since = CASE WHEN s.state = c.state THEN s.since ELSE c.observed_at END,
         since_after = CASE WHEN s.state = c.state THEN s.since_after ELSE c.not_before END,
+        told_at = CASE WHEN s.state = c.state THEN s.told_at ELSE c.told_at END,
         last_online_after = CASE WHEN c.state = 'online' THEN NULL WHEN s.state = 'online' THEN c.not_before ELSE s.last_online_after END,
         last_online_at = CASE WHEN c.state = 'online' THEN NULL WHEN s.state = 'online' THEN c.observed_at ELSE s.last_online_at END
     FROM changed AS c
     CROSS JOIN LATERAL (
-        SELECT since, since_after
+        SELECT since, since_after, told_at
         FROM syncer.presence_snapshot
         WHERE app_id = $1 AND user_id = c.user_id
         LIMIT 1
     ) AS prev
     WHERE s.app_id = $1 AND s.user_id = c.user_id
       AND s.changed_at = c.prev_changed_at AND s.changed_at <= c.asked_at AND s.changed_at < c.observed_at
-    RETURNING c.user_id, c.prev_state, prev.since AS prev_since, prev.since_after AS prev_since_after,
-              c.state, c.platforms, c.not_before, c.observed_at
+    RETURNING c.user_id, c.prev_state, prev.since AS prev_since, prev.since_after AS prev_since_after, prev.told_at AS prev_told_at,
+              c.state, c.platforms, c.not_before, c.observed_at, c.told_at
 ), inserted AS (
     INSERT INTO syncer.presence_snapshot (app_id, user_id, state, platforms, changed_at, asked_at, run_id, since)
     SELECT $1, user_id, state, platforms, observed_at, asked_at, $2, observed_at
@@ -72,12 +76,12 @@ WITH changed AS (
     ON CONFLICT DO NOTHING
     RETURNING user_id, state, platforms, changed_at
 ), recorded AS (
-    INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
-    SELECT $1, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, $2
+    INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, prev_told_at, state, platforms, not_before, observed_at, told_at, run_id)
+    SELECT $1, user_id, prev_state, prev_since, prev_since_after, prev_told_at, state, platforms, not_before, observed_at, told_at, $2
     FROM (
-        SELECT user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at FROM updated
+        SELECT user_id, prev_state, prev_since, prev_since_after, prev_told_at, state, platforms, not_before, observed_at, told_at FROM updated
         UNION ALL
-        SELECT user_id, NULL, NULL, NULL, state, platforms, NULL, changed_at FROM inserted
+        SELECT user_id, NULL, NULL, NULL, NULL, state, platforms, NULL, changed_at, NULL FROM inserted
     ) AS written
     ORDER BY user_id
 )
@@ -92,7 +96,7 @@ WITH gone AS (
     WHERE s.app_id = $1 AND s.user_id = l.user_id
       AND s.changed_at = l.prev_changed_at AND s.changed_at <= l.asked_at AND s.changed_at < l.observed_at
       AND EXISTS (SELECT FROM syncer.user_failure AS f WHERE f.app_id = $1 AND f.kind = 'presence' AND f.user_id = l.user_id)
-    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
+    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after, s.told_at AS prev_told_at,
               'rejected'::syncer.presence_state AS state, l.not_before, l.observed_at
 )` + leavePresenceSQL
 
@@ -100,7 +104,7 @@ const removePresenceSQL = `
 WITH gone AS (
     DELETE FROM syncer.presence_snapshot AS s
     WHERE ` + leftUsersTableSQL + `
-    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after,
+    RETURNING s.user_id, s.state AS prev_state, s.since AS prev_since, s.since_after AS prev_since_after, s.told_at AS prev_told_at,
               'removed'::syncer.presence_state AS state, ` + lastKnownSQL + ` AS not_before, $6::timestamptz AS observed_at
 )` + leavePresenceSQL
 
@@ -127,8 +131,8 @@ LEFT JOIN pg_temp.sync_users AS u USING (user_id)
 WHERE s.app_id = $1`
 
 const leavePresenceSQL = `
-INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, state, platforms, not_before, observed_at, run_id)
-SELECT $1, user_id, prev_state, prev_since, prev_since_after, state, '{}', not_before, observed_at, $2
+INSERT INTO syncer.presence_history (app_id, user_id, prev_state, prev_since, prev_since_after, prev_told_at, state, platforms, not_before, observed_at, run_id)
+SELECT $1, user_id, prev_state, prev_since, prev_since_after, prev_told_at, state, '{}', not_before, observed_at, $2
 FROM gone
 ORDER BY user_id`
 
@@ -190,10 +194,10 @@ func parsePresence(state string, platforms []byte) (p imclient.Presence, err err
 	return p, err
 }
 
-// presenceColumns are $8 state, $9 platforms, $10 prev_state.
+// presenceColumns are $8 state, $9 platforms, $10 prev_state, $11 told_at.
 func presenceColumns(changes []Change[imclient.Presence]) []any {
 	states, platforms := make([]string, len(changes)), make([]string, len(changes))
-	prevStates := make([]*string, len(changes))
+	prevStates, toldAt := make([]*string, len(changes)), make([]*time.Time, len(changes))
 	for i := range changes {
 		c := &changes[i]
 		states[i], platforms[i] = c.Value.State.String(), c.Value.Platforms.String()
@@ -201,6 +205,9 @@ func presenceColumns(changes []Change[imclient.Presence]) []any {
 			prev := c.Prev.Value.State.String()
 			prevStates[i] = &prev
 		}
+		if !c.ToldAt.IsZero() {
+			toldAt[i] = &c.ToldAt
+		}
 	}
-	return []any{states, platforms, prevStates}
+	return []any{states, platforms, prevStates, toldAt}
 }

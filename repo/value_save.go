@@ -25,6 +25,9 @@ type Change[V comparable] struct {
 	NotBefore  time.Time    // ignored when Prev is nil
 	AskedAt    time.Time
 	ObservedAt time.Time
+	// ToldAt is when the presence changed by the provider's own time, from a hook. It is
+	// stored if it lies within the bracket. Zero: no hook reported it.
+	ToldAt time.Time
 }
 
 // Failure is a user without a value.
@@ -62,6 +65,16 @@ type Page[V comparable] struct {
 	Counts    RangeCounts // of the whole range so far
 	Kept      Population  // the page's users who had a snapshot before
 	Known     Population  // the page's users who have one after
+}
+
+// FirstSeen returns the number of changes of users without a snapshot.
+func (p *Page[V]) FirstSeen() (n int64) {
+	for i := range p.Changes {
+		if p.Changes[i].Prev == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // RangeCounts counts the users of a range by state and platform. The platform "all" counts

@@ -269,6 +269,9 @@ func (k KindExplanation) Section() Section {
 	} else {
 		s.say("last run", "there was none")
 	}
+	if run := k.Hints; run != nil {
+		s.say("hints", "run %d, from %s to %s: %s looked at, %s changed", run.RunID, instant(run.StartedAt), instant(*run.FinishedAt), some(run.Users, "user"), Count(run.Changed))
+	}
 	if len(k.Changes) > 0 {
 		s.Tables = append(s.Tables, changes(k))
 	}
@@ -298,6 +301,9 @@ func (s *Section) known(k KindExplanation) {
 	line += ", since " + instant(known.Since)
 	if known.SinceAfter != nil {
 		line += " (after " + instant(*known.SinceAfter) + ")"
+	}
+	if known.ToldAt != nil {
+		line += ", at " + precise(*known.ToldAt) + " by a hook"
 	}
 	s.say("known", "%s", line)
 	confirmed := "at or after " + instant(known.LastCheckedAt)
@@ -355,6 +361,10 @@ func platforms(all map[string]string) string {
 // changes returns a table of the newest rows of the history.
 func changes(k KindExplanation) Table {
 	t := Table{Title: "Last changes", Columns: columns("after", "seen by", "from", "to", ">run")}
+	told := slices.ContainsFunc(k.Changes, func(c reports.ChangeOf) bool { return c.ToldAt != nil })
+	if told {
+		t.Columns = columns("after", "seen by", "at, by a hook", "from", "to", ">run")
+	}
 	for _, c := range k.Changes {
 		notBefore, from := "", "(first seen)"
 		if c.NotBefore != nil {
@@ -367,7 +377,15 @@ func changes(k KindExplanation) Table {
 		if on := platforms(c.Platforms); on != "" {
 			to += " on " + on
 		}
-		t.Rows = append(t.Rows, []string{notBefore, instant(c.ObservedAt), from, to, fmt.Sprint(c.RunID)})
+		row := []string{notBefore, instant(c.ObservedAt)}
+		if told {
+			at := ""
+			if c.ToldAt != nil {
+				at = precise(*c.ToldAt)
+			}
+			row = append(row, at)
+		}
+		t.Rows = append(t.Rows, append(row, from, to, fmt.Sprint(c.RunID)))
 	}
 	return t
 }

@@ -83,3 +83,6 @@ func (t Table) write(w io.Writer, width int, cut bool) (wasCut bool) {
 
 // instant formats a time to the second; the heading names the zone.
 func instant(t time.Time) string { return t.Format(time.DateTime) }
+
+// precise shows a time to the tenth of a second.
+func precise(t time.Time) string { return t.Format(time.DateTime + ".0") }

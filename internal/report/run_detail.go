@@ -86,6 +86,7 @@ var (
 		"cron":     "its tick came",
 		"catch_up": "its tick fell while nothing was up",
 		"backfill": "by hand",
+		"hint":     "hooks named users to look at",
 	}
 	endings = map[string]string{
 		"running":   "it is going",
@@ -100,7 +101,11 @@ var (
 // RunSections returns everything about a run.
 func RunSections(d reports.RunDetail, limit int) []Section {
 	s := Section{Title: fmt.Sprintf("Run %d: %s of app %s (%s), times in %s", d.RunID, d.Kind, d.App, d.Provider, d.StartedAt.Location())}
-	s.say("status", "%s: %s", d.Status, endings[d.Status])
+	ending := endings[d.Status]
+	if d.Trigger == "hint" {
+		ending = "it adds up the work of one hour on hints, by all processes"
+	}
+	s.say("status", "%s: %s", d.Status, ending)
 	if d.Error != nil {
 		s.say("error", "%s", *d.Error)
 	}
@@ -128,7 +133,11 @@ func RunSections(d reports.RunDetail, limit int) []Section {
 		s.say("seen", "%s", strings.Join(seen, ", "))
 	}
 	s.say("calls", "%s, of which %s repeated one that had failed", Count(d.Calls), Count(d.Retries))
-	s.complete(d)
+	if d.Trigger == "hint" {
+		s.say("", "Hints never go through all users: gaps, removals and counts are those of sweeps.")
+	} else {
+		s.complete(d)
+	}
 	s.suspect(d)
 	for _, left := range d.Left {
 		s.left(left)

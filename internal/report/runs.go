@@ -20,8 +20,8 @@ func NewRuns(h Head, rows []reports.RunRow, gaps []reports.GapRow) Report {
 		r.Empty = "No run began in this time. Is syncer running? Start it with: syncer run, or once with: syncer backfill"
 		return r
 	}
-	r.Tables = append(r.Tables, outcomes(rows))
-	byApp := slices.Clone(rows)
+	byApp := slices.DeleteFunc(slices.Clone(rows), func(row reports.RunRow) bool { return row.Trigger == "hint" })
+	r.Tables = append(r.Tables, outcomes(byApp))
 	kindOf := func(row reports.RunRow) string { return row.App + " " + row.Kind }
 	slices.SortStableFunc(byApp, func(a, b reports.RunRow) int { return strings.Compare(kindOf(a), kindOf(b)) })
 	for _, of := range groups(byApp, kindOf) {

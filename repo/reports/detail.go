@@ -10,7 +10,8 @@ type RunFilter struct {
 	RunID          *int64
 	App, Job, Kind *string
 	Statuses       []string
-	Complete       bool // only complete ones
+	Complete       bool  // only complete ones
+	Hints          *bool // only work on hints, or none
 	Limit          int
 }
 
@@ -40,7 +41,7 @@ FROM (
     WHERE ($1::text IS NULL OR u.app_id = (SELECT app_id FROM syncer.app WHERE name = $1))
       AND ($2::text IS NULL OR u.job = $2) AND ($3::text IS NULL OR u.kind = $3)
       AND ($4::text[] IS NULL OR u.status = ANY ($4)) AND (NOT $5 OR u.complete)
-      AND ($6::bigint IS NULL OR u.run_id = $6)
+      AND ($6::bigint IS NULL OR u.run_id = $6) AND ($8::bool IS NULL OR (u.trigger = 'hint') = $8)
     ORDER BY u.run_id DESC
     LIMIT $7
 ) AS u
@@ -50,7 +51,7 @@ ORDER BY u.run_id DESC`
 
 // LatestRuns returns the newest runs that pass the filter, the newest first.
 func (r *Reader) LatestRuns(ctx context.Context, f RunFilter) ([]RunRow, error) {
-	return read[RunRow](ctx, r, "the runs", latestRunsSQL, f.App, f.Job, f.Kind, f.Statuses, f.Complete, f.RunID, f.Limit)
+	return read[RunRow](ctx, r, "the runs", latestRunsSQL, f.App, f.Job, f.Kind, f.Statuses, f.Complete, f.RunID, f.Limit, f.Hints)
 }
 
 // RunMore is the rest of what is recorded of a run.
@@ -134,7 +135,7 @@ const runMoreSQL = `
 SELECT u.app_id, a.provider, u.listed, u.complete, u.prev_complete_at, u.observed_from, u.observed_until, u.suspect, u.planned,
        NOT EXISTS (
            SELECT FROM syncer.sync_run AS newer
-           WHERE newer.app_id = u.app_id AND newer.kind = u.kind AND newer.run_id > u.run_id AND newer.status <> 'skipped')
+           WHERE newer.app_id = u.app_id AND newer.kind = u.kind AND newer.run_id > u.run_id AND newer.status <> 'skipped' AND newer.trigger <> 'hint')
 FROM syncer.sync_run AS u
 JOIN syncer.app AS a ON a.app_id = u.app_id
 WHERE u.run_id = $1`

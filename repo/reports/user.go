@@ -13,17 +13,18 @@ type KnownValue struct {
 	Platforms     map[string]string
 	SinceAfter    *time.Time // it began after this; nil: the user was first seen with it, or that is not kept
 	Since         time.Time
+	ToldAt        *time.Time // when it began by the provider, from a hook; nil: no hook reported it
 	LastCheckedAt time.Time
 	Stale         bool
 }
 
 const knownPresenceSQL = `
-SELECT c.state::text, c.platforms, c.since_after, c.since, c.last_checked_at, c.stale
+SELECT c.state::text, c.platforms, c.since_after, c.since, c.told_at, c.last_checked_at, c.stale
 FROM syncer.presence_current AS c
 WHERE c.app_id = $1 AND c.user_id = $2`
 
 const knownAccountSQL = `
-SELECT c.status::text, '{}'::jsonb, NULL::timestamptz, c.since, c.last_checked_at, c.stale
+SELECT c.status::text, '{}'::jsonb, NULL::timestamptz, c.since, NULL::timestamptz, c.last_checked_at, c.stale
 FROM syncer.account_current AS c
 WHERE c.app_id = $1 AND c.user_id = $2`
 
@@ -49,18 +50,19 @@ type ChangeOf struct {
 	Platforms      map[string]string
 	NotBefore      *time.Time
 	ObservedAt     time.Time
+	ToldAt         *time.Time // by the provider, from a hook; nil: no hook reported it
 	RunID          int64
 }
 
 const presenceChangesSQL = `
-SELECT prev_state::text, prev_since_after, prev_since, state::text, platforms, not_before, observed_at, run_id
+SELECT prev_state::text, prev_since_after, prev_since, state::text, platforms, not_before, observed_at, told_at, run_id
 FROM syncer.presence_history
 WHERE app_id = $1 AND user_id = $2
 ORDER BY observed_at DESC
 LIMIT $3`
 
 const accountChangesSQL = `
-SELECT prev_status::text, NULL::timestamptz, NULL::timestamptz, status::text, '{}'::jsonb, not_before, observed_at, run_id
+SELECT prev_status::text, NULL::timestamptz, NULL::timestamptz, status::text, '{}'::jsonb, not_before, observed_at, NULL::timestamptz, run_id
 FROM syncer.account_history
 WHERE app_id = $1 AND user_id = $2
 ORDER BY observed_at DESC
@@ -96,7 +98,8 @@ type UserStory struct {
 	Changes      []ChangeOf // the newest first
 	Days         []DayOf    // presence only, the newest first
 	LastComplete *RunRow
-	LastClosed   *RunRow // without skipped ticks
+	LastClosed   *RunRow // without skipped ticks and hints
+	Hints        *RunRow // the newest work on hints
 	Running      *RunRow
 	GapSince     *time.Time // users have not been observed since
 }
@@ -131,7 +134,8 @@ func (r *Reader) Story(ctx context.Context, appID int16, app string, kind imclie
 		filter RunFilter
 	}{
 		{&s.LastComplete, RunFilter{Complete: true}},
-		{&s.LastClosed, RunFilter{Statuses: closedStatuses}},
+		{&s.Hints, RunFilter{Hints: new(true)}},
+		{&s.LastClosed, RunFilter{Statuses: closedStatuses, Hints: new(false)}},
 		{&s.Running, RunFilter{Statuses: []string{"running"}}},
 	} {
 		wanted.filter.App, wanted.filter.Kind, wanted.filter.Limit = &app, &ofKind, 1

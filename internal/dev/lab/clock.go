@@ -24,6 +24,15 @@ func (c *Clock) Now() time.Time {
 	return c.base.Add(time.Since(c.real))
 }
 
+// Reach moves the clock forward to at, if it is not past it already.
+func (c *Clock) Reach(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.base.Add(time.Since(c.real)); now.Before(at) {
+		c.base, c.real = at, time.Now()
+	}
+}
+
 // JumpTo moves the clock forward. It returns an error if at is in the past.
 func (c *Clock) JumpTo(at time.Time) error {
 	c.mu.Lock()

@@ -95,6 +95,7 @@ func Open(ctx context.Context, c Config) (_ *Simulation, err error) {
 	s.engine, err = jobs.New(s.store, apps, jobs.Config{
 		RangeUsers: 50_000, PageUsers: 5_000, Workers: 2, RescueAfter: time.Minute, Partition: "day", ReportZone: time.UTC,
 		CollapseRatio: 0.5, CollapseMin: 30, CollapseDelay: collapseDelay, RemovalRatio: 0.5, RemovalMin: 1000, Outage: time.Hour,
+		HintShare: 0.2, HintsPending: 100_000,
 		Metrics: jobs.NewMetrics(prometheus.NewRegistry()), Log: c.Log,
 	})
 	if err != nil {
@@ -223,6 +224,21 @@ func (s *Simulation) Recover() { s.Backend.ClearFaults() }
 // in the order of Apps.
 func (s *Simulation) Presence(ctx context.Context, at time.Time) ([]repo.Run, error) {
 	return s.tick(ctx, imclient.KindPresence, at)
+}
+
+// Hear lets hooks of an app arrive at a time, or at once if it is past, and looks at the users
+// whom they name.
+func (s *Simulation) Hear(ctx context.Context, app repo.App, at time.Time, hooks []imclient.Hook) error {
+	s.Clock.Reach(at)
+	hinter := s.engine.Hints(app.ID)
+	hinter.Tell(hooks, s.Clock.Now())
+	for more := true; more; {
+		var err error
+		if more, err = hinter.Look(ctx); err != nil {
+			return fmt.Errorf("look at %d users of %s: %w", len(hooks), app.Name, err)
+		}
+	}
+	return nil
 }
 
 // Accounts is Presence for the import status.
