@@ -58,7 +58,10 @@ var reportUsages = []struct {
 		"app, kind, started_at, ended_at, seconds, seconds_in_span, last_seen_from, next_seen_by. JSON has in " +
 			"coverage the observed time: app, kind, gaps, since, seconds, gap_seconds, observed_seconds, " +
 			"observed_share."},
-	{reportAll, "all of these", "-6d", true, "As in the other reports. JSON has a list in reports; there is no csv of all."},
+	{report.Inactive, "who was not online for some days, or never", "", false,
+		"app, user_id, state, last_online_after, last_online_at (both empty: never), account_status, account_since, observed_from, " +
+			"observed_until, observed_seconds, observed_share (of the days: where it is low nothing was seen, which does not mean that the user was away)."},
+	{reportAll, "all of these but inactive", "-6d", true, "As in the other reports. JSON has a list in reports; there is no csv of all."},
 }
 
 func (p *program) reportCommand() *cli.Command {
@@ -74,15 +77,21 @@ func (p *program) reportCommand() *cli.Command {
 		flags := []cli.Flag{
 			configFlag(),
 			&cli.StringFlag{Name: "app", Usage: "only this `APP`"},
-			&cli.StringFlag{Name: "from", Value: u.from, HideDefault: true, Validator: checkInstant,
+		}
+		if u.name == report.Inactive {
+			flags = append(flags, &cli.IntFlag{Name: "days", Value: 30, Usage: "not online in the last `N` days", Validator: checkDays})
+		} else {
+			flags = append(flags, &cli.StringFlag{Name: "from", Value: u.from, HideDefault: true, Validator: checkInstant,
 				Usage: "begin at `TIME`: " + instantForms + " (default: " + defaultFrom(u.from, u.days) + ")"},
-			&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`, for a day its end (default: now)"},
+				&cli.StringFlag{Name: "to", Validator: checkInstant, Usage: "end at `TIME`, for a day its end (default: now)"})
+		}
+		flags = append(flags,
 			&cli.StringFlag{Name: "tz", Usage: "show times and days in time zone `ZONE`, such as Europe/Berlin (default: [report] timezone)",
 				Validator: func(s string) error { _, err := config.Location(s); return err }},
 			formatFlag(formats(u.name)...),
 			spreadsheetFlag(),
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `FILE` instead of standard output; - is standard output"},
-		}
+		)
 		if u.name == report.Sessions || u.name == reportAll {
 			flags = append(flags, &cli.BoolFlag{Name: "users", Usage: fmt.Sprintf("also list the %d longest sessions, with user ids", report.Longest)})
 		}
@@ -220,9 +229,21 @@ func openTool(ctx context.Context, db config.Database, c pg.Config) (*repo.Store
 // a row for each of its days.
 const longestSpan = 100
 
+func checkDays(days int) error {
+	if most := longestSpan * 365; days < 1 || days > most {
+		return fmt.Errorf("%d is not between 1 and %d", days, most)
+	}
+	return nil
+}
+
 // readSpan returns the span and the app that the flags name.
 func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured []string, tz *time.Location, days bool) (reports.Span, error) {
 	span := reports.Span{To: r.AsOf.In(tz), Location: tz}
+	if c.Name == report.Inactive {
+		span.From = span.To.Add(-time.Duration(c.Int("days")) * 24 * time.Hour)
+		err := chooseApp(ctx, c, r, configured, &span)
+		return span, err
+	}
 	from, err := parseInstant(c.String("from"))
 	if err != nil {
 		return span, usageError("--from: %w", err)
@@ -244,13 +265,18 @@ func readSpan(ctx context.Context, c *cli.Command, r *reports.Reader, configured
 	if longest := span.From.AddDate(longestSpan, 0, 0); longest.Before(span.To) {
 		return span, usageError("--from (%s) to --to (%s) is longer than %d years", span.From.Format(time.RFC3339), span.To.Format(time.RFC3339), longestSpan)
 	}
-	if app := c.String("app"); c.IsSet("app") {
-		if err := knownApp(ctx, r, configured, app); err != nil {
-			return span, err
-		}
-		span.App = &app
+	err = chooseApp(ctx, c, r, configured, &span)
+	return span, err
+}
+
+// chooseApp limits the span to the app that a flag names.
+func chooseApp(ctx context.Context, c *cli.Command, r *reports.Reader, configured []string, span *reports.Span) error {
+	if !c.IsSet("app") {
+		return nil
 	}
-	return span, nil
+	app := c.String("app")
+	span.App = &app
+	return knownApp(ctx, r, configured, app)
 }
 
 // knownApp returns an error for an app that is neither configured nor in the database.

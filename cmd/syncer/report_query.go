@@ -72,6 +72,9 @@ func (q *reportQuery) one(ctx context.Context, name string) (report.Report, erro
 	case report.Runs:
 		rows, err := r.Runs(ctx, span)
 		return report.NewRuns(h, rows, q.gaps), err
+	case report.Inactive:
+		rows, err := r.Inactive(ctx, span)
+		return report.NewInactive(h, rows), err
 	default: // gaps
 		coverage, err := r.Coverage(ctx, span)
 		return report.NewGaps(h, q.gaps, coverage), err

@@ -21,9 +21,11 @@ const (
 	Accounts    = "accounts"
 	Runs        = "runs"
 	Gaps        = "gaps"
+	Inactive    = "inactive"
 )
 
-// Names are the names of all reports, in the order of the page.
+// Names are the names of the reports of the page, in its order. Inactive, which lists users,
+// is not one of them.
 var Names = []string{Concurrency, ActiveUsers, Sessions, Platforms, Accounts, Runs, Gaps}
 
 // Head is common to all reports of one page. Times are in the span's location.

@@ -112,6 +112,13 @@ func sample(t *testing.T) (Head, []Report) {
 		}, []reports.DevicesRow{{App: "main", Online: 6200, MultiPlatform: 310, Share: ptr(0.05)}}),
 		NewAccounts(h, accounts, []reports.AccountCoverageRow{{App: "main", Imported: 19300, NotImported: 700, NeverChecked: 12, LastCheckedAt: ptr(at(28, 15, 0))}}, gaps),
 		NewRuns(h, runs, gaps),
+		NewInactive(h, []reports.InactiveRow{
+			{App: strange, UserID: "=1+1", State: "offline", ObservedFrom: at(28, 0, 0), ObservedUntil: at(28, 12, 0), ObservedSeconds: 43200, ObservedShare: 43200. / 604800},
+			{App: "main", UserID: "u,1", State: "offline", AccountStatus: ptr("imported"), AccountSince: ptr(at(2, 8, 0)),
+				ObservedFrom: at(22, 0, 0), ObservedUntil: at(28, 15, 20), ObservedSeconds: 561600, ObservedShare: 561600. / 604800},
+			{App: "main", UserID: "u2", State: "push_online", LastOnlineAfter: ptr(at(1, 7, 50)), LastOnlineAt: ptr(at(1, 8, 0)), AccountStatus: ptr("imported"), AccountSince: ptr(at(1, 0, 0)),
+				ObservedFrom: at(22, 0, 0), ObservedUntil: at(29, 0, 0), ObservedSeconds: 604000, ObservedShare: 604000. / 604800},
+		}),
 		NewGaps(h, gaps, []reports.CoverageRow{
 			{App: strange, Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 12600, ObservedSeconds: 565200, ObservedShare: ptr(0.97819)},
 			{App: "main", Kind: "presence", Gaps: 1, Since: at(22, 0, 0), Seconds: 577800, GapSeconds: 19800, ObservedSeconds: 558000, ObservedShare: ptr(0.96573)},
@@ -164,7 +171,7 @@ func TestNothing(t *testing.T) {
 	h.Span.App = ptr("main")
 	reports := []Report{
 		NewConcurrency(h, nil, nil), NewActiveUsers(h, nil, nil), NewSessions(h, nil, nil, nil, nil), NewPlatforms(h, nil, nil),
-		NewAccounts(h, nil, nil, nil), NewRuns(h, nil, nil), NewGaps(h, nil, nil),
+		NewAccounts(h, nil, nil, nil), NewRuns(h, nil, nil), NewInactive(h, nil), NewGaps(h, nil, nil),
 	}
 	var out bytes.Buffer
 	if err := WriteText(&out, h, reports, 80, false); err != nil {
