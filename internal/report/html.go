@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+
+	"syncer/repo/reports"
 )
 
 // uPlot draws the charts; see assets/README.md.
@@ -28,25 +30,32 @@ var (
 
 var page = template.Must(template.New("page").Parse(pageText))
 
-// openRows is the number of rows up to which a table is shown open.
-const openRows = 31
+// openRows is the number of rows up to which a table is shown open in a section with
+// charts.
+const openRows = 8
 
 // WriteHTML writes reports as one self-contained page. Its Content-Security-Policy
 // permits only its own script and style, by hash, so that data cannot run as script.
-func WriteHTML(w io.Writer, h Head, reports []Report) error {
+func WriteHTML(w io.Writer, h Head, all []Report) error {
 	data := pageData{TZ: h.Span.Location.String(), Charts: []Chart{}}
 	p := pageView{Version: h.Version, App: h.app(), Span: h.span(), AsOf: minute(h.AsOf.In(h.Span.Location)), Title: "Reports"}
-	if len(reports) == 1 {
-		p.Title = reports[0].Title
+	if len(all) == 1 {
+		p.Title = all[0].Title
 	}
-	for _, r := range reports {
+	p.Headlines = h.headlines(all)
+	for _, r := range all {
+		no := 0
 		section := pageSection{ID: r.Name, Title: r.Title, Empty: r.Empty, Notes: r.Notes}
 		for _, c := range r.Charts {
 			section.Charts = append(section.Charts, pageChart{No: len(data.Charts), Title: c.Title, Gaps: len(c.Gaps) > 0})
 			data.Charts = append(data.Charts, c)
 		}
 		for _, t := range r.Tables {
-			section.Tables = append(section.Tables, pageTable{Table: t, Open: len(t.Rows) <= openRows})
+			no++
+			section.Tables = append(section.Tables, pageTable{Table: t, Open: len(r.Charts) == 0 || len(t.Rows) <= openRows, File: fmt.Sprintf("%s-%d.csv", r.Name, no)})
+		}
+		if rows, ok := r.Rows.([]reports.ConcurrencyRow); ok {
+			section.Heat = h.heatMaps(rows)
 		}
 		p.Sections = append(p.Sections, section)
 	}
@@ -83,12 +92,14 @@ type pageView struct {
 	Title, App, Span, AsOf, Version string
 	Policy                          string
 	Script, Style, Data             template.HTML
+	Headlines                       []headline
 	Sections                        []pageSection
 }
 
 type pageSection struct {
 	ID, Title, Empty string
 	Charts           []pageChart
+	Heat             []heatMap
 	Tables           []pageTable
 	Notes            []string
 }
@@ -102,6 +113,7 @@ type pageChart struct {
 type pageTable struct {
 	Table
 	Open bool
+	File string // name of its download
 }
 
 // Class returns the style of a column's cells.

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"time"
 
 	"syncer/internal/localtime"
@@ -62,13 +63,16 @@ func NewConcurrency(h Head, rows []reports.ConcurrencyRow, gaps []reports.GapRow
 		app := of[0].App
 		c := h.chart("Users online: "+app, "line", "users")
 		c.terminal = 2
-		c.Series = []Series{{Label: "least", Role: "low"}, {Label: "most", Role: "high"}, {Label: "average", Role: "line"}}
+		c.Series = []Series{{Label: "least", Role: "low"}, {Label: "most", Role: "high"}, {Label: "average", Role: "line"}, {Label: "only by push, average", Role: "line"}}
 		for _, row := range of {
 			// In the middle of its bucket.
 			c.X = append(c.X, seconds(row.Bucket)+row.BucketSeconds/2)
-			for i, v := range []*float64{maybe(row.OnlineMin), maybe(row.OnlineMax), row.OnlineAvg} {
+			for i, v := range []*float64{maybe(row.OnlineMin), maybe(row.OnlineMax), row.OnlineAvg, row.PushOnlineAvg} {
 				c.Series[i].Values = append(c.Series[i].Values, v)
 			}
+		}
+		if !anyPush(of) {
+			c.Series = c.Series[:3]
 		}
 		c.shade(h, gaps, app, "presence")
 		r.Charts = append(r.Charts, c)
@@ -85,6 +89,11 @@ func NewConcurrency(h Head, rows []reports.ConcurrencyRow, gaps []reports.GapRow
 		r.Notes = append(r.Notes, "Summed up by day here; every bucket has a row with --format csv or json.")
 	}
 	return r
+}
+
+// anyPush reports whether a user was reachable only by push in any bucket.
+func anyPush(rows []reports.ConcurrencyRow) bool {
+	return slices.ContainsFunc(rows, func(row reports.ConcurrencyRow) bool { return row.PushOnlineAvg != nil && *row.PushOnlineAvg > 0 })
 }
 
 // online returns a row for each bucket.

@@ -127,6 +127,8 @@ type Chart struct {
 	// From and To bound the time axis.
 	From float64 `json:"from"`
 	To   float64 `json:"to"`
+	// Later is the time from which on nothing can be known yet.
+	Later float64 `json:"later"`
 	// Daily means that each value is of a local day and drawn in its middle.
 	Daily bool `json:"daily"`
 	// terminal is the index of the series that a terminal draws; -1: none.
@@ -144,7 +146,7 @@ type Series struct {
 // chart returns a chart over the head's span.
 func (h Head) chart(title, kind, unit string) Chart {
 	return Chart{Title: title, Kind: kind, Unit: unit, terminal: -1,
-		From: seconds(h.Span.From), To: seconds(h.until()), Gaps: [][2]float64{}}
+		From: seconds(h.Span.From), To: seconds(h.until()), Later: seconds(h.AsOf), Gaps: [][2]float64{}}
 }
 
 // shade marks the gaps of an app and kind in a chart.

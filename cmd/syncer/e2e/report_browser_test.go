@@ -184,7 +184,7 @@ func TestPageInBrowser(t *testing.T) {
 	// Every bucket is an hour that holds one run, or lies in the gap; the first
 	// hour of the gap has the minute of a run, and the 65 runs one each.
 	hours := w.numbers(`
-SELECT c.online::float8, c.online::float8, c.online::float8
+SELECT c.online::float8, c.online::float8, c.online::float8, c.push_online::float8
 FROM generate_series('2026-10-24 00:00Z'::timestamptz, '2026-10-26 23:00Z', '1 h') AS hour
 LEFT JOIN syncer.presence_concurrency AS c
     ON c.app = 'main' AND c.observed_at >= hour AND c.observed_at < hour + interval '1 h'
@@ -271,5 +271,27 @@ ORDER BY hour`)
 		t.Errorf("average of the users online, as in the database (-) and in the chart (+):\n%s", diff)
 	}
 	b.picture("page", chromedp.CaptureScreenshot())
+	const heatJS = `document.querySelectorAll(".heat td").length + " " + document.querySelectorAll(".heat .h9").length`
+	if heat := get(b, chromedp.Evaluate[string](heatJS)); !strings.HasPrefix(heat, "168 ") || strings.HasSuffix(heat, " 0") {
+		t.Errorf("cells of the heat map, and the darkest: %s", heat)
+	}
+	// What the button of a table saves is what the table shows.
+	const savedJS = `(async () => {
+		let blob;
+		URL.createObjectURL = (b) => { blob = b; return "data:,"; };
+		document.querySelector(".save").click();
+		return (await blob.text()).split("\n")[1];
+	})()`
+	if saved, want := get(b, chromedp.Evaluate[string](savedJS, chromedp.EvalAwaitPromise)), "2026-10-19 Mon,0,176,514,20:00,\"3,000\","; saved != want {
+		t.Errorf("the first row saved is %s, want %s", saved, want)
+	}
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}})
+	b.charts()
+	b.picture("page-dark", chromedp.CaptureScreenshot())
+	call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
+	get(b, chromedp.EmulateViewport(375, 1800))
+	get(b, chromedp.Poll[chromedp.Void](`[...document.querySelectorAll(".chart")].every((place) => place.plot.width === place.clientWidth && place.clientWidth < 375)`))
+	b.charts()
+	b.picture("page-phone", chromedp.CaptureScreenshot())
 	b.wantQuiet(url)
 }

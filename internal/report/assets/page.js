@@ -50,6 +50,15 @@
       const end = Math.min(u.valToPos(to, "x", true), left + width);
       if (end > begin) hatched(u.ctx, begin, top, Math.max(end - begin, devicePixelRatio), height);
     }
+    // What is not over yet is no part of the day.
+    const later = Math.max(u.valToPos(chart.later, "x", true), left);
+    if (!chart.labels && chart.later < chart.to && later < left + width) {
+      u.ctx.save();
+      u.ctx.fillStyle = colour("--rule");
+      u.ctx.globalAlpha = 0.6;
+      u.ctx.fillRect(later, top, left + width - later, height);
+      u.ctx.restore();
+    }
   };
 
   const seriesOf = (chart) => {
@@ -59,11 +68,13 @@
       if (s.role !== "line") {
         return { label: s.label, value, stroke: colour("--line-0") + "55", width: 1, points: { show: false } };
       }
+      // Dashes show a line that another one covers.
+      const dash = [[], [8, 5], [2, 4]][line % 3];
       const stroke = colour("--line-" + (line++ % 3));
       if (chart.kind === "bars") {
         return { label: s.label, value, stroke, fill: stroke + "99", width: 1, paths: uPlot.paths.bars({ size: [0.7, 60] }), points: { show: false } };
       }
-      return { label: s.label, value, stroke, width: 2 };
+      return { label: s.label, value, stroke, width: 2, dash };
     });
   };
 
@@ -113,7 +124,8 @@
         ...seriesOf(chart),
       ],
       bands: bandsOf(chart),
-      cursor: { drag: { x: !chart.labels, y: false } },
+      // All charts over time show the values of the same time.
+      cursor: { drag: { x: !chart.labels, y: false }, ...(chart.labels ? {} : { sync: { key: "time", setSeries: false } }) },
       legend: { show: true },
       hooks: {
         drawClear: [shadeGaps(chart)],
@@ -139,6 +151,26 @@
   });
   places.forEach((place) => resized.observe(place));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+  // A table as CSV, with its texts as they are shown.
+  const quoted = (text) => (/[",\n\r]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text);
+  for (const table of document.querySelectorAll("table[data-file]")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "save";
+    button.textContent = "CSV";
+    button.setAttribute("aria-label", "Save " + table.dataset.file);
+    button.addEventListener("click", (event) => {
+      event.preventDefault(); // it lies in the summary, which would open or close
+      const lines = [...table.rows].map((row) => [...row.cells].map((cell) => quoted(cell.textContent)).join(","));
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" }));
+      link.download = table.dataset.file;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    });
+    table.closest("details").querySelector("summary").append(button);
+  }
 
   // On paper everything is open.
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.dataset.was = d.open; d.open = true; }));
