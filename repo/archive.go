@@ -64,15 +64,17 @@ type ArchivedPresence struct {
 	PrevSince      *time.Time        `parquet:"prev_since,id(7),optional,timestamp(microsecond)"`
 	PrevSinceAfter *time.Time        `parquet:"prev_since_after,id(8),optional,timestamp(microsecond)"`
 	RunID          int64             `parquet:"run_id,id(9),delta"`
+	ToldAt         *time.Time        `parquet:"told_at,id(10),optional,timestamp(microsecond)"`
+	PrevToldAt     *time.Time        `parquet:"prev_told_at,id(11),optional,timestamp(microsecond)"`
 }
 
 func (r *ArchivedPresence) fields() []any {
 	r.Platforms = nil // or the entries of the row before would stay
-	return []any{&r.UserID, &r.PrevState, &r.State, &r.Platforms, &r.NotBefore, &r.ObservedAt, &r.PrevSince, &r.PrevSinceAfter, &r.RunID}
+	return []any{&r.UserID, &r.PrevState, &r.State, &r.Platforms, &r.NotBefore, &r.ObservedAt, &r.PrevSince, &r.PrevSinceAfter, &r.RunID, &r.ToldAt, &r.PrevToldAt}
 }
 
 const archivePresenceSQL = `
-SELECT user_id, prev_state::text, state::text, platforms, not_before, observed_at, prev_since, prev_since_after, run_id
+SELECT user_id, prev_state::text, state::text, platforms, not_before, observed_at, prev_since, prev_since_after, run_id, told_at, prev_told_at
 FROM syncer.presence_history
 WHERE app_id = $1 AND observed_at >= $2 AND observed_at < $3
 ORDER BY observed_at, user_id`

@@ -399,6 +399,29 @@ func goldenRows() []repo.ArchivedPresence {
 	}
 }
 
+// TestTold: the times that hooks reported are archived, and count in the hash.
+func TestTold(t *testing.T) {
+	t.Parallel()
+	row := goldenRows()[2]
+	var h hasher
+	without, _ := h.hash(&row)
+	row.ToldAt, row.PrevToldAt = row.NotBefore, row.PrevSince
+	if with, _ := h.hash(&row); with == without {
+		t.Error("the hash does not tell them apart")
+	}
+	w, err := newWriter[repo.ArchivedPresence](t.TempDir())
+	if err == nil {
+		err = errors.Join(w.add(&row), w.close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := parquet.ReadFile[repo.ArchivedPresence](w.file.Name())
+	if err != nil || len(rows) != 1 || !rows[0].ToldAt.Equal(*row.ToldAt) || !rows[0].PrevToldAt.Equal(*row.PrevToldAt) {
+		t.Errorf("read back: %+v, %v", rows, err)
+	}
+}
+
 // TestGolden reads the files of all versions. They are never written again: archives stay
 // readable.
 func TestGolden(t *testing.T) {
@@ -455,13 +478,16 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, schema := range []*parquet.Schema{f.Schema(), parquet.SchemaOf(repo.ArchivedPresence{})} {
+	first := []string{"1 user_id", "2 prev_state", "3 state", "4 platforms", "5 not_before", "6 observed_at", "7 prev_since", "8 prev_since_after", "9 run_id"}
+	for _, tc := range []struct {
+		schema *parquet.Schema
+		want   []string
+	}{{f.Schema(), first}, {parquet.SchemaOf(repo.ArchivedPresence{}), append(first, "10 told_at", "11 prev_told_at")}} {
 		var ids []string
-		for _, field := range schema.Fields() {
+		for _, field := range tc.schema.Fields() {
 			ids = append(ids, fmt.Sprintf("%d %s", field.ID(), field.Name()))
 		}
-		slices.Sort(ids)
-		if diff := cmp.Diff([]string{"1 user_id", "2 prev_state", "3 state", "4 platforms", "5 not_before", "6 observed_at", "7 prev_since", "8 prev_since_after", "9 run_id"}, ids); diff != "" {
+		if diff := cmp.Diff(slices.Sorted(slices.Values(tc.want)), slices.Sorted(slices.Values(ids))); diff != "" {
 			t.Errorf("field ids (-want +got):\n%s", diff)
 		}
 	}

@@ -28,6 +28,9 @@ func (h *hasher) hash(row any) (hash uint64, at time.Time) {
 		h.platforms(r.Platforms)
 		h.times(r.NotBefore, &r.ObservedAt, r.PrevSince, r.PrevSinceAfter)
 		h.numbers(r.RunID)
+		if r.ToldAt != nil || r.PrevToldAt != nil { // the first files do not have them
+			h.times(r.ToldAt, r.PrevToldAt)
+		}
 	case *repo.ArchivedAccount:
 		at = r.ObservedAt
 		h.string(r.UserID)

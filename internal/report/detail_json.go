@@ -56,6 +56,9 @@ func (k KindExplanation) document() object {
 		if presence {
 			o = append(o, member{"platforms", v.Platforms}, member{"since_after", v.SinceAfter})
 		}
+		if presence {
+			o = append(o, member{"told_at", v.ToldAt})
+		}
 		known = append(o, member{"since", v.Since}, member{"last_checked_at", v.LastCheckedAt}, member{"stale", v.Stale})
 	}
 	if f := k.Failure; f != nil {
@@ -73,7 +76,11 @@ func (k KindExplanation) document() object {
 		} else {
 			o = append(o, member{column, c.Value})
 		}
-		history = append(history, append(o, member{"not_before", c.NotBefore}, member{"observed_at", c.ObservedAt}, member{"run_id", c.RunID}))
+		o = append(o, member{"not_before", c.NotBefore}, member{"observed_at", c.ObservedAt})
+		if presence {
+			o = append(o, member{"told_at", c.ToldAt})
+		}
+		history = append(history, append(o, member{"run_id", c.RunID}))
 	}
 	document := object{
 		{"kind", k.Kind}, {"known", known}, {"failure", failure}, {"jobs", jobs},
