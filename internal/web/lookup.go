@@ -7,9 +7,14 @@ import (
 	"syncer/repo/reports"
 )
 
-// maxInFlight is how many lookups are under way at once. The pool has more connections,
-// for pages.
-const maxInFlight = 2
+const (
+	// maxInFlight is how many statements for gathered users are under way at once. The
+	// pool has more connections.
+	maxInFlight = 2
+	// maxGathered is the largest request that shares a statement: a larger one has
+	// nothing to gain.
+	maxGathered = 50
+)
 
 // lookups looks users up in Postgres. While maxInFlight statements are under way, further
 // users of an app gather, and the next statement is about all of them: under load that is
@@ -34,6 +39,10 @@ type group struct {
 // get returns what is known of some users of an app, by user. It may be about others,
 // too.
 func (l *lookups) get(ctx context.Context, app reports.Observed, users []string) (map[string]*reports.PresenceRow, error) {
+	if len(users) > maxGathered {
+		rows, err := l.read(ctx, app, users)
+		return byUser(rows), err
+	}
 	g := l.join(app, users)
 	select {
 	case <-g.done:
@@ -89,8 +98,13 @@ func (l *lookups) readGroup(g *group) {
 		g.err = err
 		return
 	}
-	g.known = make(map[string]*reports.PresenceRow, len(rows))
+	g.known = byUser(rows)
+}
+
+func byUser(rows []reports.PresenceRow) map[string]*reports.PresenceRow {
+	known := make(map[string]*reports.PresenceRow, len(rows))
 	for i := range rows {
-		g.known[rows[i].UserID] = &rows[i]
+		known[rows[i].UserID] = &rows[i]
 	}
+	return known
 }
