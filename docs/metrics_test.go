@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"syncer/internal/hooks"
 	"syncer/internal/web"
 	"syncer/jobs"
 )
@@ -48,6 +49,7 @@ func metrics() []described {
 	var d descriptions
 	jobs.NewMetrics(&d)
 	d.MustRegister(&jobs.State{})
+	hooks.NewMetrics(&d)
 	web.NewMetrics(&d)
 	return d.all
 }

@@ -111,6 +111,7 @@ func (p *program) describe(c *config.Config) error {
 		p.say("job %s: %s of %s, %s, next at %s", job.Name, job.Kind, apps, job.Schedule,
 			ticks.Next(time.Now()).In(job.Timezone).Format("2006-01-02 15:04:05 MST"))
 	}
+	p.describeHooks(c)
 	if t := c.Traces; t.Endpoint != "" {
 		p.say("traces of %.4g of the runs to %s", t.Sample, t.Endpoint)
 		if t.Proxy != "" {

@@ -18,7 +18,7 @@ const module = "syncer/"
 var allowed = map[string][]string{
 	"cmd/syncer": {
 		"imclient", "imclient/tencent", "imclient/openim",
-		"internal/admin", "internal/archive", "internal/build", "internal/config", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "internal/web", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
+		"internal/admin", "internal/archive", "internal/build", "internal/config", "internal/hooks", "internal/imsim", "internal/localtime", "internal/pg", "internal/report", "internal/schedule", "internal/tracing", "internal/web", "jobs", "migrations", "repo", "repo/reports", "repo/userstable",
 	},
 	"jobs":              {"imclient", "internal/build", "internal/pg", "jobs/ask", "repo", "repo/userstable"},
 	"jobs/ask":          {"imclient"},

@@ -21,9 +21,15 @@ var providers = map[imclient.Provider]struct {
 	meaning func(code string) (imclient.Meaning, bool)
 	// checkUserID returns why an id is not sent, "" if it is.
 	checkUserID func(id string) (fault string)
+	// readHook returns the reader of an app's hooks. hookAnswer is the answer to those that
+	// it accepts.
+	readHook   func(c config.App) func(imclient.HookRequest) ([]imclient.Hook, error)
+	hookAnswer string
+	// hookSetup returns how the provider is made to send hooks to an app's address.
+	hookSetup func(c config.App, url string) []string
 }{
-	imclient.ProviderTencent: {tencentClient, tencent.Meaning, tencent.CheckUserID},
-	imclient.ProviderOpenIM:  {openIMClient, openim.Meaning, openim.CheckUserID},
+	imclient.ProviderTencent: {tencentClient, tencent.Meaning, tencent.CheckUserID, tencentHooks, tencent.HookAnswer, tencentHookSetup},
+	imclient.ProviderOpenIM:  {openIMClient, openim.Meaning, openim.CheckUserID, openIMHooks, openim.HookAnswer, openIMHookSetup},
 }
 
 // gates returns the quota gate of the API of a kind, with a rate in calls a second.

@@ -12,8 +12,8 @@ import (
 	"syncer/jobs"
 )
 
-// reload applies what can change while the daemon runs: the jobs, the call rates and the
-// log level. It logs the names of other changed settings. An invalid configuration changes
+// reload applies what can change while the daemon runs: the jobs, the call rates, the log
+// level and the certificate of hooks. It logs the names of other changed settings. An invalid configuration changes
 // nothing. It returns the configuration in force.
 func (s *system) reload(old *config.Config, load func() (*config.Config, error), engine *jobs.Engine) *config.Config {
 	keep := func(err error) *config.Config {
@@ -38,6 +38,9 @@ func (s *system) reload(old *config.Config, load func() (*config.Config, error),
 	inForce := withoutRestart(old, loaded)
 	scheduled, err := s.scheduled(inForce.Jobs)
 	if err != nil {
+		return keep(err)
+	}
+	if err := s.receiving.reload(); err != nil {
 		return keep(err)
 	}
 	setLevel(inForce.Log)

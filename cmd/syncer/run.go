@@ -26,7 +26,7 @@ func (p *program) runCommand() *cli.Command {
 		Description: "Any number of instances may run on one database: they share schedule, work and quota. " +
 			"SIGTERM or Ctrl-C finishes the pages in flight (at most [sweep] stop_grace) and exits with 0; " +
 			"another instance, or the next start, continues the rest. " +
-			"SIGHUP reloads the configuration: jobs, call rates and the log level change at once; " +
+			"SIGHUP reloads the configuration: jobs, call rates, the log level and the certificate of hooks change at once; " +
 			"the log names settings that need a restart.",
 		Flags:  []cli.Flag{configFlag()},
 		Action: p.runDaemon,
@@ -68,6 +68,10 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
+	if s.receiving, err = s.serveHooks(ctx, engine); err != nil {
+		return err
+	}
+	defer s.receiving.stop()
 	if err := engine.Start(ctx); err != nil {
 		return err
 	}
@@ -86,6 +90,8 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 			running = false
 		case err = <-viewing:
 			running = false
+		case err = <-s.receiving.failure():
+			running = false
 		case err = <-engine.Lost(): // the service manager starts the process again
 			running = false
 		case <-hangups:
@@ -95,6 +101,7 @@ func (p *program) runDaemon(ctx context.Context, c *cli.Command) error {
 		}
 	}
 	manager.stopping()
+	s.receiving.stop() // before the engine, which works on what it receives
 	s.log.Info().Msg("stopping: finishing the pages in flight")
 	if stopErr := stopEngine(engine, loaded.Sweep); stopErr != nil {
 		s.log.Warn().Err(stopErr).Msg("did not stop in time; nothing that was written is lost")

@@ -89,6 +89,7 @@ type system struct {
 	users     userstable.Databases
 	metrics   *prometheus.Registry
 	counters  *jobs.Metrics // among the metrics
+	receiving *receiving    // of hooks; nil if off
 	tracing   *tracing.Tracing
 	closers   []func()
 	ownsQueue bool // whether the role may rebuild the queue's indexes
@@ -211,6 +212,10 @@ const collapseMin = 50
 
 // engine returns the engine for the runs of the given apps.
 func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
+	hintsPending := 0
+	if s.config.Hooks.Listen != "" {
+		hintsPending = s.config.Hooks.MaxPending
+	}
 	return jobs.New(s.store, apps, jobs.Config{
 		RangeUsers: s.config.Sweep.RangeUsers, PageUsers: s.config.Sweep.PageUsers, Workers: s.config.Sweep.Workers,
 		RescueAfter: s.config.Sweep.RescueAfter, Outage: s.config.Sweep.Outage,
@@ -221,6 +226,7 @@ func (s *system) engine(apps []*jobs.App) (*jobs.Engine, error) {
 		Reindex:       s.ownsQueue,
 		CollapseRatio: s.config.Sweep.CollapseRatio, CollapseMin: collapseMin, CollapseDelay: s.config.Sweep.CollapseDelay,
 		RemovalRatio: s.config.Sweep.RemovalRatio, RemovalMin: s.config.Sweep.RemovalMin,
+		HintShare: s.config.Hooks.Share, HintsPending: hintsPending,
 		Metrics: s.counters, Log: s.log, Tracer: s.tracing.Tracer(),
 	})
 }

@@ -53,6 +53,7 @@ var scenarios = []scenario{
 	{"memory", "the memory that few users take", (*bench).memory},
 	{"ten-million", "ten times the users: time, first call, memory, cost per user", (*bench).tenMillion},
 	{"small-apps", "1,000 users every 5 seconds", (*bench).smallApps},
+	{"hooks", "the receiver of hooks: against an empty handler, and without Postgres", (*bench).hooks},
 	{"many-apps", "50 apps at once, then one of them down", (*bench).manyApps},
 	{"web", "lookups over the read API, against bare ones; sweeps at Tencent's quota beside them", (*bench).web},
 }

@@ -41,6 +41,7 @@ type options struct {
 	syncer    string // the program
 	simulator string // the program that simulates the backend
 	profiles  bool   // write profiles
+	nothing   bool   // serve an empty handler instead
 }
 
 func main() {
@@ -65,7 +66,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// The signals stay caught to the end: none of them may skip the clean-up.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer stop()
-	err = newBench(o, stderr).run(ctx, stdout)
+	if o.nothing {
+		err = serveNothing(ctx, stdout)
+	} else {
+		err = newBench(o, stderr).run(ctx, stdout)
+	}
 	switch {
 	case err == nil:
 		return exitDone
@@ -100,6 +105,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.syncer, "syncer", "bin/syncer", "the `program`, of this version or an older one")
 	flags.StringVar(&o.simulator, "simulator", "bin/syncer", "the `program` that simulates the backend")
 	flags.BoolVar(&o.profiles, "profiles", true, "write profiles; older versions had none")
+	flags.BoolVar(&o.nothing, "serve-nothing", false, "serve an empty handler, with which the receiver of hooks is compared; bench starts it itself")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

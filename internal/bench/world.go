@@ -156,6 +156,7 @@ type settings struct {
 	apps  []app
 	kind  string        // of the only job; "": none
 	every time.Duration // its schedule
+	hooks bool          // whether they are received
 }
 
 type app struct {
@@ -173,6 +174,9 @@ func (w *world) configure(name string, s settings) (string, error) {
 	if w.profiles {
 		text += "pprof = true\n"
 	}
+	if s.hooks {
+		text += "[hooks]\nlisten = \"127.0.0.1:0\"\n"
+	}
 	if s.kind == "" {
 		text = "jobs = []\n" + text
 	}
@@ -180,6 +184,9 @@ func (w *world) configure(name string, s settings) (string, error) {
 		text += fmt.Sprintf("[[apps]]\nname = %q\nprovider = \"tencent\"\n[apps.tencent]\nsdk_app_id = %d\nidentifier = %q\nsecret_key = %q\nbase_url = %q\n",
 			a.name, sdkAppID, identifier, secretKey, a.url)
 		text += fmt.Sprintf("presence_rate = %d\naccounts_rate = %d\n", max(a.presence, 1), max(a.accounts, 1))
+		if s.hooks {
+			text += fmt.Sprintf("hook_token = %q\n", hookToken)
+		}
 		if a.where != "" {
 			text += fmt.Sprintf("[apps.users]\nwhere = %q\n", a.where)
 		}

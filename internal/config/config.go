@@ -27,6 +27,7 @@ type Config struct {
 	Database Database `toml:"database"`
 	Log      Log      `toml:"log"`
 	HTTP     HTTP     `toml:"http"`
+	Hooks    Hooks    `toml:"hooks"`
 	// Users is the default source of users. Code reads Apps[i].Users, which is
 	// complete.
 	Users   Users   `toml:"users"`
@@ -75,6 +76,21 @@ type HTTP struct {
 	// Pprof also serves Go profiles. They reveal what the program does and cost a
 	// little while one is taken.
 	Pprof bool `toml:"pprof" default:"false"`
+}
+
+// Hooks is the receiver of the hooks that providers send, and what they may cost.
+type Hooks struct {
+	// Listen is host:port; "" turns hooks off.
+	Listen string `toml:"listen" default:""`
+	// TLSCert and TLSKey are PEM files; both or neither. Names from the file are relative
+	// to the file's folder.
+	TLSCert string `toml:"tls_cert" default:""`
+	TLSKey  string `toml:"tls_key" default:""`
+	// Share is the share of an app's presence rate that hints may use while a sweep runs.
+	Share float64 `toml:"share" default:"0.2" min:"0.01" max:"1"`
+	// MaxPending is the number of users of an app that may wait to be asked about in one
+	// process. More are dropped; the sweep finds them.
+	MaxPending int `toml:"max_pending" default:"100000" min:"100" max:"10000000"`
 }
 
 // Users describes a table that lists users. It is never written to.

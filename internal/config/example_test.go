@@ -48,7 +48,7 @@ func TestExampleLoads(t *testing.T) {
 	// What it shows as defaults are the defaults.
 	d := mustDecode(t, minimal)
 	for name, pair := range map[string][2]any{
-		"log": {c.Log, d.Log}, "http": {c.HTTP, d.HTTP}, "sweep": {c.Sweep, d.Sweep}, "history": {c.History, d.History}, "report": {c.Report, d.Report}, "web": {c.Web, d.Web},
+		"log": {c.Log, d.Log}, "http": {c.HTTP, d.HTTP}, "hooks": {c.Hooks, d.Hooks}, "sweep": {c.Sweep, d.Sweep}, "history": {c.History, d.History}, "report": {c.Report, d.Report}, "web": {c.Web, d.Web},
 		"presence job": {c.Jobs[0], d.Jobs[0]}, "accounts job": {c.Jobs[1].Schedule, d.Jobs[1].Schedule},
 	} {
 		if !reflect.DeepEqual(pair[0], pair[1]) {

@@ -66,6 +66,7 @@ func TestLoadDefaults(t *testing.T) {
 		Database: Database{URL: "postgres://syncer@localhost/app", Schema: "syncer", MaxConns: 10},
 		Log:      Log{Level: "info", Format: "auto"},
 		HTTP:     HTTP{Listen: "127.0.0.1:9464"},
+		Hooks:    Hooks{Share: 0.2, MaxPending: 100000},
 		Users:    users,
 		Apps: []App{
 			{Name: "main", Provider: imclient.ProviderTencent, Users: users, Tencent: &Tencent{

@@ -253,7 +253,7 @@ schedule = ""
 name = "h"
 kind = "presence"
 schedule = "61 * * * *"`}, want: []string{
-		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, allow_http, ca_file, admin_user_id, secret, secret_file, presence_rate, accounts_rate, timeout)`,
+		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, allow_http, ca_file, admin_user_id, secret, secret_file, presence_rate, accounts_rate, timeout, hook_secret, hook_secret_file)`,
 		`config.toml:25: jobs[0].schedule: "* * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 4: [* * * *]`,
 		`config.toml:26: jobs[0].timezone: unknown time zone "Local" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
 		`config.toml:30: jobs[1].schedule: "CRON_TZ=UTC" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 0: []`,
@@ -263,5 +263,21 @@ schedule = "61 * * * *"`}, want: []string{
 		`config.toml:47: jobs[5].schedule: unknown time zone "Mars/Phobos" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
 		`config.toml:51: jobs[6].schedule: must not be empty`,
 		`config.toml:55: jobs[7].schedule: "61 * * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): end of range (61) above maximum (59): 61`,
+	}},
+	{name: "hooks", edits: []string{
+		`region = "singapore"`, "region = \"singapore\"\nhook_token = \"" + strings.Repeat("x", 129) + "\"",
+		`secret = "openim-secret"`, "secret = \"openim-secret\"\nhook_secret = \"a/b?c\"\n[hooks]\nlisten = \"9466\"\ntls_cert = \"cert.pem\"\nshare = 0\nmax_pending = 1",
+	}, want: []string{
+		`config.toml:14: apps[0].tencent.hook_token: is longer than the 128 characters that the console takes`,
+		`config.toml:22: apps[1].openim.hook_secret: must be 16 to 128 letters, digits, - and _: it stands in a URL, and is all that protects the receiver (openssl rand -hex 16 prints one)`,
+		`config.toml:23: hooks.tls_key: is missing: tls_cert needs tls_key`,
+		`config.toml:24: hooks.listen: "9466" is no address (want "host:port", such as "0.0.0.0:9466", or "" for none)`,
+		`config.toml:26: hooks.share: must be between 0.01 and 1, is 0`,
+		`config.toml:27: hooks.max_pending: must be between 100 and 10000000, is 1`,
+	}},
+	{name: "hooks with a certificate that is not there", edits: []string{
+		`secret = "openim-secret"`, "secret = \"openim-secret\"\n[hooks]\ntls_cert = \"cert.pem\"\ntls_key = \"key.pem\"",
+	}, want: []string{
+		`config.toml:22: hooks.tls_cert: cannot be used with tls_key: open cert.pem: no such file or directory`,
 	}},
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,8 @@ type section interface {
 	tenant() string
 	// sharing describes what two apps of one tenant share, for a warning.
 	sharing() string
+	// receivesHooks reports whether the section has what makes hooks trusted.
+	receivesHooks() bool
 	// withRates returns a copy with the rates of c.
 	withRates(c Connection) section
 }
@@ -135,6 +138,9 @@ type Tencent struct {
 	// Timeout bounds one call. Tencent gives up after 3 s; a client that gives up
 	// earlier never receives the reason.
 	Timeout time.Duration `toml:"timeout" default:"8s" min:"4s" max:"60s"`
+	// HookToken is the token of the console's callback authentication; without one, hooks
+	// are refused.
+	HookToken Secret `toml:"hook_token,file" default:""`
 }
 
 func (t *Tencent) check(v validator, path string) {
@@ -156,7 +162,13 @@ func (t *Tencent) check(v validator, path string) {
 	if id := t.Identifier; len(id) > maxIdentifier || strings.ContainsFunc(id, func(r rune) bool { return r < 0x20 || r > 0x7e }) {
 		v.problem(path+".identifier", "must be an account of the app: at most %d printable ASCII characters", maxIdentifier)
 	}
+	const maxToken = 128 // characters; document "Webhook Configuration"
+	if len(t.HookToken) > maxToken {
+		v.problem(path+".hook_token", "is longer than the %d characters that the console takes", maxToken)
+	}
 }
+
+func (t *Tencent) receivesHooks() bool { return t.HookToken != "" }
 
 // documentedRate warns of a rate above Tencent's documented limit. It is no error because
 // the provider's console can raise the limit.
@@ -207,12 +219,23 @@ type OpenIM struct {
 	AccountsRate int `toml:"accounts_rate" default:"50" min:"1" max:"10000"`
 	// Timeout bounds one call. The server has no deadline of its own.
 	Timeout time.Duration `toml:"timeout" default:"8s" min:"1s" max:"60s"`
+	// HookSecret is the last part of the path of the URL of webhooks, which need no
+	// escaping in a URL; without one, hooks are refused.
+	HookSecret Secret `toml:"hook_secret,file" default:""`
 }
 
 func (o *OpenIM) check(v validator, path string) {
 	v.baseURL(path+".base_url", &o.BaseURL, "the secret and tokens could be read on the way; allow_http = true if that network is yours", o.AllowHTTP)
 	v.caFile(path+".ca_file", &o.CAFile)
+	if o.HookSecret != "" && !hookSecretPattern.MatchString(o.HookSecret.Reveal()) {
+		v.problem(path+".hook_secret", "must be 16 to 128 letters, digits, - and _: it stands in a URL, and is all that protects the receiver (openssl rand -hex 16 prints one)")
+	}
 }
+
+// hookSecretPattern matches what can be part of a path as it is, and is hard to guess.
+var hookSecretPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
+
+func (o *OpenIM) receivesHooks() bool { return o.HookSecret != "" }
 
 func (o *OpenIM) connection() Connection {
 	return Connection{BaseURL: o.BaseURL, AllowHTTP: o.AllowHTTP, CAFile: o.CAFile, Timeout: o.Timeout,

@@ -1,9 +1,11 @@
 package config
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,6 +22,7 @@ func (v validator) validate() {
 	v.listen()
 	v.web()
 	v.apps()
+	v.hooks()
 	v.jobs()
 	v.sweep()
 	v.history()
@@ -117,6 +120,49 @@ func (v validator) address(path, s, example string) (host string, ok bool) {
 		return "", false
 	}
 	return host, true
+}
+
+// hooks checks the receiver of hooks, and warns of one whose hooks others can read or
+// that refuses all.
+func (v validator) hooks() {
+	h := &v.c.Hooks
+	v.certificate("hooks.tls_cert", "hooks.tls_key", &h.TLSCert, &h.TLSKey)
+	host, ok := v.address("hooks.listen", h.Listen, "0.0.0.0:9466")
+	if !ok {
+		return
+	}
+	if !loopback(host) && h.TLSCert == "" {
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf(
+			"hooks.listen (%s) is reached from other machines without TLS: user ids, and OpenIM's hook_secret, can be read on the way; set tls_cert and tls_key, or keep to a private network", h.Listen))
+	}
+	receives := func(app App) bool {
+		s, ok := app.section()
+		return ok && s.receivesHooks()
+	}
+	if !slices.ContainsFunc(v.c.Apps, receives) {
+		v.c.Warnings = append(v.c.Warnings, fmt.Sprintf("hooks.listen (%s) is set, but no app has a hook_token_file or hook_secret_file: all hooks are refused", h.Listen))
+	}
+}
+
+// certificate checks the files of a certificate and its key, of which there are both or
+// neither.
+func (v validator) certificate(certPath, keyPath string, cert, key *string) {
+	if !v.well(certPath, keyPath) {
+		return
+	}
+	v.relative(certPath, cert)
+	v.relative(keyPath, key)
+	switch {
+	case *cert == "" && *key == "":
+	case *key == "":
+		v.problem(keyPath, "is missing: tls_cert needs tls_key")
+	case *cert == "":
+		v.problem(certPath, "is missing: tls_key needs tls_cert")
+	default:
+		if _, err := tls.LoadX509KeyPair(*cert, *key); err != nil {
+			v.problem(certPath, "cannot be used with tls_key: %v", err)
+		}
+	}
 }
 
 // namePattern matches names of apps and jobs: short enough for a label and simple

@@ -88,11 +88,17 @@ func (v validator) caFile(path string, name *string) {
 	if *name == "" || !v.well(path) {
 		return
 	}
-	if v.at[path].env == "" && !filepath.IsAbs(*name) {
-		*name = filepath.Join(v.dir, *name)
-	}
+	v.relative(path, name)
 	if _, err := imclient.ReadCAs(*name); err != nil {
 		v.problem(path, "cannot be used: %v", err)
+	}
+}
+
+// relative resolves the name of a file that the configuration file gives relative to its
+// folder.
+func (v validator) relative(path string, name *string) {
+	if *name != "" && v.at[path].env == "" && !filepath.IsAbs(*name) {
+		*name = filepath.Join(v.dir, *name)
 	}
 }
 

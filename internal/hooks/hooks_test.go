@@ -393,7 +393,7 @@ func TestServe_limits(t *testing.T) {
 			want  string
 		}{
 			{head, 5 * time.Second, ""},
-			{head + "Content-Length: 100\r\n\r\n{", 10 * time.Second, ""},
+			{head + "Content-Length: 100\r\n\r\n{", 10 * time.Second, "HTTP/1.1 400 "},
 			{head + "X: " + strings.Repeat("x", 32<<10), 0, "HTTP/1.1 431 "},
 		} {
 			conn := l.dial()

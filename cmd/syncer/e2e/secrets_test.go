@@ -19,11 +19,14 @@ import (
 const (
 	tencentKey   = "CANARY-TENCENT-KEY"
 	openIMSecret = "CANARY-OPENIM-SECRET"
+	hookToken    = "CANARY-HOOK-TOKEN"
+	hookSecret   = "CANARY-HOOK-SECRET"
+	hookClient   = "203.0.113.7" // the address of a user, in Tencent's hooks
 )
 
 // secrets finds those, the canary password of a database, what the simulator
 // marks its answers with, UserSigs (zlib in base64) and tokens (JWT).
-var secrets = regexp.MustCompile(`CANARY-(TENCENT-KEY|OPENIM-SECRET|PASSWORD)|SIM(TOKEN|CONN)|eJ[w-z][A-Za-z0-9*_%-]{20}|eyJ[A-Za-z0-9_-]{10}`)
+var secrets = regexp.MustCompile(`CANARY-(TENCENT-KEY|OPENIM-SECRET|HOOK-TOKEN|HOOK-SECRET|PASSWORD)|203\.0\.113\.7|SIM(TOKEN|CONN)|eJ[w-z][A-Za-z0-9*_%-]{20}|eyJ[A-Za-z0-9_-]{10}`)
 
 const tablesSQL = `
 SELECT format('SELECT t::text FROM %I.%I AS t', n.nspname, c.relname)
