@@ -252,7 +252,11 @@ schedule = ""
 [[jobs]]
 name = "h"
 kind = "presence"
-schedule = "61 * * * *"`}, want: []string{
+schedule = "61 * * * *"
+[[jobs]]
+name = "hints"
+kind = "presence"
+schedule = "@hourly"`}, want: []string{
 		`config.toml:21: apps[1].openim.jobs: unknown key (allowed here: base_url, allow_http, ca_file, admin_user_id, secret, secret_file, presence_rate, accounts_rate, timeout, hook_secret, hook_secret_file)`,
 		`config.toml:25: jobs[0].schedule: "* * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): expected exactly 5 fields, found 4: [* * * *]`,
 		`config.toml:26: jobs[0].timezone: unknown time zone "Local" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
@@ -263,6 +267,7 @@ schedule = "61 * * * *"`}, want: []string{
 		`config.toml:47: jobs[5].schedule: unknown time zone "Mars/Phobos" (allowed: names of the tz database, such as "UTC" or "Asia/Singapore")`,
 		`config.toml:51: jobs[6].schedule: must not be empty`,
 		`config.toml:55: jobs[7].schedule: "61 * * * *" is no schedule (allowed: five fields "minute hour day month weekday", @hourly, @daily, @weekly, @monthly, @yearly, "@every 90s"): end of range (61) above maximum (59): 61`,
+		`config.toml:57: jobs[8].name: "hints" is the name under which the work on hooks is recorded; choose another one`,
 	}},
 	{name: "hooks", edits: []string{
 		`region = "singapore"`, "region = \"singapore\"\nhook_token = \"" + strings.Repeat("x", 129) + "\"",

@@ -11,12 +11,18 @@ import (
 	"syncer/internal/schedule"
 )
 
+// hintJob is repo.HintJob.
+const hintJob = "hints"
+
 func (v validator) jobs() {
 	names := make([]string, len(v.c.Jobs))
 	for i := range v.c.Jobs {
 		job := &v.c.Jobs[i]
 		path := fmt.Sprintf("jobs[%d]", i)
 		names[i] = job.Name
+		if job.Name == hintJob {
+			v.problem(path+".name", "%s is the name under which the work on hooks is recorded; choose another one", quote(job.Name))
+		}
 		v.jobApp(path+".app", job)
 		if !v.well(path + ".timezone") {
 			job.Timezone = time.UTC // so that a wrong schedule is reported, too

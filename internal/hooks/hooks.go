@@ -135,7 +135,7 @@ func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      15 * time.Second, // longer, so that a late body is answered
-		IdleTimeout:       2 * time.Minute, // providers keep connections
+		IdleTimeout:       2 * time.Minute,  // providers keep connections
 		MaxHeaderBytes:    16 << 10,
 	}
 	if r.Certificate != nil {
