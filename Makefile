@@ -27,6 +27,11 @@ test: with-postgres ## run all tests with the race detector on a real Postgres
 test-long: with-postgres ## show fleets of up to eight processes, wrong clocks, hosts cut off; root, iproute2, some minutes
 	CGO_ENABLED=1 $(WITH_POSTGRES) go test -race -tags long -timeout $(TIMEOUT) -run Long -v ./cmd/syncer/e2e
 
+.PHONY: release-fixture
+release-fixture: with-postgres ## keep today's schema, with example data and reports, for the upgrade test; VERSION=v0.1.0
+	@test -n "$(VERSION)" || { echo 'usage: make release-fixture VERSION=v0.1.0' >&2; exit 2; }
+	$(WITH_POSTGRES) go test -count=1 ./cmd/syncer/e2e -run '^TestReleases$$' -release $(VERSION)
+
 .PHONY: fuzz
 fuzz: with-postgres ## run each fuzz target for FUZZTIME (30s), one after the other; a quarter of an hour; FUZZ=Login: some of them
 	@$(WITH_POSTGRES) .ci/fuzz
