@@ -205,11 +205,12 @@ func TestHints(t *testing.T) {
 	share := func(s sights) float64 { return 100 * float64(s.Missed) / float64(s.Sessions) }
 	t.Logf("with hints: %d sessions, %.2f %% missed, bracket %.1f s, error %.1f s, %.2f %% more questions", with.Sessions, share(with), with.Bracket, with.Error, 100*extra)
 	t.Logf("without:    %d sessions, %.2f %% missed, bracket %.1f s, error %.1f s", without.Sessions, share(without), without.Bracket, without.Error)
-	most := 0.3
-	if !*wholeDay {
-		most = 1 // of few sessions
-	}
-	if with.Sessions < 200 || share(with) > most || share(with) > share(without)/3 || with.Error > 2 || extra > 0.02 || with.Bracket > 0.75*without.Bracket {
+	// A machine that is slower than the simulated time sweeps late and hears late, so only
+	// the whole day, which is run by hand, is held to figures.
+	if with.Sessions < 200 || share(with) > share(without)/3 || with.Error > without.Error/3 || with.Bracket > 0.75*without.Bracket {
 		t.Error("hints do not do what they are for")
+	}
+	if *wholeDay && (share(with) > 0.3 || with.Error > 2 || extra > 0.02) {
+		t.Error("the figures of docs/hooks.md are missed")
 	}
 }
