@@ -85,9 +85,17 @@ func TestTicks_skipped(t *testing.T) {
 		}
 		return n
 	}
-	w.eventually("two ticks have met the backfill", func() bool { return count("skipped") >= 2 })
-	if n := count("skipped"); n != len(w.ticks("p")) || len(w.log.lines("tick skipped", `"job":"p"`)) != n {
-		t.Errorf("ticks %v, logged: %s", w.ticks("p"), w.log.lines("tick skipped"))
+	logged := func(tick time.Time) int {
+		return len(w.log.lines("tick skipped", `"job":"p"`, fmt.Sprintf(`"tick":%q`, tick.UTC().Format(time.RFC3339))))
+	}
+	w.eventually("two ticks have met the backfill, and are logged", func() bool { // which is after they are recorded
+		rows := w.ticks("p")
+		return len(rows) >= 2 && logged(rows[0].Tick) > 0 && logged(rows[1].Tick) > 0
+	})
+	for _, row := range w.ticks("p") {
+		if row.Status != "skipped" || logged(row.Tick) > 1 {
+			t.Errorf("tick %+v, logged %d times", row, logged(row.Tick))
+		}
 	}
 	w.sim.ClearFault(fault)
 	w.ended(w.wait(a, backfill), repo.RunSucceeded)
