@@ -61,8 +61,10 @@ const patience = 30 * time.Second
 type Gate struct {
 	store CallStore
 	now   func() time.Time
-	// turn is a lock that a caller can wait for with a context.
+	// turn is a lock that a caller can wait for with a context. Of the callers that are not
+	// urgent only the one that has the line waits for it.
 	turn chan struct{}
+	line chan struct{}
 
 	mu     sync.Mutex
 	slab   CallTimes     // First is the next one to use
@@ -89,22 +91,34 @@ type reservation struct {
 // NewGate returns a gate. now is the clock of the store's call times: the database's, read
 // locally.
 func NewGate(store CallStore, now func() time.Time) *Gate {
-	return &Gate{store: store, now: now, turn: make(chan struct{}, 1)}
+	return &Gate{store: store, now: now, turn: make(chan struct{}, 1), line: make(chan struct{}, 1)}
 }
 
 // slabTime is the time that one reservation covers: long compared with a round trip to the
 // store, and short compared with a second, so that an instance that stops wastes little.
 const slabTime = 100 * time.Millisecond
 
+type urgentKey struct{}
+
+// Urgent returns a context whose calls pass the others that wait at a gate. The caller
+// must bound their rate: others wait as long as there are any.
+func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, true) }
+
 // Wait waits until a call may be sent, at once, and returns its call time. Its
 // errors are the context's, the store's, or a ClassThrottled *Error whose
 // RetryAfter says when the next call time comes, if that is far away.
 func (g *Gate) Wait(ctx context.Context) (CallTime, error) {
-	select {
-	case g.turn <- struct{}{}:
-		defer func() { <-g.turn }()
-	case <-ctx.Done():
-		return CallTime{}, ctx.Err()
+	locks := []chan struct{}{g.line, g.turn}
+	if ctx.Value(urgentKey{}) != nil {
+		locks = locks[1:]
+	}
+	for _, lock := range locks {
+		select {
+		case lock <- struct{}{}:
+			defer func() { <-lock }()
+		case <-ctx.Done():
+			return CallTime{}, ctx.Err()
+		}
 	}
 	for {
 		call, slowed, err := g.take(ctx)

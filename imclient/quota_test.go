@@ -483,6 +483,56 @@ func TestGate_Throttled_givesSlabBack(t *testing.T) {
 	})
 }
 
+// TestGate_urgent: an urgent call waits for one of those that came before it at most, and
+// has its own call time as they do.
+func TestGate_urgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const interval = 10 * time.Millisecond
+		gate := NewGate(&fakeStore{interval: interval}, time.Now)
+		var mu sync.Mutex
+		var order []string
+		var at []time.Time
+		var all sync.WaitGroup
+		call := func(ctx context.Context, name string) {
+			all.Go(func() {
+				got, err := gate.Wait(ctx)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				order, at = append(order, name), append(at, got.At)
+			})
+		}
+		for range 50 {
+			call(t.Context(), "sweep")
+		}
+		synctest.Wait()
+		time.Sleep(5 * interval)
+		mu.Lock()
+		before := len(order)
+		mu.Unlock()
+		for range 3 {
+			call(Urgent(t.Context()), "hint")
+		}
+		all.Wait()
+		last := 0
+		for i, name := range order {
+			if name == "hint" {
+				last = i
+			}
+		}
+		if last > before+2*3 {
+			t.Errorf("the last urgent call is number %d, and came when %d had passed", last+1, before)
+		}
+		for i := 1; i < len(at); i++ {
+			if at[i].Sub(at[i-1]) < interval {
+				t.Errorf("calls %d and %d are %s apart", i, i+1, at[i].Sub(at[i-1]))
+			}
+		}
+	})
+}
+
 func TestGate_contextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &fakeStore{interval: 10 * time.Second}

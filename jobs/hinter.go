@@ -296,6 +296,7 @@ func (h *Hinter) lookAt(ctx context.Context, chosen hinted, known *repo.Hinted[i
 		PrevCompleteAt: known.PrevCompleteAt,
 	}}
 	s := h.sweep()
+	ctx = imclient.Urgent(ctx) // at its share of the rate, past the calls of sweeps
 	if err := s.api.All(ctx, p.asked, &p.result); err != nil {
 		return err
 	}
