@@ -169,20 +169,29 @@ func (b *bench) start(ctx context.Context) (err error) {
 	}
 	b.atEnd(b.cluster.Stop)
 	b.atEnd(func() error { return b.closeWorld(context.WithoutCancel(ctx)) })
-	db, err := pgx.Connect(ctx, b.cluster.URL("postgres"))
+	version, err := b.findServer(ctx)
 	if err != nil {
 		return err
 	}
-	defer db.Close(context.WithoutCancel(ctx))
-	var version, pidFile string
-	if err := db.QueryRow(ctx, "SELECT current_setting('server_version'), pg_read_file('postmaster.pid')").Scan(&version, &pidFile); err != nil {
-		return err
-	}
-	if _, err := fmt.Sscan(pidFile, &b.server); err != nil {
-		return fmt.Errorf("read the number of the server's process: %w", err)
-	}
 	b.result.about, err = machine(version, b.options, b.settings())
 	return err
+}
+
+// findServer sets the process of the server, which was started, and returns its version.
+func (b *bench) findServer(ctx context.Context) (version string, err error) {
+	db, err := pgx.Connect(ctx, b.cluster.URL("postgres"))
+	if err != nil {
+		return "", err
+	}
+	defer db.Close(context.WithoutCancel(ctx))
+	var pidFile string
+	if err := db.QueryRow(ctx, "SELECT current_setting('server_version'), pg_read_file('postmaster.pid')").Scan(&version, &pidFile); err != nil {
+		return "", err
+	}
+	if _, err := fmt.Sscan(pidFile, &b.server); err != nil {
+		return "", fmt.Errorf("read the number of the server's process: %w", err)
+	}
+	return version, nil
 }
 
 // settings are those of a small server of its own, for a million users. Each app

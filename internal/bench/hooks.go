@@ -118,6 +118,9 @@ func (b *bench) hooks(ctx context.Context) error {
 	if err := b.cluster.StartServer(ctx); err != nil {
 		return err
 	}
+	if _, err := b.findServer(ctx); err != nil {
+		return err
+	}
 	w.db, err = pgx.Connect(ctx, w.url) // the earlier connection is gone
 	return err
 }
