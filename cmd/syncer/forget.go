@@ -167,7 +167,7 @@ func (f *forgetting) user(ctx context.Context, userID string, exclude bool) erro
 
 // notReached is what an erasure leaves.
 const notReached = `not reached:
-  counts (presence_count, counters of runs), which name nobody
+  counts (presence_count, counters of runs), which hold no user ids
   logs and traces: logs can name users who fail
   backups, the write-ahead log and replicas that lag: after a restore run syncer forget --again
   archives and reports that were written to files

@@ -95,7 +95,7 @@ func TestHooks(t *testing.T) {
 
 	w.sim.Users().Set("u00001", imsim.Device{Platform: imsim.IOS, Mode: imsim.Online})
 	w.sim.Users().Set("u00002", imsim.Device{Platform: imsim.IOS, Mode: imsim.Online})
-	w.sim.Users().Set("u00003", imsim.Device{Platform: imsim.IOS, Mode: imsim.Online}) // nobody says so
+	w.sim.Users().Set("u00003", imsim.Device{Platform: imsim.IOS, Mode: imsim.Online}) // without a hook
 	post := func(url, body string, want int) {
 		t.Helper()
 		if status, answer := w.post(url, body); status != want {
